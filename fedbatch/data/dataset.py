@@ -1,0 +1,34 @@
+"""What a data set is to the rest of fedbatch: four arrays in memory and a few facts about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification data set with a held-out test split that stays on the server.
+
+    Attributes:
+        name: short name for records and messages.
+        train_x: float32 ``(examples, *input_shape)``, already scaled.
+        train_y: int64 ``(examples,)``, labels in ``0 .. num_classes - 1``.
+        test_x: float32 ``(test_examples, *input_shape)``.
+        test_y: int64 ``(test_examples,)``.
+        num_classes: number of labels.
+        owner: int64 ``(examples,)``, the natural client of each training example, or None where there is none.
+    """
+
+    name: str
+    train_x: npt.NDArray[np.float32]
+    train_y: npt.NDArray[np.int64]
+    test_x: npt.NDArray[np.float32]
+    test_y: npt.NDArray[np.int64]
+    num_classes: int
+    owner: npt.NDArray[np.int64] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, e.g. ``(1, 28, 28)``."""
+        return tuple(self.train_x.shape[1:])
