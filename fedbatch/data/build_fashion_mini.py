@@ -28,17 +28,11 @@ def main(folder: str) -> None:
     train_x, train_y, test_x, test_y = read_folder(Path(folder))
     train = choose(train_y, TRAIN_PER_CLASS, "fashion_mini/train")
     test = choose(test_y, TEST_PER_CLASS, "fashion_mini/test")
-    np.savez_compressed(
-        MINI, train_x=train_x[train], train_y=train_y[train], test_x=test_x[test], test_y=test_y[test]
-    )
-    print(
-        f"{MINI.name}: {MINI.stat().st_size} bytes, SHA-256 {hashlib.sha256(MINI.read_bytes()).hexdigest()}"
-    )
+    np.savez_compressed(MINI, train_x=train_x[train], train_y=train_y[train], test_x=test_x[test], test_y=test_y[test])
+    print(f"{MINI.name}: {MINI.stat().st_size} bytes, SHA-256 {hashlib.sha256(MINI.read_bytes()).hexdigest()}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(
-            "usage: python -m fedbatch.data.build_fashion_mini FOLDER, the folder of the four Fashion-MNIST files"
-        )
+        sys.exit("usage: python -m fedbatch.data.build_fashion_mini FOLDER, the folder of the four Fashion-MNIST files")
     main(sys.argv[1])

@@ -39,9 +39,7 @@ def fashion_mini() -> Dataset:
     if hashlib.sha256(content).hexdigest() != MINI_SHA256:
         raise ValueError(f"dataset=fashion_mini: {MINI} is damaged (wrong SHA-256); reinstall fedbatch")
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
-        return _dataset(
-            "fashion_mini", *(arrays[name] for name in ("train_x", "train_y", "test_x", "test_y"))
-        )
+        return _dataset("fashion_mini", *(arrays[name] for name in ("train_x", "train_y", "test_x", "test_y")))
 
 
 def fashion_mnist(folder: str | None = None) -> Dataset:
@@ -82,9 +80,7 @@ def read_folder(folder: Path) -> list[Bytes]:
         except (OSError, EOFError) as error:
             raise ValueError(f"{path} cannot be read ({error}); delete it and run `make data`") from error
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError(
-                f"{path} is not the published file (wrong SHA-256); delete it and run `make data`"
-            )
+            raise ValueError(f"{path} is not the published file (wrong SHA-256); delete it and run `make data`")
         arrays.append(parse_idx(content))
     return arrays
 
@@ -100,9 +96,7 @@ def parse_idx(content: bytes) -> Bytes:
     start = 4 + 4 * content[3]
     shape = np.frombuffer(content[4:start], ">u4").tolist()
     if len(content) - start != math.prod(shape):
-        raise ValueError(
-            f"IDX file of shape {shape} needs {math.prod(shape)} bytes, has {len(content) - start}"
-        )
+        raise ValueError(f"IDX file of shape {shape} needs {math.prod(shape)} bytes, has {len(content) - start}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 

@@ -1,0 +1,134 @@
+"""Adding updates up: the weighted mean of a cohort and the norms that the noise scale needs.
+
+A node adds its clients with `Sum`, the server adds the nodes with `combine`; both in client-id order and in float64,
+so that the result depends on neither arrival order nor, to rounding, on how clients are spread over nodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.messages import Contribution, Vector
+
+
+class DivergedError(RuntimeError):
+    """Training cannot go on; the text says what to change."""
+
+
+class Sum:
+    """A running weighted sum of vectors, kept in float64.
+
+    >>> total = Sum(torch.zeros(2)); total.add(torch.tensor([1., 2.]), 3.0); total.value()
+    tensor([3., 6.])
+    """
+
+    def __init__(self, like: Tensor):
+        self._total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
+        self._dtype = like.dtype
+
+    def add(self, vector: Tensor, weight: float) -> None:
+        """Add ``weight * vector``."""
+        self._total.add_(vector, alpha=weight)
+
+    def value(self) -> Tensor:
+        """The sum, in the dtype of the vectors."""
+        return self._total.to(self._dtype)
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The cohort's mean update and what is known of its parts.
+
+    Attributes:
+        mean_update: (d,) ``sum w_k u_k / sum w_k``.
+        mean_buffers: (m,) weighted mean of the clients' buffers.
+        weight_sum: ``sum w_k``.
+        sq_norm_of_mean: ``|mean_update|^2``.
+        mean_cosine: mean cosine between the updates of two different clients (Charles et al. 2021), NaN when the sum
+            of unit updates was not asked for or there is one client.
+        clients, weights, num_examples, sq_norms, losses, half_dots, half_sq_diffs: (K,) as in `Contribution`.
+        excluded: ids left out because their update was not finite.
+    """
+
+    mean_update: Tensor
+    mean_buffers: Tensor
+    weight_sum: float
+    sq_norm_of_mean: float
+    mean_cosine: float
+    clients: Vector
+    weights: Vector
+    num_examples: Vector
+    sq_norms: Vector
+    losses: Vector
+    half_dots: Vector
+    half_sq_diffs: Vector
+    excluded: Vector
+
+    @property
+    def loss(self) -> float:
+        """Training loss of the cohort, weighted like the update."""
+        return float(np.dot(self.weights, self.losses) / self.weight_sum)
+
+
+def combine(contributions: Sequence[Contribution]) -> Aggregate:
+    """Combine the nodes' sums to the cohort's mean.
+
+    Args:
+        contributions: at least one, with at least one client in all; any order.
+
+    Raises:
+        DivergedError: every update was left out because it was not finite.
+    """
+    parts = sorted((c for c in contributions if len(c.clients)), key=lambda c: int(c.clients[0]))
+    if not parts:
+        raise DivergedError("no client has a finite update: training has diverged; lower server_optimizer.lr")
+    clients = np.concatenate([c.clients for c in parts])
+    order = np.argsort(clients, kind="stable")
+
+    def column(name: str) -> Vector:
+        values = np.concatenate([getattr(c, name) for c in parts])
+        return values[order] if len(values) == len(order) else values[:0]
+
+    weights = column("weights")
+    weight_sum = float(weights.sum())
+    mean_update = _total([c.update_sum for c in parts]).div_(weight_sum)
+    unit_sums = [c.unit_sum for c in parts]
+    return Aggregate(
+        mean_update=mean_update.to(parts[0].update_sum.dtype),
+        mean_buffers=_total([c.buffer_sum for c in parts]).div_(weight_sum).to(parts[0].buffer_sum.dtype),
+        weight_sum=weight_sum,
+        sq_norm_of_mean=float(mean_update.dot(mean_update)),
+        mean_cosine=mean_pairwise_cosine(_total(unit_sums), len(clients)),
+        clients=clients[order],
+        weights=weights,
+        num_examples=column("num_examples"),
+        sq_norms=column("sq_norms"),
+        losses=column("losses"),
+        half_dots=column("half_dots"),
+        half_sq_diffs=column("half_sq_diffs"),
+        excluded=np.sort(np.concatenate([c.excluded for c in contributions])),
+    )
+
+
+def mean_pairwise_cosine(unit_sum: Tensor, count: int) -> float:
+    """Mean cosine over the pairs of ``count`` updates, from the sum of their unit vectors.
+
+    ``(|sum_k u_k/|u_k||^2 - M) / (M (M - 1))``: the pairs are what is left of the square after its M diagonal ones.
+
+    >>> mean_pairwise_cosine(torch.tensor([2.0, 0.0]), 2)   # two equal directions
+    1.0
+    """
+    if unit_sum.numel() == 0 or count < 2:
+        return float("nan")
+    total = unit_sum.double()
+    return (float(total.dot(total)) - count) / (count * (count - 1))
+
+
+def _total(vectors: Sequence[Tensor]) -> Tensor:
+    total = vectors[0].to(torch.float64, copy=True)
+    for vector in vectors[1:]:
+        total.add_(vector)
+    return total

@@ -1,0 +1,87 @@
+"""The console script: compose, validate, run, report.
+
+Hydra owns the command line (groups, sweeps, ``--cfg``, completion). What fedbatch adds is that a mistake in it is one
+line and exit code 2. Heavy imports wait until the config is known to be good.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedbatch.compose import config_dir
+from fedbatch.config import ConfigError, RunConfig, parse
+from fedbatch.explain import explain
+
+CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "threads")
+"""What may change when a run is resumed without making it another run."""
+
+
+def main() -> None:
+    """Entry point of the ``fedbatch`` command."""
+    # More than one thread that waits by spinning costs tens of times the work itself on a busy machine; read by
+    # OpenMP when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
+    sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
+    try:
+        _main()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        refuse(error)
+    except KeyboardInterrupt:
+        print("fedbatch: interrupted; go on with fedbatch resume=<run folder>", file=sys.stderr)
+        sys.exit(130)
+
+
+@hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")
+def _main(composed: DictConfig) -> float | None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        config = resolve(composed, folder)
+        from fedbatch.build import validate
+
+        validate(config)
+    except ConfigError as error:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        refuse(error)
+    from fedbatch.run import run
+
+    try:
+        return run(config).get(config.target_metric)
+    except ConfigError as error:
+        refuse(error)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Say what is wrong in one line and exit with 2."""
+    print(f"fedbatch: {explain(error)}", file=sys.stderr)
+    raise SystemExit(2) from (error if "FEDBATCH_FULL_ERROR" in os.environ else None)
+
+
+def resolve(composed: DictConfig, folder: Path) -> RunConfig:
+    """The config of this run: as composed, or as the resumed run had it."""
+    values: Any = OmegaConf.to_container(composed, resolve=True)
+    values["run_dir"] = str(folder)
+    if values["resume"] is None:
+        return parse(values)
+    saved = folder / "config.yaml"
+    if not saved.is_file():
+        raise ConfigError(f"resume: {folder} has no config.yaml; give the folder of an earlier run")
+    changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
+    for name in changed:
+        if name not in CONTINUED:
+            raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
+    old: Any = OmegaConf.to_container(OmegaConf.load(saved))
+    return parse(old | {name: values[name] for name in {*changed, "resume", "run_dir"}})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""How the server's learning rate follows the global batch and the round."""
+
+import math
+from dataclasses import dataclass
+
+RULES = ("constant", "sqrt", "linear", "gain")
+DECAYS = ("none", "cosine")
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A factor on the server optimizer's learning rate: batch rule x warm-up x decay.
+
+    Attributes:
+        rule: factor between the first phase's global batch B_0 and the current B:
+            "constant" 1; "sqrt" sqrt(B/B_0); "linear" B/B_0; "gain" (1 + N/B_0) / (1 + N/B) with noise scale N, the
+            ratio of the best learning rates at both batches (McCandlish et al. 2018, eq. 2.6), at most 1 + N/B_0.
+        max_factor: cap of the rule's factor, so that lr stays below what is known to be stable.
+        warmup_rounds: linear ramp from 0 at the start of the run.
+        switch_warmup_rounds: linear ramp from the old to the new factor after a change of phase.
+        decay: "none" or "cosine" to zero over the run.
+    """
+
+    rule: str = "gain"
+    max_factor: float = 4.0
+    warmup_rounds: int = 0
+    switch_warmup_rounds: int = 10
+    decay: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES or self.decay not in DECAYS:
+            raise ValueError(f"learning_rate: rule must be one of {RULES} and decay one of {DECAYS}")
+        if self.max_factor <= 0 or self.warmup_rounds < 0 or self.switch_warmup_rounds < 0:
+            raise ValueError("learning_rate: max_factor must be > 0 and warm-ups not negative")
+
+    def batch_factor(self, size: float, base_size: float, noise_scale: float | None) -> float:
+        """Factor of the batch rule, capped.
+
+        Args:
+            size: current global batch.
+            base_size: global batch at which the configured lr was tuned, that of the first phase.
+            noise_scale: noise scale in the unit of both, for "gain"; None counts as unknown, factor 1.
+
+        >>> LearningRate(rule="gain", max_factor=9).batch_factor(size=300, base_size=100, noise_scale=300)
+        2.0
+        """
+        if self.rule == "constant" or size == base_size:
+            factor = 1.0
+        elif self.rule == "gain":
+            factor = 1.0 if noise_scale is None else (1 + noise_scale / base_size) / (1 + noise_scale / size)
+        else:
+            factor = (size / base_size) ** (0.5 if self.rule == "sqrt" else 1.0)
+        return min(factor, self.max_factor)
+
+    def schedule_factor(self, round_: int, rounds: int) -> float:
+        """Warm-up x decay at round ``round_`` of ``rounds``."""
+        warmup = min(1.0, (round_ + 1) / self.warmup_rounds) if self.warmup_rounds else 1.0
+        cosine = 0.5 * (1 + math.cos(math.pi * round_ / rounds)) if self.decay == "cosine" else 1.0
+        return warmup * cosine
+
+    def blend(self, old: float, new: float, rounds_since_switch: int) -> float:
+        """The factor on the way from ``old`` to ``new`` after a switch."""
+        if not self.switch_warmup_rounds:
+            return new
+        share = min(1.0, (rounds_since_switch + 1) / self.switch_warmup_rounds)
+        return old + (new - old) * share

@@ -1,0 +1,77 @@
+"""Phases and what a controller sees and keeps."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fedbatch.batch.tracker import Interval
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How rounds are run while this phase lasts.
+
+    Attributes:
+        name: shown in the record, e.g. "small" or "large".
+        cohort_size: clients a round.
+        client_batch_size: examples a client and step; None for all that the client has.
+        client_work: client work of this phase, or None for the run's own.
+        lr: server learning rate of this phase before warm-up and decay, or None for the learning-rate rule.
+    """
+
+    name: str
+    cohort_size: int
+    client_batch_size: int | None = None
+    client_work: Any = None
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cohort_size < 1 or (self.client_batch_size is not None and self.client_batch_size < 1):
+            raise ValueError(f"phase {self.name!r}: cohort_size and client_batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a controller sees after a round.
+
+    Attributes:
+        round: index of the round just done, from 0.
+        size: global batch of that round, in the unit of the noise scale (examples, or clients after local steps).
+        noise_scale: the averaged noise scale, None while there is none.
+    """
+
+    round: int
+    size: float
+    noise_scale: Interval | None
+
+
+@dataclass(frozen=True)
+class ControlState:
+    """What a controller keeps between rounds: plain values that go into checkpoints.
+
+    Attributes:
+        phase: name of the current phase.
+        cohort_size: clients a round, when the controller moves it freely; else None and the phase's own holds.
+        since_round: first round of the current phase.
+        lr_noise_scale: noise scale held for the learning-rate rule since the last change; None before any.
+        reason: why the last change was made, for people.
+    """
+
+    phase: str
+    cohort_size: int | None = None
+    since_round: int = 0
+    lr_noise_scale: float | None = None
+    reason: str = ""
+
+
+class Controller(Protocol):
+    """Decides the phase of the next round. Pure: state in, state out."""
+
+    phases: tuple[Phase, ...]
+
+    def start(self) -> ControlState:
+        """The state before round 0."""
+        ...
+
+    def next(self, state: ControlState, seen: Observation) -> ControlState:
+        """The state for round ``seen.round + 1``; the same state when nothing changes."""
+        ...

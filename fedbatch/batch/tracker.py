@@ -1,0 +1,90 @@
+"""Averages of the noise scale over rounds: numerator and denominator apart, divided last."""
+
+import math
+from dataclasses import dataclass, replace
+
+from fedbatch.batch.noise_scale import NoiseScale
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An averaged noise scale with a confidence interval, in the unit of the batch sizes.
+
+    Attributes:
+        value: the estimate; infinite when the gradient is not distinguishable from zero.
+        low: lower bound, >= 0.
+        high: upper bound, infinite when the gradient is not distinguishable from zero.
+        effective_rounds: number of equally weighted rounds with the same precision.
+    """
+
+    value: float
+    low: float
+    high: float
+    effective_rounds: float
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Exponential averages of trace and grad_sq with bias correction; a value, `update` returns the next one.
+
+    Single rounds are averaged as they are, negative ones too: clamping first would bias the average, and averaging
+    ratios would too (in both directions; specification of the estimator in docs/noise_scale.md).
+
+    Attributes:
+        decay: weight of the past, in [0, 1); about ``(1 + decay) / (1 - decay)`` rounds count.
+        z: half-width of the interval in standard errors.
+        trace, grad_sq: uncorrected averages.
+        trace_var, grad_sq_var: sums of squared weights times squared standard errors.
+        weight: sum of the weights so far, 1 - decay^rounds.
+        sq_weight: sum of the squared weights.
+
+    >>> t = Tracker(decay=0.5).update(NoiseScale(1.0, 8.0, 8.0, 0.0, 0.0))
+    >>> t.interval().value
+    8.0
+    """
+
+    decay: float = 0.95
+    z: float = 1.645
+    trace: float = 0.0
+    grad_sq: float = 0.0
+    trace_var: float = 0.0
+    grad_sq_var: float = 0.0
+    weight: float = 0.0
+    sq_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"noise_scale.decay must be in [0, 1) (got {self.decay})")
+
+    def update(self, measured: NoiseScale) -> "Tracker":
+        """The tracker after one more round."""
+        keep, new = self.decay, 1 - self.decay
+        return replace(
+            self,
+            trace=keep * self.trace + new * measured.trace,
+            grad_sq=keep * self.grad_sq + new * measured.grad_sq,
+            trace_var=keep**2 * self.trace_var + new**2 * measured.trace_se**2,
+            grad_sq_var=keep**2 * self.grad_sq_var + new**2 * measured.grad_sq_se**2,
+            weight=keep * self.weight + new,
+            sq_weight=keep**2 * self.sq_weight + new**2,
+        )
+
+    def average(self) -> NoiseScale:
+        """The averages, bias-corrected, with the standard errors of the averages; NaN before the first round."""
+        if not self.weight:
+            return NoiseScale(*[math.nan] * 5)
+        trace, grad_sq = self.trace / self.weight, self.grad_sq / self.weight
+        scale = trace / grad_sq if grad_sq > 0 else math.inf
+        errors = math.sqrt(self.grad_sq_var) / self.weight, math.sqrt(self.trace_var) / self.weight
+        return NoiseScale(grad_sq, trace, scale, *errors)
+
+    def interval(self) -> Interval | None:
+        """The averaged noise scale with bounds from the ends of both averages' own intervals; None before a round."""
+        if not self.weight:
+            return None
+        mean = self.average()
+        top, bottom = mean.trace + self.z * mean.trace_se, mean.trace - self.z * mean.trace_se
+        most, least = mean.grad_sq + self.z * mean.grad_sq_se, mean.grad_sq - self.z * mean.grad_sq_se
+        low = max(bottom, 0.0) / most if most > 0 else math.inf
+        high = max(top, 0.0) / least if least > 0 else math.inf
+        return Interval(max(mean.scale, 0.0), low, high, self.weight**2 / self.sq_weight)

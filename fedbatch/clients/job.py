@@ -1,0 +1,77 @@
+"""One node's job in one round, as every executor gets it, and the protocols of client work and executor."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from fedbatch.clients.draw import Draw
+from fedbatch.data.partition import Partition
+from fedbatch.keys import Ints
+from fedbatch.messages import Contribution
+from fedbatch.models.flat import FlatModel, Loss
+
+
+class ClientWork(Protocol):
+    """What a client computes on its examples.
+
+    ``is_gradient`` says whether updates are gradients at the global parameters: then they measure the noise scale in
+    examples; otherwise they measure it in clients only.
+    """
+
+    is_gradient: bool
+
+    def draw(self, partition: Partition, clients: Ints, batch_sizes: Ints, seed: int, round_: int) -> Draw:
+        """The examples of each client in this round."""
+        ...
+
+    def update(self, job: "Job", row: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """Update (d,), mean loss, and the pair of half gradients if asked, for the client in ``row`` of the job."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an executor needs to compute a `Contribution`.
+
+    Attributes:
+        model: scratch model of this node; executors overwrite it.
+        loss: loss function.
+        x: training inputs (N, ...), on the device.
+        y: training labels (N,), on the device.
+        work: the client work.
+        clients: int64 (K,) ids, ascending.
+        draw: the examples of each client.
+        weights: float64 (K,) weight of each update in the sum.
+        params: (d,) global parameters.
+        buffers: (m,) global buffers.
+        halves: whether to measure the two halves of each batch.
+        cosine: whether to add up unit updates.
+    """
+
+    model: FlatModel
+    loss: Loss
+    x: Tensor
+    y: Tensor
+    work: ClientWork
+    clients: Ints
+    draw: Draw
+    weights: np.ndarray
+    params: Tensor
+    buffers: Tensor
+    halves: bool
+    cosine: bool
+
+    def batch(self, row: int, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of one step of one client."""
+        index = self.draw.positions[row, step, : self.draw.counts[row, step]]
+        return self.x[index], self.y[index]
+
+
+class Executor(Protocol):
+    """How a node runs a job."""
+
+    def __call__(self, job: Job) -> Contribution:
+        """The contribution of the job's clients; non-finite updates show as non-finite ``sq_norms``."""
+        ...

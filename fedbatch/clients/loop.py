@@ -1,0 +1,50 @@
+"""The reference executor: one client after the other, in plain PyTorch."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.aggregate import Sum
+from fedbatch.clients.job import Job
+from fedbatch.messages import Contribution
+
+EMPTY = np.zeros(0)
+
+
+def loop(job: Job) -> Contribution:
+    """Run the clients of ``job`` in turn. Simple and right: faster executors are tested against it."""
+    total, buffers, units = Sum(job.params), Sum(job.buffers), Sum(job.params)
+    sq_norms, losses, dots, diffs = [], [], [], []
+    for row in range(len(job.clients)):
+        job.model.load(job.params, job.buffers)
+        update, loss, halves = job.work.update(job, row)
+        sq_norm = update.dot(update)
+        total.add(update, float(job.weights[row]))
+        buffers.add(job.model.buffers, float(job.weights[row]))
+        if job.cosine and sq_norm > 0:
+            units.add(update / sq_norm.sqrt(), 1.0)
+        sq_norms.append(sq_norm)
+        losses.append(loss)
+        if halves is not None:
+            cut = int(job.draw.counts[row, 0]) // 2
+            inverse_sizes = 1 / cut + 1 / (int(job.draw.counts[row, 0]) - cut)
+            dots.append(halves[0].dot(halves[1]))
+            diffs.append((halves[0] - halves[1]).square().sum() / inverse_sizes)
+    complete = len(dots) == len(job.clients)
+    return Contribution(
+        update_sum=total.value(),
+        buffer_sum=buffers.value(),
+        unit_sum=units.value() if job.cosine else job.params.new_zeros(0),
+        clients=job.clients,
+        weights=job.weights,
+        num_examples=job.draw.num_examples,
+        sq_norms=_column(sq_norms),
+        losses=_column(losses),
+        half_dots=_column(dots) if complete else EMPTY,
+        half_sq_diffs=_column(diffs) if complete else EMPTY,
+        excluded=np.zeros(0, np.int64),
+    )
+
+
+def _column(values: list[Tensor]) -> np.ndarray:
+    return torch.stack(values).double().cpu().numpy() if values else EMPTY

@@ -1,0 +1,38 @@
+"""Where the config is found and how it is composed: on the command line, and inside a Flower app."""
+
+import shlex
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fedbatch.config import parse
+
+_PACKAGE = Path(__file__).parent
+
+
+def config_dir() -> str:
+    """Folder of the YAML files: inside an installed package, or beside it in a checkout."""
+    installed, checkout = _PACKAGE / "conf", _PACKAGE.parent / "conf"
+    return str(installed if installed.is_dir() else checkout)
+
+
+def config_json(run_config: Mapping[str, Any]) -> str:
+    """The resolved config of a Flower run, as JSON.
+
+    ``fedbatch`` passes it whole in ``config``; ``flwr run . --run-config 'overrides="rounds=20 dataset=digits"'``
+    passes Hydra overrides, which are composed here, alike on the server and on every node.
+    """
+    return str(run_config.get("config") or "") or _compose(str(run_config.get("overrides", "")))
+
+
+@lru_cache(maxsize=4)
+def _compose(overrides: str) -> str:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = compose("config", shlex.split(overrides))
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return parse({str(k): v for k, v in values.items()}).to_json()

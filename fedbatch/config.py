@@ -1,0 +1,174 @@
+"""The typed core of a run and the checks that need no data.
+
+Pluggable parts (data set, model, controller ...) stay plain mappings with a ``_target_``; their own constructors check
+their own arguments. This module imports neither torch nor Flower, so that a wrong word is answered at once.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+Node = dict[str, Any]
+CHOICES = {
+    "sampling": ("uniform", "poisson", "all"),
+    "weighting": ("examples", "uniform"),
+    "executor": ("loop",),
+    "target_metric": ("test_accuracy", "test_loss", "train_loss"),
+}
+
+
+class ConfigError(ValueError):
+    """A run cannot start as configured; the text is one line that names the field and the remedy."""
+
+
+@dataclass
+class NoiseScaleConfig:
+    """How the noise scale is averaged; see `fedbatch.batch.tracker.Tracker`."""
+
+    decay: float = 0.95
+    z: float = 1.645
+    halves: bool = False
+    cosine: bool = False
+
+
+@dataclass
+class RunConfig:
+    """A run, resolved. Field names are the names on the command line; conf/config.yaml explains each."""
+
+    dataset: Node
+    partitioner: Node
+    model: Node
+    loss: Node
+    client_work: Node
+    controller: Node
+    server_optimizer: Node
+    learning_rate: Node
+    time_model: Node
+    privacy: Node
+    runtime: Node
+    tracker: Node
+    population: int
+    cohort_size: int
+    client_batch_size: int | None
+    rounds: int
+    seed: int
+    executor: str
+    nodes: int
+    device: str
+    threads: int
+    run_dir: str
+    sampling: str
+    weighting: str
+    client_holdout: float
+    evaluate_every_rounds: int
+    checkpoint_every_rounds: int
+    round_timeout_seconds: float | None
+    target_metric: str
+    target_value: float | None
+    noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    resume: str | None = None
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back; the form in which a config travels and is stored."""
+        return json.dumps(asdict(self))
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """A checked `RunConfig` from plain values.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or values that do not go together.
+    """
+    known = [f.name for f in fields(RunConfig)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown key {name!r}{did_you_mean(name, known)}")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), dict(values)))
+    except OmegaConfBaseException as error:
+        lines = str(error).splitlines()
+        raise ConfigError(f"{getattr(error, 'full_key', '') or 'config'}: {lines[0]}") from error
+    assert isinstance(config, RunConfig)
+    check(config)
+    return config
+
+
+def from_json(text: str) -> RunConfig:
+    """The config that `RunConfig.to_json` wrote."""
+    return parse(json.loads(text))
+
+
+def check(config: RunConfig) -> None:
+    """Check fields against each other.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    for name in ("population", "cohort_size", "rounds", "nodes", "threads"):
+        _require(getattr(config, name) >= 1, f"{name} must be at least 1 (got {getattr(config, name)})")
+    for name in ("evaluate_every_rounds", "checkpoint_every_rounds"):
+        _require(
+            getattr(config, name) >= 0,
+            f"{name} must not be negative (got {getattr(config, name)}); 0 = only at the end",
+        )
+    for name, choices in CHOICES.items():
+        value = getattr(config, name)
+        _require(
+            value in choices,
+            f"{name} must be one of {', '.join(choices)} (got {value!r}){did_you_mean(value, choices)}",
+        )
+    _require(config.seed >= 0, f"seed must not be negative (got {config.seed})")
+    _require(
+        config.client_batch_size is None or config.client_batch_size >= 1,
+        f"client_batch_size must be at least 1 (got {config.client_batch_size}); null takes all of a client's examples",
+    )
+    _require(0 <= config.client_holdout < 1, f"client_holdout must be in [0, 1) (got {config.client_holdout})")
+    _require(
+        config.nodes <= config.population,
+        f"nodes ({config.nodes}) is larger than population ({config.population}); a node hosts at least one client",
+    )
+    _require_cohort("cohort_size", config.cohort_size, config)
+
+
+def check_phases(config: RunConfig, phases: Iterable[Any]) -> None:
+    """Check what a controller may choose against the run.
+
+    Raises:
+        ConfigError: a phase that cannot be run, or phases whose names lie.
+    """
+    sizes = {}
+    for phase in phases:
+        _require_cohort(f"controller.{phase.name}.cohort_size", phase.cohort_size, config)
+        sizes[phase.name] = phase.cohort_size * (phase.client_batch_size or 1)
+    _require(
+        sizes.get("small", 0) <= sizes.get("large", float("inf")),
+        f"controller.large ({sizes.get('large')} examples) is smaller than controller.small ({sizes.get('small')}); "
+        "raise controller.large.cohort_size or controller.large.client_batch_size",
+    )
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """A suggestion to append to an error, or nothing.
+
+    >>> did_you_mean("ronds", ["rounds", "seed"])
+    '; did you mean rounds?'
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _require_cohort(name: str, size: int, config: RunConfig) -> None:
+    _require(
+        size <= config.population,
+        f"{name} ({size}) is larger than population ({config.population}); lower it or raise population",
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,85 @@
+"""What a round says about noise: from an aggregate to estimates, averages and columns of the record."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedbatch.aggregate import Aggregate
+from fedbatch.batch import drift
+from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
+from fedbatch.batch.tracker import Interval, Tracker
+from fedbatch.clients.job import ClientWork
+from fedbatch.state import ServerState
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Estimates of one round.
+
+    Attributes:
+        size: global batch in the unit of the noise scale.
+        unit: "examples", or "clients" after local steps, when updates are not gradients at one point.
+        noise: the noise scale, None with fewer than two clients.
+        drift: sampling noise and drift apart, None unless halves were measured.
+    """
+
+    size: float
+    unit: str
+    noise: NoiseScale | None
+    drift: drift.Drift | None
+
+
+def measure(total: Aggregate, work: ClientWork, population: int) -> Measured:
+    """Estimate the noise scale, and the drift where every client sent its halves."""
+    sizes = total.num_examples.astype(np.float64) if work.is_gradient else np.ones(len(total.clients))
+    unit = "examples" if work.is_gradient else "clients"
+    if len(total.clients) < 2:
+        return Measured(float(sizes.sum()), unit, None, None)
+    noise = estimate_weighted(total.sq_norms, sizes, total.sq_norm_of_mean, weights=total.weights)
+    separated = None
+    if len(total.half_dots):
+        separated = drift.separate(
+            total.sq_norms,
+            sizes,
+            total.weights,
+            total.half_dots,
+            total.half_sq_diffs,
+            total.sq_norm_of_mean,
+            all_clients=len(total.clients) == population,
+        )
+    return Measured(float(sizes.sum()), unit, noise, separated)
+
+
+def update_averages(state: ServerState, measured: Measured) -> tuple[Tracker, Tracker, Tracker]:
+    """Averages of the noise scale, of the sampling noise and of the drift after this round."""
+    noise, within, between = state.noise, state.within, state.between
+    if measured.noise is not None:
+        noise = noise.update(measured.noise)
+    if measured.drift is not None:
+        within, between = within.update(measured.drift.within()), between.update(measured.drift.between())
+    return noise, within, between
+
+
+def columns(total: Aggregate, measured: Measured, state: ServerState) -> dict[str, Any]:
+    """Columns of the record: averages under their plain names, this round's raw estimates as ``round_*``."""
+    nan = float("nan")
+    now = measured.noise or NoiseScale(nan, nan, nan, nan, nan)
+    average = state.noise.interval() or Interval(nan, nan, nan, 0.0)
+    drifts: dict[str, Any] = {}
+    if measured.drift is not None:
+        drifts = {"b_within": state.within.average().scale, "m_drift": state.between.average().scale}
+    return {
+        "noise_scale": average.value,
+        "noise_scale_low": average.low,
+        "noise_scale_high": average.high,
+        "noise_scale_unit": measured.unit,
+        "noise_scale_effective_rounds": average.effective_rounds,
+        "round_grad_sq": now.grad_sq,
+        "round_grad_sq_se": now.grad_sq_se,
+        "round_trace": now.trace,
+        "round_trace_se": now.trace_se,
+        **drifts,
+        "mean_update_norm": total.sq_norm_of_mean**0.5,
+        "mean_cosine": total.mean_cosine,
+    }

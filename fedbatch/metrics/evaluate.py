@@ -1,0 +1,42 @@
+"""Loss and accuracy of a model, as sums over examples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedbatch.models.flat import FlatModel, Loss
+
+
+@dataclass(frozen=True)
+class ExampleSums:
+    """Sums over ``count`` examples; sums add over clients where means do not."""
+
+    count: int
+    correct: int
+    loss_sum: float
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of examples classified right, in [0, 1]; NaN without examples."""
+        return self.correct / self.count if self.count else float("nan")
+
+    @property
+    def loss(self) -> float:
+        """Mean loss; NaN without examples."""
+        return self.loss_sum / self.count if self.count else float("nan")
+
+
+@torch.no_grad()
+def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int = 1024) -> ExampleSums:
+    """Evaluate ``model`` on inputs ``x`` (N, ...) and labels ``y`` (N,), ``batch_size`` examples at a time."""
+    was_training = model.module.training
+    model.module.eval()
+    correct, loss_sum = y.new_zeros(()), torch.zeros((), dtype=torch.float64, device=y.device)
+    for start in range(0, len(y), batch_size):
+        labels = y[start : start + batch_size]
+        logits = model.module(x[start : start + batch_size])
+        correct += (logits.argmax(dim=1) == labels).sum()
+        loss_sum += loss(logits, labels, reduction="none").double().sum()
+    model.module.train(was_training)
+    return ExampleSums(len(y), int(correct), float(loss_sum))

@@ -1,0 +1,67 @@
+"""A module seen as flat vectors: what a federated round sends, adds up and steps on."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[..., Tensor]
+
+
+class FlatModel:
+    """A module whose parameters, gradients and floating-point buffers are views of three flat tensors.
+
+    Reading or writing a flat tensor reads or writes the module, so that sending a model, restoring it or taking a
+    gradient step is one vector operation however many layers there are. Integer buffers (batch counters) stay local.
+
+    Attributes:
+        module: the wrapped module, moved to ``device``.
+        params: ``(d,)`` in the module's own dtype.
+        grads: ``(d,)``, filled by `loss_and_gradient`.
+        buffers: ``(m,)``, empty for models without running statistics.
+        trainable: parameters in the order of the flat vector.
+    """
+
+    def __init__(self, module: nn.Module, device: str | torch.device = "cpu"):
+        self.module = module.to(device)
+        self.trainable = [p for p in module.parameters() if p.requires_grad]
+        dtypes = {p.dtype for p in self.trainable}
+        if len(dtypes) != 1:
+            raise ValueError(f"model: parameters must share one dtype (got {sorted(map(str, dtypes))})")
+        with torch.no_grad():
+            self.params = torch.cat([p.detach().flatten() for p in self.trainable])
+            self.grads = torch.zeros_like(self.params)
+            for p, values, grads in zip(self.trainable, self.split(self.params), self.split(self.grads), strict=True):
+                p.data, p.grad = values, grads
+        self.buffers = self._flatten_buffers()
+        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+        self.has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """Views of ``flat`` (..., d) in the shapes of the parameters, leading axes kept."""
+        parts = flat.split([p.numel() for p in self.trainable], dim=-1)
+        return [part.view(*flat.shape[:-1], *p.shape) for part, p in zip(parts, self.trainable, strict=True)]
+
+    def load(self, params: Tensor, buffers: Tensor) -> None:
+        """Set the parameters (d,) and the buffers (m,)."""
+        self.params.copy_(params)
+        self.buffers.copy_(buffers)
+
+    def loss_and_gradient(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss over the batch, a detached scalar; its gradient is left in ``grads``."""
+        self.grads.zero_()
+        value = loss(self.module(x), y)
+        value.backward()
+        return value.detach()
+
+    def _flatten_buffers(self) -> Tensor:
+        named = [
+            (m, name, b)
+            for m in self.module.modules()
+            for name, b in m._buffers.items()
+            if b is not None and b.is_floating_point()
+        ]
+        flat = torch.cat([self.params.new_zeros(0), *(b.flatten().to(self.params.dtype) for *_, b in named)])
+        for (m, name, b), view in zip(named, flat.split([b.numel() for *_, b in named]), strict=True):
+            m._buffers[name] = view.view(b.shape)
+        return flat

@@ -1,0 +1,70 @@
+"""The picture of a run: why the batch changed, and what came of it."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+NOISE, BATCH, ACCURACY, SHADE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E8E8E8",
+)  # Okabe and Ito: safe for colour-blind eyes
+
+
+def save_figure(rows: Sequence[Row], path: Path) -> None:
+    """Two panels over rounds: noise scale with its band against the global batch, and test accuracy."""
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    rounds = np.array([row["rounds"] for row in rows])
+    value, low, high = (_column(rows, name) for name in ("noise_scale", "noise_scale_low", "noise_scale_high"))
+    in_clients = bool(rows) and rows[-1]["noise_scale_unit"] == "clients"
+    batch = _column(rows, "cohort_size" if in_clients else "global_batch")
+    top.fill_between(
+        rounds,
+        low,
+        np.where(np.isfinite(high), high, np.nanmax(value, initial=1.0)),
+        color=NOISE,
+        alpha=0.2,
+        lw=0,
+    )
+    top.plot(rounds, value, color=NOISE, label="noise scale, with 90 % interval")
+    top.step(rounds, batch, color=BATCH, where="mid", label="global batch")
+    top.set(yscale="log", ylabel="clients" if in_clients else "examples")
+    top.legend(frameon=False, loc="upper left")
+    accuracy = _column(rows, "test_accuracy")
+    tested = np.isfinite(accuracy)
+    bottom.plot(rounds[tested], accuracy[tested], color=ACCURACY)
+    bottom.set(ylabel="test accuracy", xlabel="rounds")
+    for axes in (top, bottom):
+        _shade_phases(axes, rows)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=144)
+
+
+def _shade_phases(axes: Axes, rows: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(row["phase"] for row in rows))
+    for phase, group in groupby(rows, key=lambda row: row["phase"]):
+        stretch = list(group)
+        start, end = stretch[0]["rounds"] - 0.5, stretch[-1]["rounds"] + 0.5
+        if names.index(phase) % 2:
+            axes.axvspan(start, end, color=SHADE, zorder=0, lw=0)
+        if len(names) > 1:
+            axes.text(
+                (start + end) / 2,
+                0.02,
+                phase,
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                color="#444444",
+            )
+
+
+def _column(rows: Sequence[Row], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows], dtype=float)

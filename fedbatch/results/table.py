@@ -1,0 +1,30 @@
+"""The table at the end of a run: one line for each stretch of rounds in the same phase."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+
+Row = dict[str, Any]
+
+
+def phase_table(rows: Sequence[Row]) -> Table:
+    """Rounds, global batch, examples, accuracy, loss and noise scale at the end of each stretch."""
+    table = Table()
+    for name in ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale"):
+        table.add_column(name, justify="left" if name == "phase" else "right")
+    for _, group in groupby(rows, key=lambda row: (row["phase"], row["cohort_size"])):
+        stretch = list(group)
+        last = stretch[-1]
+        tested = next((row for row in reversed(stretch) if row["test_loss"] == row["test_loss"]), last)
+        table.add_row(
+            last["phase"],
+            f"{stretch[0]['rounds']}-{last['rounds']}",
+            f"{last['global_batch']:,}",
+            f"{last['examples']:,}",
+            f"{tested['test_accuracy']:.3f}",
+            f"{tested['test_loss']:.3f}",
+            f"{last['noise_scale']:.4g} {last['noise_scale_unit']}",
+        )
+    return table

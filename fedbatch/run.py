@@ -1,0 +1,27 @@
+"""One run from a checked config to its table and its picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedbatch import client_app, server_app
+from fedbatch.config import RunConfig
+from fedbatch.results.figure import save_figure
+from fedbatch.results.store import read_rows
+from fedbatch.results.table import phase_table
+from fedbatch.runtime.local import run_locally
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Run in this process, show the table, and return the summary."""
+    folder = Path(config.run_dir)
+    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    rows = read_rows(folder / "rounds.jsonl")
+    save_figure(rows, folder / "noise_scale.png")
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    console = Console()
+    console.print(phase_table(rows))
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    return summary

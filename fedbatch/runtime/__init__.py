@@ -1,0 +1,1 @@
+"""Where client work runs: in this process, or wherever Flower runs it."""

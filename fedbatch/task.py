@@ -1,0 +1,110 @@
+"""Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch import build
+from fedbatch.clients.job import ClientWork
+from fedbatch.config import ConfigError, RunConfig, from_json
+from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.keys import key
+from fedbatch.models.flat import FlatModel, Loss
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains and on what.
+
+    Attributes:
+        config: the run's config.
+        train_x, train_y: training set on the device; clients are index arrays into it.
+        test_x, test_y: held-out test split of the server.
+        partition: which examples are whose.
+        controller: the phase controller.
+        loss: loss function.
+        works: client work of each phase that overrides the run's own.
+        default_work: client work of the run.
+        node_model: scratch model of the nodes in this process.
+    """
+
+    config: RunConfig
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    partition: HoldoutPartition
+    controller: Any
+    loss: Loss
+    works: dict[str, ClientWork]
+    default_work: ClientWork
+    node_model: FlatModel
+    num_classes: int
+
+    def work(self, phase: str) -> ClientWork:
+        """Client work of a phase."""
+        return self.works.get(phase, self.default_work)
+
+    def held_out(self, client: int) -> np.ndarray:
+        """Positions of a client's own held-out examples."""
+        return self.partition.held_out(client)
+
+    def new_model(self) -> FlatModel:
+        """A freshly initialised model, the same for the same seed."""
+        return _new_model(self.config, tuple(self.train_x.shape[1:]), self.num_classes, self.train_x.device)
+
+
+@lru_cache(maxsize=1)
+def load(config_json: str) -> Task:
+    """The task of a config. Cached, so that server and nodes in one process share the data.
+
+    Raises:
+        ConfigError: naming the field that is wrong and the remedy.
+    """
+    config = from_json(config_json)
+    torch.set_num_threads(config.threads)
+    device = _device(config.device)
+    dataset, partition = build.data(config_json)
+    controller = build.controller(config_json)
+    model = _new_model(config, dataset.input_shape, dataset.num_classes, device)
+    if config.noise_scale.halves and model.has_batch_norm:
+        raise ConfigError(
+            "noise_scale.halves: batch norm makes half batches differ from the whole; use model.norm=group"
+        )
+    return Task(
+        config=config,
+        train_x=torch.from_numpy(dataset.train_x).to(device),
+        train_y=torch.from_numpy(dataset.train_y).to(device),
+        test_x=torch.from_numpy(dataset.test_x).to(device),
+        test_y=torch.from_numpy(dataset.test_y).to(device),
+        partition=partition,
+        controller=controller,
+        loss=build.build("loss", config.loss),
+        works={phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None},
+        default_work=build.build("client_work", config.client_work),
+        node_model=model,
+        num_classes=dataset.num_classes,
+    )
+
+
+def _new_model(config: RunConfig, input_shape: tuple[int, ...], num_classes: int, device: torch.device) -> FlatModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.seed, "init") >> 1)
+        module = build.build("model", config.model, input_shape=input_shape, num_classes=num_classes)
+    return FlatModel(module, device)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device={name} is not available here ({str(error).splitlines()[0]}); use device=cpu"
+        ) from error
+    return torch.device(name)
