@@ -30,6 +30,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
+    # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
     try:
         _main()
@@ -48,22 +50,19 @@ def _main(composed: DictConfig) -> float | None:
         from fedbatch.build import validate
 
         validate(config)
+        from fedbatch.run import run
+
+        return run(config).get(config.target_metric)
     except ConfigError as error:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        refuse(error)
-    from fedbatch.run import run
-
-    try:
-        return run(config).get(config.target_metric)
-    except ConfigError as error:
         refuse(error)
 
 
 def refuse(error: Exception) -> NoReturn:
     """Say what is wrong in one line and exit with 2."""
     print(f"fedbatch: {explain(error)}", file=sys.stderr)
-    raise SystemExit(2) from (error if "FEDBATCH_FULL_ERROR" in os.environ else None)
+    raise SystemExit(2)
 
 
 def resolve(composed: DictConfig, folder: Path) -> RunConfig:

@@ -4,8 +4,7 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedbatch import task
-from fedbatch.clients import node
+from fedbatch import node, task
 from fedbatch.compose import config_json
 from fedbatch.messages import EvaluatePlan, Hosted, TrainPlan, decode, encode
 

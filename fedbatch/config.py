@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 class NoiseScaleConfig:
     """How the noise scale is averaged; see `fedbatch.batch.tracker.Tracker`."""
 
-    decay: float = 0.95
+    decay: float = 0.98
     z: float = 1.645
     halves: bool = False
     cosine: bool = False

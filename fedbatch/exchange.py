@@ -27,7 +27,7 @@ MESSAGE_TYPE = {Contribution: "train", Evaluation: "evaluate"}
 
 def exchange(
     grid: Grid,
-    plans: Mapping[int, TrainPlan] | Mapping[int, EvaluatePlan],
+    plans: Mapping[int, TrainPlan | EvaluatePlan],
     kind: type[Answer],
     config: RunConfig,
     round_: int,

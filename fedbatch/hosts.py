@@ -50,8 +50,8 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
             )
         time.sleep(POLL_SECONDS)
     # Flower wants every message to carry a record, even where the question is all there is.
-    question = {"plan": ConfigRecord({"ask": "hosted"})}
-    messages = [grid.create_message(RecordDict(question), "query", node, "hosts") for node in nodes]
+    question = RecordDict({"plan": ConfigRecord({"ask": "hosted"})})
+    messages = [grid.create_message(question, "query", node, "hosts") for node in nodes]
     clients, hosts, sizes = [], [], []
     for reply in grid.send_and_receive(messages, timeout=timeout):
         if reply.has_error():

@@ -116,9 +116,11 @@ _INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts", 
 _FINITE_COLUMNS = {"weights", "sq_norms", "losses", "loss_sums", "half_dots", "half_sq_diffs"}
 
 
-def encode(message: Schema) -> RecordDict:
+def encode(message: Hosted | TrainPlan | Contribution | EvaluatePlan | Evaluation) -> RecordDict:
     """The RecordDict that carries ``message``."""
-    arrays, columns, plan = {}, {}, {"schema": SCHEMA, "kind": type(message).__name__}
+    arrays: dict[str, Array] = {}
+    columns: dict[str, Array] = {}
+    plan: dict[str, Any] = {"schema": SCHEMA, "kind": type(message).__name__}
     for field in fields(message):
         value = getattr(message, field.name)
         if isinstance(value, Tensor):
@@ -141,14 +143,14 @@ def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | 
     Raises:
         MessageError: a key, dtype, shape, length or value that the schema does not allow.
     """
-    if set(record) != {"arrays", "clients", "plan"}:
+    if set(record.array_records) != {"arrays", "clients"} or set(record.config_records) != {"plan"}:
         raise MessageError(f"records must be arrays, clients and plan (got {sorted(record)})")
     plan = dict(record["plan"])
     if (plan.pop("schema", None), plan.pop("kind", None)) != (SCHEMA, kind.__name__):
         raise MessageError(f"expected a {kind.__name__} of schema {SCHEMA}; do both ends run the same fedbatch?")
     values: dict[str, Any] = {**plan}
-    values |= {name: _tensor(name, array) for name, array in record["arrays"].items()}
-    values |= {name: _column(name, array) for name, array in record["clients"].items()}
+    values |= {name: _tensor(name, array) for name, array in record.array_records["arrays"].items()}
+    values |= {name: _column(name, array) for name, array in record.array_records["clients"].items()}
     names = {field.name for field in fields(kind)}
     if set(values) != names:
         raise MessageError(f"{kind.__name__} must have {sorted(names)} (got {sorted(values)})")
@@ -172,9 +174,9 @@ def _check_lengths(message: Any, lengths: Mapping[str, int]) -> None:
     optional = {"half_dots", "half_sq_diffs"}
     for field in fields(message):
         value = getattr(message, field.name)
-        if isinstance(value, np.ndarray) and field.name != "excluded":
-            if len(value) != count and not (field.name in optional and len(value) == 0):
-                raise MessageError(f"{field.name} must have one entry for each of {count} clients (got {len(value)})")
+        allowed = {0, count} if field.name in optional else {count}
+        if isinstance(value, np.ndarray) and field.name != "excluded" and len(value) not in allowed:
+            raise MessageError(f"{field.name} must have one entry for each of {count} clients (got {len(value)})")
         if field.name in lengths and len(value) != lengths[field.name]:
             raise MessageError(f"{field.name} must have length {lengths[field.name]} (got {len(value)})")
     if count and not (np.diff(message.clients) > 0).all():

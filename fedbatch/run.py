@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from fedbatch import client_app, server_app
+from fedbatch.aggregate import DivergedError
 from fedbatch.config import RunConfig
 from fedbatch.results.figure import save_figure
 from fedbatch.results.store import read_rows
@@ -17,7 +18,10 @@ from fedbatch.runtime.local import run_locally
 def run(config: RunConfig) -> dict[str, Any]:
     """Run in this process, show the table, and return the summary."""
     folder = Path(config.run_dir)
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    try:
+        run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    except DivergedError as error:
+        raise SystemExit(f"fedbatch: {error}; the record so far is in {folder}") from None
     rows = read_rows(folder / "rounds.jsonl")
     save_figure(rows, folder / "noise_scale.png")
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())

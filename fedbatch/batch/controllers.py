@@ -31,13 +31,16 @@ class Schedule:
     """Phases that begin at fixed rounds.
 
     Args:
-        phases: phase of each starting round, e.g. ``{0: small, 100: large}``; one must start at round 0.
+        phases: the phases by any key.
+        starts: first round of each, by the same keys; one must be 0.
     """
 
-    def __init__(self, phases: Mapping[int, Phase]):
-        self._starts = {int(start): phase for start, phase in sorted(phases.items(), key=lambda i: int(i[0]))}
-        if 0 not in self._starts:
-            raise ValueError(f"controller.phases: a phase must start at round 0 (got {list(self._starts)})")
+    def __init__(self, phases: Mapping[str, Phase], starts: Mapping[str, int]):
+        if set(phases) != set(starts) or 0 not in starts.values() or len(set(starts.values())) < len(starts):
+            raise ValueError(
+                f"controller.starts: give each phase its own first round, one of them 0 (got {dict(starts)})"
+            )
+        self._starts = {starts[key]: phases[key] for key in sorted(starts, key=lambda key: starts[key])}
         self.phases = tuple(self._starts.values())
 
     def start(self) -> ControlState:
@@ -69,7 +72,8 @@ def doubling(
         raise ValueError("controller: double must be cohort or batch (of a given size), every_rounds at least 1")
     factors = [(2**i, 1) if double == "cohort" else (1, 2**i) for i in range(times + 1)]
     sizes = [(cohort_size * c, client_batch_size and client_batch_size * b) for c, b in factors]
-    return Schedule({i * every_rounds: Phase(f"x{2**i}", c, b) for i, (c, b) in enumerate(sizes)})
+    phases = {f"x{2**i}": Phase(f"x{2**i}", c, b) for i, (c, b) in enumerate(sizes)}
+    return Schedule(phases, {name: i * every_rounds for i, name in enumerate(phases)})
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ class NoiseScaleSwitch:
 
     small: Phase
     large: Phase
-    up: float = 2.0
+    up: float = 1.5
     down: float = 0.05
-    settle_rounds: int = 30
+    settle_rounds: int = 50
 
     def __post_init__(self) -> None:
         if self.small.name == self.large.name:
@@ -145,7 +149,7 @@ class Adaptive:
     min_cohort_size: int
     max_cohort_size: int
     step: float = 1.5
-    settle_rounds: int = 30
+    settle_rounds: int = 50
 
     def __post_init__(self) -> None:
         if self.exchange_rate <= 0 or self.step <= 1:

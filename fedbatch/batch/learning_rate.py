@@ -22,7 +22,7 @@ class LearningRate:
     """
 
     rule: str = "gain"
-    max_factor: float = 4.0
+    max_factor: float = 2.0
     warmup_rounds: int = 0
     switch_warmup_rounds: int = 10
     decay: str = "none"

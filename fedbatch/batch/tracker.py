@@ -43,7 +43,7 @@ class Tracker:
     8.0
     """
 
-    decay: float = 0.95
+    decay: float = 0.98
     z: float = 1.645
     trace: float = 0.0
     grad_sq: float = 0.0

@@ -24,12 +24,13 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     rounds = np.array([row["rounds"] for row in rows])
     value, low, high = (_column(rows, name) for name in ("noise_scale", "noise_scale_low", "noise_scale_high"))
+    value[~np.isfinite(value)] = np.nan  # not identified in these rounds
     in_clients = bool(rows) and rows[-1]["noise_scale_unit"] == "clients"
     batch = _column(rows, "cohort_size" if in_clients else "global_batch")
     top.fill_between(
         rounds,
         low,
-        np.where(np.isfinite(high), high, np.nanmax(value, initial=1.0)),
+        np.where(np.isposinf(high), 2 * np.nanmax(batch, initial=1.0), high),  # open above: beyond the batch
         color=NOISE,
         alpha=0.2,
         lw=0,
@@ -45,6 +46,9 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
     for axes in (top, bottom):
         _shade_phases(axes, rows)
         axes.spines[["top", "right"]].set_visible(False)
+    reasons = [f"after round {row['rounds']}: {row['switch']}" for row in rows if row["switch"]]
+    more = [f"and {len(reasons) - 3} more changes"] if len(reasons) > 3 else []
+    top.set_title("\n".join(reasons[:3] + more), loc="left", fontsize=9, color="#444444")
     figure.savefig(path, dpi=144)
 
 

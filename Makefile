@@ -1,0 +1,42 @@
+# Two commands do everything: make run, make test. The rest is for those who work on fedbatch.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: run test check bench data figures clean
+
+run: $(VENV)/installed
+	$(BIN)/fedbatch
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+figures: $(VENV)/installed
+	$(BIN)/python simulations/first_run.py
+
+data: $(VENV)/installed
+	$(BIN)/python -m fedbatch.data.fetch_fashion_mnist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+# torch first and by its exact pin, so that the CPU build is taken where that is what there is.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(shell grep '^torch==' constraints.txt)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""Shared fixtures: one thread, a private cache, and configs of runs that take a fraction of a second."""
+
+import os
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fedbatch import build, task
+from fedbatch.compose import config_dir
+from fedbatch.config import RunConfig, parse
+from fedbatch.data.dataset import Dataset
+
+torch.set_num_threads(1)
+
+TINY = ("dataset=digits", "population=20", "cohort_size=4", "client_batch_size=4", "rounds=4", "model.width=8")
+LARGE = ("controller.large.cohort_size=8", "controller.large.client_batch_size=8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["FEDBATCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
+    """A tiny run on digits: ``make_config("model=cnn", "rounds=2")``; base overrides can be left out."""
+
+    def make(*overrides: str, base: tuple[str, ...] = TINY, folder: str = "run") -> RunConfig:
+        changed = {o.split("=")[0] for o in overrides}
+        if "model" in changed:
+            base = tuple(o for o in base if not o.startswith("model."))
+        other = any(o.startswith("controller=") and not o.endswith("noise_scale_switch") for o in overrides)
+        large = () if other else LARGE
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            composed = compose("config", [*base, *large, f"run_dir={tmp_path / folder}", *overrides])
+        return parse(OmegaConf.to_container(composed, resolve=True))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def fresh_task() -> None:
+    """No task of an earlier test is reused."""
+    task.load.cache_clear()
+    build.data.cache_clear()
+    build.controller.cache_clear()
+
+
+def toy_dataset(examples: int = 60, features: int = 5, classes: int = 3, seed: int = 0) -> Dataset:
+    """Gaussian inputs with random labels."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(examples + 10, features)).astype(np.float32)
+    y = rng.integers(classes, size=examples + 10)
+    return Dataset("toy", x[:examples], y[:examples], x[examples:], y[examples:], classes)

@@ -1,0 +1,28 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fedbatch.losses import CrossEntropy
+from fedbatch.metrics.evaluate import ExampleSums, example_sums
+from fedbatch.models.flat import FlatModel
+
+
+def test_sums_in_small_batches_equal_one_batch():
+    torch.manual_seed(0)
+    model, x, y = FlatModel(nn.Linear(3, 4)), torch.randn(25, 3), torch.randint(4, (25,))
+    small, whole = (example_sums(model, CrossEntropy(), x, y, b) for b in (4, 100))
+    assert small.correct == whole.correct == int((model.module(x).argmax(1) == y).sum())
+    assert small.loss == pytest.approx(whole.loss) == pytest.approx(CrossEntropy()(model.module(x), y).item())
+
+
+def test_evaluates_in_eval_mode_and_restores_training():
+    model = FlatModel(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
+    before = model.buffers.clone()
+    example_sums(model, CrossEntropy(), torch.randn(8, 3), torch.zeros(8, dtype=torch.int64))
+    assert torch.equal(model.buffers, before) and model.module.training
+
+
+def test_nothing_to_evaluate_is_nan():
+    assert math.isnan(ExampleSums(0, 0, 0.0).accuracy) and math.isnan(ExampleSums(0, 0, 0.0).loss)

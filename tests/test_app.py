@@ -1,0 +1,84 @@
+"""The command as a user meets it, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=3".split()
+
+
+def fedbatch(*arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "fedbatch.app", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done, time.monotonic() - start
+
+
+def test_a_run_ends_with_its_table_and_folder(tmp_path):
+    done, _ = fedbatch(*TINY, "run_dir=out", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "accuracy" in done.stdout and done.stdout.rstrip().endswith(f"run folder: {tmp_path / 'out'}")
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"checkpoints", "config.yaml", "noise_scale.png", "rounds.jsonl", "rounds.parquet", "summary.json"}
+
+
+def test_resume_goes_on_and_refuses_to_become_another_run(tmp_path):
+    fedbatch(*TINY, "run_dir=out", cwd=tmp_path)
+    done, _ = fedbatch("resume=out", "rounds=5", cwd=tmp_path)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert done.returncode == 0 and summary["rounds"] == 5
+    done, _ = fedbatch("resume=out", "model.width=16", cwd=tmp_path)
+    assert done.returncode == 2 and "model.width cannot change when a run is resumed" in done.stderr
+    done, _ = fedbatch("resume=nowhere", cwd=tmp_path)
+    assert done.returncode == 2 and "give the folder of an earlier run" in done.stderr
+
+
+def test_sweep(tmp_path):
+    done, _ = fedbatch(*TINY, "-m", "seed=0,1", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0
+    seeds = [json.loads((tmp_path / "sweep" / str(i) / "summary.json").read_text())["seed"] for i in range(2)]
+    assert seeds == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("ronds=3", "fedbatch: unknown key 'ronds'; did you mean rounds?"),
+        ("model.widht=3", "fedbatch: unknown key 'model.widht'; did you mean model.width?"),
+        (
+            "cohort_size=1000",
+            "fedbatch: cohort_size (1000) is larger than population (100); lower it or raise population",
+        ),
+        ("rounds=abc", "fedbatch: rounds: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("model.width=0", "fedbatch: model: width must be at least 1 (got 0); for no hidden layer use model=logistic"),
+        ("dataset=mnst", "fedbatch: dataset=mnst does not exist; choose from"),
+        ("rounds", "fedbatch: Error parsing override 'rounds'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, argument, line):
+    done, seconds = fedbatch(argument, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir()) or not list((tmp_path / "runs").iterdir())
+    assert seconds < 10  # 3 s on an idle machine; the rest is for a busy one
+
+
+def test_help_is_quick_and_imports_nothing_heavy(tmp_path):
+    done, seconds = fedbatch("--help", cwd=tmp_path)
+    assert done.returncode == 0 and "fedbatch -m seed=0,1,2" in done.stdout and "noise_scale_switch" in done.stdout
+    assert seconds < 5
+    code = "import sys; import fedbatch.app; print([m for m in ('torch', 'flwr', 'polars') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,69 @@
+"""Every YAML: its keys are its target's arguments, and it runs two tiny rounds."""
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fedbatch import client_app, server_app
+from fedbatch.compose import config_dir
+from fedbatch.runtime.local import run_locally
+
+ROOT = Path(config_dir())
+FILES = sorted(ROOT.glob("*/*.yaml"))
+INJECTED = {"input_shape", "num_classes", "dataset", "params"}
+
+
+def nodes(value):
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield value
+        for child in value.values():
+            yield from nodes(child)
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *FILES], ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_argument_is_listed(path):
+    for node in nodes(OmegaConf.to_container(OmegaConf.load(path), resolve=False)):
+        module, _, name = node["_target_"].rpartition(".")
+        if module.startswith("torch"):
+            continue  # torch's optimizers have switches (foreach, fused ...) that are no part of an experiment
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+        own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - INJECTED
+        keys = {key for key in node if not key.startswith("_")}
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            assert own <= keys
+        else:
+            assert keys == own
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_says_how_to_use_it(path):
+    comments = [line for line in path.read_text().splitlines()[:2] if line.startswith("# ")]
+    assert any(f"fedbatch {path.parent.name}={path.stem}" in line for line in comments)
+
+
+SETTINGS = {
+    "model/cnn": ["model.channels=4", "model.hidden=8"],
+    "model/resnet18": ["model.width=8"],
+    "dataset/fashion_mini": ["model.width=8"],
+    "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
+    "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
+    "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],
+    "controller/noise_scale_switch": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"],
+}
+NEEDS_MORE_DATA = {"dataset/fashion_mnist", "dataset/hugging_face", "partitioner/natural"}
+RUNNABLE = [p for p in FILES if f"{p.parent.name}/{p.stem}" not in NEEDS_MORE_DATA]
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_two_tiny_rounds(make_config, path):
+    group, choice = path.parent.name, path.stem
+    override = f"{group}={choice}"
+    extra = ["client_batch_size=2", "controller.large.client_batch_size=2"] if group == "partitioner" else []
+    config = make_config(override, "rounds=2", *extra, *SETTINGS.get(f"{group}/{choice}", []))
+    run_locally(server_app.app, client_app.app, 1, {"config": config.to_json()})
+    assert json.loads((Path(config.run_dir) / "summary.json").read_text())["rounds"] == 2

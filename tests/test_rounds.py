@@ -1,0 +1,207 @@
+"""The round as a whole: against plain PyTorch, over nodes, and when something is wrong with a reply."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from fedbatch import client_app, node, server_app, task
+from fedbatch.aggregate import DivergedError
+from fedbatch.results.store import read_rows
+from fedbatch.runtime.local import LocalGrid, run_locally
+from fedbatch.state import load_latest
+
+
+def run(config):
+    """Run and return (rows, summary, final parameters)."""
+    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    folder = Path(config.run_dir)
+    state = load_latest(folder / "checkpoints")
+    return read_rows(folder / "rounds.jsonl"), json.loads((folder / "summary.json").read_text()), state.params
+
+
+MEASURED = {
+    "plan_seconds",
+    "client_seconds",
+    "aggregate_seconds",
+    "step_seconds",
+    "evaluate_seconds",
+    "measured_seconds",
+}
+
+
+def comparable(rows):
+    return [{k: v for k, v in row.items() if k not in MEASURED and v == v} for row in rows]
+
+
+def torch_sgd(config, batches, lr, steps):
+    """Plain PyTorch: one module, one optimizer, one batch a step."""
+    model = task.load(config.to_json()).new_model()
+    optimizer = torch.optim.SGD(model.module.parameters(), lr=lr)
+    run = task.load(config.to_json())
+    for step in range(steps):
+        index = batches(step)
+        optimizer.zero_grad(set_to_none=False)
+        nn.functional.cross_entropy(model.module(run.train_x[index]), run.train_y[index]).backward()
+        optimizer.step()
+    return model.params
+
+
+def test_all_clients_and_full_batches_is_one_full_batch_step(make_config):
+    config = make_config(
+        "sampling=all",
+        "client_batch_size=null",
+        "controller=fixed",
+        "rounds=1",
+        "partitioner=dirichlet",
+        "population=8",
+    )
+    _, _, params = run(config)
+    data = task.load(config.to_json())
+    expected = torch_sgd(config, lambda _: torch.arange(len(data.train_y)), lr=0.1, steps=1)
+    start = data.new_model().params
+    assert float((params - expected).norm() / (expected - start).norm()) < 1e-6
+
+
+def test_fixed_run_is_torch_sgd_on_the_concatenated_batch(make_config):
+    config = make_config("controller=fixed", "rounds=5")
+    _, _, params = run(config)
+    data = task.load(config.to_json())
+
+    def concatenated(step):
+        from fedbatch.keys import generator
+
+        cohort = np.sort(generator(0, "cohort", step).choice(20, size=4, replace=False, shuffle=False))
+        draw = data.default_work.draw(data.partition, cohort, np.full(4, 4), 0, step)
+        return torch.from_numpy(draw.positions[:, 0].ravel())
+
+    expected = torch_sgd(config, concatenated, lr=0.1, steps=5)
+    torch.testing.assert_close(params, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_same_seed_is_bit_equal_and_another_seed_is_not(make_config):
+    first, summary, params = run(make_config(folder="a"))
+    again, summary_again, params_again = run(make_config(folder="b"))
+    assert comparable(first) == comparable(again) and torch.equal(params, params_again)
+    assert summary["params_sha256"] == summary_again["params_sha256"]
+    assert run(make_config("seed=1", folder="c"))[1]["params_sha256"] != summary["params_sha256"]
+
+
+@pytest.mark.parametrize("work", ["fedsgd", "local_sgd"])
+def test_one_node_or_four(make_config, work):
+    one_rows, _, one = run(make_config(f"client_work={work}", "cohort_size=6", folder="one"))
+    four_rows, _, four = run(make_config(f"client_work={work}", "cohort_size=6", "nodes=4", folder="four"))
+    assert float((one - four).norm() / one.norm()) < 1e-6
+    for a, b in zip(one_rows, four_rows, strict=True):
+        assert (a["phase"], a["switch"], a["examples"]) == (b["phase"], b["switch"], b["examples"])
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-6)
+        assert a["round_trace"] == pytest.approx(b["round_trace"], rel=1e-4)
+
+
+def test_phases_switch_and_the_record_shows_it(make_config):
+    config = make_config("controller.settle_rounds=2", "controller.up=0.0001", "controller.down=0", "rounds=6")
+    rows, summary, _ = run(config)
+    (switch,) = summary["phase_switches"]
+    phases = [row["phase"] for row in rows]
+    assert switch["to"] == "large" and phases.index("large") == switch["round"] == 2
+    assert [row["global_batch"] for row in rows] == [16, 16, 64, 64, 64, 64]
+    assert "noise scale" in rows[1]["switch"] and switch["reason"] == rows[1]["switch"]
+    assert rows[2]["lr"] > rows[1]["lr"] == pytest.approx(0.1), "the gain rule ramps up after the switch"
+
+
+def test_record_and_summary_have_the_promised_names(make_config):
+    config = make_config("noise_scale.halves=true", "noise_scale.cosine=true", "client_holdout=0.25")
+    rows, summary, _ = run(config)
+    promised = "status rounds examples bytes_up bytes_down measured_seconds simulated_seconds test_accuracy test_loss"
+    promised += " noise_scale phase_switches params_sha256 versions seed"
+    assert set(promised.split()) <= set(summary)
+    table = pl.read_parquet(Path(config.run_dir) / "rounds.parquet")
+    assert table.height == 4 and set(rows[-1]) == set(table.columns)
+    last = rows[-1]
+    assert last["rounds"] == 4 and last["examples"] == 4 * 16
+    assert last["bytes_up"] == 4 * 4 * 4 * (64 * 8 + 8 + 80 + 10)
+    # 4 examples x 1 ms, 2 x 50 ms of latency, and the model down and up
+    assert last["simulated_seconds"] == pytest.approx(4 * (0.004 + 0.1 + 2440 / 2.5e6 + 2440 / 1.25e6))
+    assert -1 <= last["mean_cosine"] <= 1 and last["b_within"] > 0 and "m_drift" in last
+    assert 0 <= last["client_accuracy_p5"] <= last["client_accuracy_p95"] <= 1
+
+
+def test_local_steps_measure_in_clients_only(make_config):
+    rows, _, _ = run(make_config("client_work=local_sgd", "server_optimizer.lr=1"))
+    assert {row["noise_scale_unit"] for row in rows} == {"clients"}
+
+
+def test_target_ends_the_run(make_config):
+    rows, summary, _ = run(make_config("target_value=0.01", "evaluate_every_rounds=2", "rounds=50"))
+    assert len(rows) == 2 and summary["status"] == "finished" and summary["rounds"] == 2
+
+
+def test_batch_norm_buffers_are_averaged(make_config):
+    config = make_config("model=cnn", "model.channels=4", "model.hidden=8", "model.norm=batch", "rounds=1")
+    run(config)
+    state = load_latest(Path(config.run_dir) / "checkpoints")
+    assert state.buffers.numel() == 2 * 4 + 2 * 8 and state.buffers[:4].any()
+
+
+def test_a_client_that_is_not_finite_is_left_out_and_named(make_config, monkeypatch):
+    config = make_config("sampling=all", "controller=fixed", "rounds=1")
+    data = task.load(config.to_json())
+    bad = data.partition.lookup(np.array([3]), np.arange(int(data.partition.sizes(np.array([3]))[0]))[None])[0]
+    data.train_x[bad] = float("nan")
+    rows, _, params = run(config)
+    assert rows[0]["excluded_clients"] == 1 and rows[0]["cohort_size"] == 19 and torch.isfinite(params).all()
+
+
+def test_nothing_finite_is_divergence(make_config):
+    config = make_config("rounds=30", "server_optimizer.lr=1e38")
+    with pytest.raises(DivergedError, match=r"lower server_optimizer.lr"):
+        run(config)
+    summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
+    assert summary["status"] == "failed" and summary["rounds"] >= 1
+
+
+def poison(monkeypatch, change):
+    """Let the node of the first half of the clients answer with a changed contribution."""
+    honest = node.train
+
+    def train(plan, run):
+        answer = honest(plan, run)
+        return change(answer) if plan.clients[0] < 10 else answer
+
+    monkeypatch.setattr(node, "train", train)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: replace(c, update_sum=c.update_sum[:-1]), "update_sum must have length"),
+        (lambda c: replace(c, update_sum=c.update_sum * float("inf")), "not finite"),
+        (lambda c: replace(c, weights=-c.weights), "weights must be positive"),
+        (lambda c: replace(c, clients=c.clients + 1), "not those that were asked for"),
+    ],
+)
+def test_a_bad_reply_is_rejected_by_name_and_the_round_goes_on(make_config, monkeypatch, caplog, change, reason):
+    config = make_config("nodes=2", "sampling=all", "controller=fixed", "rounds=2")
+    poison(monkeypatch, change)
+    rows, _, params = run(config)
+    assert [row["rejected_replies"] for row in rows] == [1, 1] and rows[0]["cohort_size"] == 10
+    assert reason in caplog.text and torch.isfinite(params).all()
+
+
+def test_a_duplicate_reply_counts_once(make_config, monkeypatch):
+    honest = LocalGrid.send_and_receive
+
+    def twice(self, messages, *, timeout=None):
+        for reply in honest(self, messages, timeout=timeout):
+            yield reply
+            if reply.metadata.message_type == "train":
+                yield reply
+
+    expected = run(make_config(folder="a"))[2]
+    monkeypatch.setattr(LocalGrid, "send_and_receive", twice)
+    assert torch.equal(run(make_config(folder="b"))[2], expected)
