@@ -43,7 +43,6 @@ def held_out(labels: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.b
 
 def _split(name: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.int64], axes: int | None) -> Dataset:
     test = held_out(y, TEST_FRACTION)
-    x = ((x - x[~test].mean(axes)) / x[~test].std(axes)).astype(np.float32)
-    return Dataset(
-        name, x[~test], y[~test].astype(np.int64), x[test], y[test].astype(np.int64), int(y.max()) + 1
-    )
+    scaled = ((x - x[~test].mean(axes)) / x[~test].std(axes)).astype(np.float32)
+    labels = y.astype(np.int64)
+    return Dataset(name, scaled[~test], labels[~test], scaled[test], labels[test], int(y.max()) + 1)

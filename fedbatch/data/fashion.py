@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): the whole set from local files, or a subset in the package."""
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): the whole set from local files, or a bundled subset."""
 
 import gzip
 import hashlib

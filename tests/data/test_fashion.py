@@ -19,7 +19,13 @@ def four_files(tmp_path, monkeypatch):
     folder = tmp_path / "somewhere"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
-    arrays = dict(zip(fashion.FILES, [pixels, np.arange(6, dtype=np.uint8), pixels[:2], np.array([3, 1], np.uint8)]))
+    arrays = dict(
+        zip(
+            fashion.FILES,
+            [pixels, np.arange(6, dtype=np.uint8), pixels[:2], np.array([3, 1], np.uint8)],
+            strict=True,
+        )
+    )
     for name, array in arrays.items():
         if name.startswith("t10k-images"):
             (folder / name).write_bytes(idx(array))
@@ -58,7 +64,7 @@ def test_damaged_mini_is_refused(tmp_path, monkeypatch):
     damaged = tmp_path / "fashion_mini.npz"
     damaged.write_bytes(fashion.MINI.read_bytes()[:-1])
     monkeypatch.setattr(fashion, "MINI", damaged)
-    with pytest.raises(ValueError, match="fashion_mini.*damaged.*reinstall"):
+    with pytest.raises(ValueError, match=r"fashion_mini.*damaged.*reinstall"):
         fashion.fashion_mini()
 
 
@@ -91,7 +97,13 @@ def test_missing_set_names_the_places_and_the_remedies(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         fashion.fashion_mnist(str(tmp_path / "nowhere"))
     message = str(error.value)
-    for part in ("dataset.folder", "nowhere", "make data", "apt-get install dataset-fashion-mnist", "fashion_mini"):
+    for part in (
+        "dataset.folder",
+        "nowhere",
+        "make data",
+        "apt-get install dataset-fashion-mnist",
+        "fashion_mini",
+    ):
         assert part in message
     assert "\n" not in message
 

@@ -13,12 +13,26 @@ from fedbatch.data import partition, partition_cache
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.partition import DrawnPartition, IndexPartition
 
-DIRICHLET = {"kind": "DirichletPartitioner", "num_partitions": 20, "partition_by": "label", "min_partition_size": 1}
+DIRICHLET = {
+    "kind": "DirichletPartitioner",
+    "num_partitions": 20,
+    "partition_by": "label",
+    "min_partition_size": 1,
+}
 SPLITS = {
     "IidPartitioner": {"num_partitions": 20},
     "LinearPartitioner": {"num_partitions": 20},
-    "DirichletPartitioner": {"num_partitions": 20, "partition_by": "label", "alpha": 0.5, "min_partition_size": 1},
-    "PathologicalPartitioner": {"num_partitions": 20, "partition_by": "label", "num_classes_per_partition": 2},
+    "DirichletPartitioner": {
+        "num_partitions": 20,
+        "partition_by": "label",
+        "alpha": 0.5,
+        "min_partition_size": 1,
+    },
+    "PathologicalPartitioner": {
+        "num_partitions": 20,
+        "partition_by": "label",
+        "num_classes_per_partition": 2,
+    },
     "ShardPartitioner": {"num_partitions": 20, "partition_by": "label", "num_shards_per_partition": 2},
     "NaturalIdPartitioner": {"partition_by": "owner"},
 }
@@ -37,7 +51,9 @@ def examples_of(split, client):
 
 
 def label_counts(split, data):
-    return np.stack([np.bincount(data.train_y[examples_of(split, k)], minlength=10) for k in range(len(split))])
+    return np.stack(
+        [np.bincount(data.train_y[examples_of(split, k)], minlength=10) for k in range(len(split))]
+    )
 
 
 @given(st.lists(st.integers(-1, 7), max_size=60))
@@ -56,7 +72,9 @@ def test_lookup_broadcasts_over_clients_and_slots():
     assert split.lookup(np.array([[2], [0]]), np.array([[1, 0], [0, 0]])).tolist() == [[2, 0], [1, 1]]
 
 
-@pytest.mark.parametrize("split", [IndexPartition.from_assignment(np.array([0, 1, 1])), DrawnPartition(3, 2, 2, 0)])
+@pytest.mark.parametrize(
+    "split", [IndexPartition.from_assignment(np.array([0, 1, 1])), DrawnPartition(3, 2, 2, 0)]
+)
 @pytest.mark.parametrize(("client", "slot"), [(0, 2), (0, -1), (2, 0), (-1, 0)])
 def test_lookup_outside_a_client_is_refused(split, client, slot):
     with pytest.raises(IndexError, match=r"(client|slot) -?\d is not in 0 .."):
@@ -71,7 +89,10 @@ def test_flower_split_has_each_example_once(toy, kind):
 
 
 def test_each_kind_splits_as_its_name_says(toy):
-    counts = {kind: label_counts(partition.from_flower(toy, kind=kind, seed=0, **a), toy) for kind, a in SPLITS.items()}
+    counts = {
+        kind: label_counts(partition.from_flower(toy, kind=kind, seed=0, **a), toy)
+        for kind, a in SPLITS.items()
+    }
     assert (counts["IidPartitioner"].sum(1) == 100).all()
     assert (counts["IidPartitioner"] > 0).mean() > 0.95  # though the data come sorted by label
     assert (np.count_nonzero(counts["PathologicalPartitioner"], axis=1) == 2).all()
@@ -113,7 +134,9 @@ split = partition.from_flower(digits(), kind="IidPartitioner", seed=3, num_parti
 print("flwr_datasets" in sys.modules, split.order[:50].tolist(), split.offsets.tolist())
 """
     runs = [
-        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
         for _ in range(2)
     ]
     (first, a), (second, b) = (run.stdout.split(" ", 1) for run in runs)
@@ -123,7 +146,11 @@ print("flwr_datasets" in sys.modules, split.order[:50].tolist(), split.offsets.t
 def test_cache_tells_everything_apart_that_matters(toy):
     paths = {
         partition_cache.path_of(data, kind, seed, arguments)
-        for data in (toy, dataclasses.replace(toy, owner=None), dataclasses.replace(toy, train_y=toy.train_y[::-1]))
+        for data in (
+            toy,
+            dataclasses.replace(toy, owner=None),
+            dataclasses.replace(toy, train_y=toy.train_y[::-1]),
+        )
         for kind in ("IidPartitioner", "LinearPartitioner")
         for seed in (0, 1)
         for arguments in ({"num_partitions": 2}, {"num_partitions": 3})
@@ -151,7 +178,9 @@ def test_damaged_cache_is_computed_again(toy, damage):
 
 def test_unwritable_cache_does_not_stop_the_run(toy, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FEDBATCH_CACHE", str(tmp_path / "file" / "below"))  # a folder that not even root can make
+    monkeypatch.setenv(
+        "FEDBATCH_CACHE", str(tmp_path / "file" / "below")
+    )  # a folder that not even root can make
     assert len(partition.from_flower(toy, kind="IidPartitioner", seed=0, num_partitions=5)) == 5
 
 
@@ -169,7 +198,10 @@ def test_cache_leaves_no_temporary_file(toy, tmp_path):
         ({"kind": "IidPartitioner", "num_partitions": 3000}, ["num_partitions=3000", "lower population"]),
         ({"kind": "LinearPartitioner", "num_partitions": 300}, ["num_partitions=300", "lower population"]),
         ({"kind": "IidPartitioner", "clients": 3}, ["'clients'", "partitioner fields"]),
-        ({"kind": "NaturalIdPartitioner", "partition_by": "user"}, ["partition_by=user", "idx, label, owner"]),
+        (
+            {"kind": "NaturalIdPartitioner", "partition_by": "user"},
+            ["partition_by=user", "idx, label, owner"],
+        ),
     ],
 )
 def test_impossible_splits_are_refused_in_one_line(toy, arguments, words):
