@@ -34,8 +34,8 @@ def hugging_face(
 ) -> Dataset:
     """Load a classification set through ``datasets``.
 
-    Images become ``(C, H, W)``, standardised per channel; numbers ``(columns,)``, standardised per column; both
-    by the training split. Texts become ``(text_features,)``, hashed word counts of unit length.
+    Images become ``(C, H, W)``, standardised per channel; numbers become ``(columns,)``, standardised per
+    column; both by the training split. Texts become ``(text_features,)``, hashed word counts of unit length.
 
     Args:
         source: a name on the hub, a folder (of ``save_to_disk``, csv, parquet, json or images), or one file.
@@ -185,9 +185,7 @@ def _labels(split: Any, name: str, column: str) -> npt.NDArray[Any]:
 
 def _standardise(train: Floats, test: Floats) -> list[Floats]:
     axes = tuple(axis for axis in range(train.ndim) if axis != 1)
-    mean, std = (
-        train.mean(axes, keepdims=True, dtype=np.float64),
-        train.std(axes, keepdims=True, dtype=np.float64),
-    )
+    mean = train.mean(axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    std = train.std(axes, keepdims=True, dtype=np.float64).astype(np.float32)
     std[std == 0] = 1  # a constant column stays constant
-    return [np.divide(x - mean, std, dtype=np.float64).astype(np.float32) for x in (train, test)]
+    return [(x - mean) / std for x in (train, test)]
