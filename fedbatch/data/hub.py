@@ -164,7 +164,7 @@ def _images(images: Any, column: str) -> Floats:
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ValueError(f"dataset.input_column={column}: images of {len(shapes)} shapes; resize them to one")
-    x = np.stack(arrays).astype(np.float32) / 255
+    x: Floats = np.divide(np.stack(arrays), 255, dtype=np.float32)
     return x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)  # (N, H, W) or (N, H, W, 3) -> (N, C, H, W)
 
 
