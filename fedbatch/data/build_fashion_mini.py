@@ -34,5 +34,7 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m fedbatch.data.build_fashion_mini FOLDER, the folder of the four Fashion-MNIST files")
+        sys.exit(
+            "usage: python -m fedbatch.data.build_fashion_mini FOLDER, where the four published files are"
+        )
     main(sys.argv[1])

@@ -11,7 +11,7 @@ TEST_FRACTION = 0.2
 
 
 def digits() -> Dataset:
-    """1,797 handwritten digits of 8 x 8 pixels, shape ``(N, 1, 8, 8)``: one mean and one std for all pixels."""
+    """1,797 handwritten digits of 8 x 8 pixels, ``(N, 1, 8, 8)``, with one mean and std for all."""
     from sklearn.datasets import load_digits  # a second to import
 
     x, y = load_digits(return_X_y=True)
@@ -20,7 +20,7 @@ def digits() -> Dataset:
 
 
 def breast_cancer() -> Dataset:
-    """569 tumours, 30 measurements each, malignant (0) or benign (1): each measurement has its own mean and std."""
+    """569 tumours, malignant (0) or benign (1), by 30 measurements, each with its own mean and std."""
     from sklearn.datasets import load_breast_cancer
 
     x, y = load_breast_cancer(return_X_y=True)
@@ -43,5 +43,6 @@ def held_out(labels: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.b
 
 def _split(name: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.int64], axes: int | None) -> Dataset:
     test = held_out(y, TEST_FRACTION)
-    x = ((x - x[~test].mean(axes)) / x[~test].std(axes)).astype(np.float32)
-    return Dataset(name, x[~test], y[~test].astype(np.int64), x[test], y[test].astype(np.int64), int(y.max()) + 1)
+    scaled = ((x - x[~test].mean(axes)) / x[~test].std(axes)).astype(np.float32)
+    labels = y.astype(np.int64)
+    return Dataset(name, scaled[~test], labels[~test], scaled[test], labels[test], int(y.max()) + 1)

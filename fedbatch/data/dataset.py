@@ -17,7 +17,7 @@ class Dataset:
         test_x: float32 ``(test_examples, *input_shape)``.
         test_y: int64 ``(test_examples,)``.
         num_classes: number of labels.
-        owner: int64 ``(examples,)``, the natural client of each training example, or None where there is none.
+        owner: int64 ``(examples,)``, the natural client of each training example, or None.
     """
 
     name: str

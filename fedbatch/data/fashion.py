@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): the whole set from local files, or the subset in the package."""
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): the whole set from local files, or a bundled subset."""
 
 import gzip
 import hashlib
@@ -46,8 +46,8 @@ def fashion_mnist(folder: str | None = None) -> Dataset:
     """All 60,000 training and 10,000 test images of Fashion-MNIST, from local files.
 
     Args:
-        folder: where the four IDX files are, plain or ``.gz``. None looks in ``$FEDBATCH_DATA/fashion-mnist``,
-            ``./data/fashion-mnist`` and ``/usr/share/datasets/fashion-mnist``, in this order.
+        folder: where the four IDX files are, plain or ``.gz``. None tries
+            ``$FEDBATCH_DATA/fashion-mnist``, ``./data/fashion-mnist``, ``/usr/share/datasets/fashion-mnist``.
 
     Raises:
         FileNotFoundError: no such folder holds all four files.
@@ -86,7 +86,7 @@ def read_folder(folder: Path) -> list[Bytes]:
 
 
 def parse_idx(content: bytes) -> Bytes:
-    """An array of unsigned bytes in the IDX format: 0, 0, type, number of axes, each axis' length, then the data.
+    """An array of unsigned bytes in the IDX format: 0, 0, type, number of axes, length of each axis, data.
 
     >>> parse_idx(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 1, 5, 6])).tolist()
     [[5], [6]]

@@ -13,7 +13,8 @@ from fedbatch.data.fashion import read_folder
 
 PACKAGE = "dataset-fashion-mnist"
 BY_HAND = (
-    "try again after `apt-get update`; or by hand put the four *-ubyte.gz files of https://github.com/zalandoresearch/fashion-mnist in {folder}; "
+    "try again after `apt-get update`; or by hand put the four *-ubyte.gz files of "
+    "https://github.com/zalandoresearch/fashion-mnist in {folder}; "
     "or train on dataset=fashion_mini, which needs no download"
 )
 

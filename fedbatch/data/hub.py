@@ -16,7 +16,9 @@ from fedbatch.data.dataset import Dataset
 Floats = npt.NDArray[np.float32]
 
 FORMATS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
-NEED_NO_HUB = "dataset=fashion_mini, digits and breast_cancer need no hub, nor does a local folder as dataset.source"
+NEED_NO_HUB = (
+    "dataset=fashion_mini, digits and breast_cancer need no hub, nor does a local folder as dataset.source"
+)
 
 
 def hugging_face(
@@ -32,17 +34,17 @@ def hugging_face(
 ) -> Dataset:
     """Load a classification set through ``datasets``.
 
-    Images become ``(C, H, W)``, standardised per channel, and numbers ``(columns,)``, standardised per column, both by
-    the training split. Texts become ``(text_features,)``, hashed word counts of unit length.
+    Images become ``(C, H, W)``, standardised per channel; numbers become ``(columns,)``, standardised per
+    column; both by the training split. Texts become ``(text_features,)``, hashed word counts of unit length.
 
     Args:
-        source: a name on the hub, a folder (of ``save_to_disk``, or of csv, parquet, json or image files), or a file.
+        source: a name on the hub, a folder (of ``save_to_disk``, csv, parquet, json or images), or one file.
         input_column: a column of images, texts, numbers or vectors, or several columns of numbers.
         label_column: integers or strings; the classes are the sorted distinct values of all splits used.
         owner_column: whose example it is; any values.
         train_split: name of the split to train on.
-        test_split: name of the split to test on. Where the source has one split only, or with None, a stratified
-            ``test_fraction`` of the training split is held out, always the same.
+        test_split: name of the split to test on. Where the source has one split only, or with None, a
+            stratified ``test_fraction`` of the training split is held out, always the same.
         test_fraction: between 0 and 1.
         text_features: length of the vector that stands for a text.
 
@@ -54,34 +56,28 @@ def hugging_face(
         raise ValueError(f"dataset.test_fraction must be between 0 and 1 (got {test_fraction})")
     splits = _load(source, train_split)
     wanted = [train_split] if test_split is None or len(splits) == 1 else [train_split, test_split]
-    for split in wanted:
-        if split not in splits:
-            raise ValueError(
-                f"dataset: {source} has no split {split}, only {', '.join(splits)}; set dataset.train_split and "
-                "dataset.test_split (null: hold out dataset.test_fraction)"
-            )
     inputs = [input_column] if isinstance(input_column, str) else list(input_column)
-    for column in [*inputs, label_column, *([owner_column] if owner_column else [])]:
-        if column not in splits[train_split].column_names:
-            known = ", ".join(splits[train_split].column_names)
-            raise ValueError(f"dataset: {source} has no column {column}, only {known}; set dataset.*_column")
+    _check_names(source, splits, wanted, [*inputs, label_column])
 
     x = [_inputs(splits[split], inputs, text_features) for split in wanted]
     labels = [_labels(splits[split], split, label_column) for split in wanted]
     classes = np.unique(np.concatenate(labels))
     y = [np.searchsorted(classes, values).astype(np.int64) for values in labels]
-    owner = np.unique(splits[train_split][owner_column][:], return_inverse=True)[1] if owner_column else None
+    owner = None
+    if owner_column:
+        _check_names(source, splits, [train_split], [owner_column])
+        owner = np.unique(splits[train_split][owner_column][:], return_inverse=True)[1].astype(np.int64)
     if len(wanted) == 1:
         test = held_out(y[0], test_fraction)
-        x, y, owner = [x[0][~test], x[0][test]], [y[0][~test], y[0][test]], owner[~test] if owner_column else None
+        x, y = [x[0][~test], x[0][test]], [y[0][~test], y[0][test]]
+        owner = owner[~test] if owner is not None else None
     if not len(y[1]):
-        raise ValueError(f"dataset: no test example in {source}; raise dataset.test_fraction (is {test_fraction})")
-    if splits[train_split].features[inputs[0]].dtype not in TEXT:
+        raise ValueError(
+            f"dataset: no test example in {source}; raise dataset.test_fraction (is {test_fraction})"
+        )
+    if not _is_text(splits[train_split], inputs):
         x = _standardise(*x)
     return Dataset(Path(source).stem, x[0], y[0], x[1], y[1], len(classes), owner)
-
-
-TEXT = ("string", "large_string")
 
 
 def _load(source: str, only_split: str) -> dict[str, Any]:
@@ -100,17 +96,30 @@ def _load(source: str, only_split: str) -> dict[str, Any]:
         else:
             loaded = datasets.load_dataset(source)
     except ConnectionError as error:
-        raise ConnectionError(
-            f"dataset.source={source} is no local file or folder, and the hub cannot be reached; {NEED_NO_HUB}"
-        ) from error
+        reason = "is no local file or folder, and the hub cannot be reached"
+        raise ConnectionError(f"dataset.source={source} {reason}; {NEED_NO_HUB}") from error
     except Exception as error:  # the readers of csv, parquet, json and images each raise their own
         raise ValueError(f"dataset.source={source} cannot be read: {' '.join(str(error).split())}") from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else {only_split: loaded}
 
 
+def _check_names(source: str, splits: dict[str, Any], wanted: list[str], columns: list[str]) -> None:
+    for split in wanted:
+        if split not in splits:
+            remedy = "set dataset.train_split and dataset.test_split (null: hold out dataset.test_fraction)"
+            raise ValueError(f"dataset: {source} has no split {split}, only {', '.join(splits)}; {remedy}")
+        known = splits[split].column_names
+        for column in columns:
+            if column not in known:
+                remedy = "set dataset.input_column, dataset.label_column, dataset.owner_column"
+                raise ValueError(
+                    f"dataset: {source} has no column {column}, only {', '.join(known)}; {remedy}"
+                )
+
+
 def _work_offline_if_unreachable() -> None:
-    # The hub's client retries for 23 seconds and reads this variable when first imported, so ask beforehand. Working
-    # offline it still finds what it has downloaded before.
+    # The hub's client retries for 23 seconds and reads this variable when first imported, so ask beforehand.
+    # Working offline it still finds what it has downloaded before.
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=3).close()
@@ -121,10 +130,9 @@ def _work_offline_if_unreachable() -> None:
 
 
 def _inputs(split: Any, columns: list[str], text_features: int) -> Floats:
-    feature = split.features[columns[0]]
-    if type(feature).__name__ == "Image":
+    if type(split.features[columns[0]]).__name__ == "Image":
         return _images(split[columns[0]], columns[0])
-    if feature.dtype in TEXT:
+    if _is_text(split, columns):
         from sklearn.feature_extraction.text import HashingVectorizer
 
         texts = [text or "" for text in split[columns[0]]]
@@ -132,12 +140,23 @@ def _inputs(split: Any, columns: list[str], text_features: int) -> Floats:
     try:
         table = [np.array(split[column][:], np.float32).reshape(len(split), -1) for column in columns]
     except (TypeError, ValueError) as error:
-        remedy = "it must hold one image, text, number or fixed-length vector per row, and a list of columns numbers"
+        remedy = (
+            "it must hold an image, text, number or fixed-length vector per row; several columns, numbers"
+        )
         raise ValueError(f"dataset.input_column={','.join(columns)}: {remedy} ({error})") from error
     x = np.concatenate(table, axis=1)
     if missing := np.count_nonzero(~np.isfinite(x).all(axis=1)):
-        raise ValueError(f"dataset.input_column={','.join(columns)}: {missing} rows lack a number; fill or drop them")
+        raise ValueError(
+            f"dataset.input_column={','.join(columns)}: {missing} rows lack a number; fill or drop them"
+        )
     return x
+
+
+def _is_text(split: Any, columns: list[str]) -> bool:
+    return len(columns) == 1 and getattr(split.features[columns[0]], "dtype", None) in (
+        "string",
+        "large_string",
+    )
 
 
 def _images(images: Any, column: str) -> Floats:
@@ -145,7 +164,7 @@ def _images(images: Any, column: str) -> Floats:
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ValueError(f"dataset.input_column={column}: images of {len(shapes)} shapes; resize them to one")
-    x = np.stack(arrays).astype(np.float32) / 255
+    x: Floats = np.divide(np.stack(arrays), 255, dtype=np.float32)
     return x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)  # (N, H, W) or (N, H, W, 3) -> (N, C, H, W)
 
 
@@ -155,7 +174,9 @@ def _labels(split: Any, name: str, column: str) -> npt.NDArray[Any]:
     if type(split.features[column]).__name__ == "ClassLabel":
         hidden += sum(value == -1 for value in values)  # how the hub marks a test set whose labels are secret
     if hidden:
-        raise ValueError(f"dataset.label_column={column}: {hidden} rows of split {name} have no label; drop them")
+        raise ValueError(
+            f"dataset.label_column={column}: {hidden} rows of split {name} have no label; drop them"
+        )
     labels = np.array(values)
     if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
         raise ValueError(f"dataset.label_column={column} must hold integers or strings, one per row")
@@ -164,6 +185,7 @@ def _labels(split: Any, name: str, column: str) -> npt.NDArray[Any]:
 
 def _standardise(train: Floats, test: Floats) -> list[Floats]:
     axes = tuple(axis for axis in range(train.ndim) if axis != 1)
-    mean, std = train.mean(axes, keepdims=True, dtype=np.float64), train.std(axes, keepdims=True, dtype=np.float64)
-    std = np.where(std > 0, std, 1)  # a constant column stays constant
-    return [((x - mean) / std).astype(np.float32) for x in (train, test)]
+    mean = train.mean(axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    std = train.std(axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    std[std == 0] = 1  # a constant column stays constant
+    return [(x - mean) / std for x in (train, test)]

@@ -1,4 +1,4 @@
-"""Which client has which training examples, as positions in the one shared training set and never as copies."""
+"""Which client has which training examples: positions in the one shared training set, never copies."""
 
 import difflib
 import inspect
@@ -75,8 +75,8 @@ class IndexPartition:
 class DrawnPartition:
     """A population of any size, each client holding examples drawn uniformly with replacement.
 
-    Nothing is stored: a client's examples are computed when asked for. Clients share examples, so what a run says
-    about one example's privacy does not hold here; each *client* still counts once.
+    Nothing is stored: a client's examples are computed when asked for. Clients share examples, so what a run
+    says about one example's privacy does not hold here; each *client* still counts once.
     """
 
     num_examples: int
@@ -115,7 +115,7 @@ def from_flower(dataset: Dataset, *, kind: str, seed: int, **arguments: Any) -> 
     Args:
         dataset: only its training labels and owners matter.
         kind: name of a class of ``flwr_datasets.partitioner``, e.g. ``DirichletPartitioner``.
-        seed: of the order in which the partitioner sees the examples, and of its own draws if it takes a seed.
+        seed: of the order in which the partitioner sees the examples, and of its own draws if it has any.
         **arguments: the other arguments of that class.
 
     Raises:
@@ -136,7 +136,9 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
     kinds = [name for name in flower.__all__ if name != "Partitioner" and not name.startswith("Vertical")]
     if kind not in kinds:
         near = difflib.get_close_matches(kind, kinds, cutoff=0.4) or kinds
-        raise ValueError(f"partitioner.kind={kind} is not a partitioner of Flower; did you mean {' or '.join(near)}?")
+        raise ValueError(
+            f"partitioner.kind={kind} is not a partitioner of Flower; did you mean {' or '.join(near)}?"
+        )
 
     columns = {"idx": np.arange(len(dataset.train_y)), "label": dataset.train_y}
     if dataset.owner is not None:
@@ -148,7 +150,7 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
             "for natural clients choose a data set with owners (dataset.owner_column)"
         )
 
-    # Some partitioners cut the examples in the order they come: shuffle, or one client gets what the file has first.
+    # Some partitioners cut the examples in the order they come: shuffle, as files are often sorted by label.
     order = keys.generator(seed, "partition").permutation(len(dataset.train_y))
     rows = datasets.Dataset.from_dict({name: column[order] for name, column in columns.items()})
     flower_class = getattr(flower, kind)
@@ -160,13 +162,17 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
         with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
             split = flower_class(**arguments)
             split.dataset = rows
-            parts = [np.array(split.load_partition(k)["idx"][:], np.int64) for k in range(split.num_partitions)]
+            parts = [
+                np.array(split.load_partition(k)["idx"][:], np.int64) for k in range(split.num_partitions)
+            ]
     except Exception as error:  # whatever a partitioner of Flower raises, it is about these arguments
         raise ValueError(_remedy(dataset, kind, arguments, " ".join(str(error).split()))) from error
     for client, examples in enumerate(parts):
         client_of[examples] = client
     if empty := sum(len(examples) == 0 for examples in parts):
-        raise ValueError(_remedy(dataset, kind, arguments, f"{empty} of {len(parts)} clients get no example."))
+        raise ValueError(
+            _remedy(dataset, kind, arguments, f"{empty} of {len(parts)} clients get no example.")
+        )
     return client_of
 
 
@@ -174,7 +180,9 @@ def _remedy(dataset: Dataset, kind: str, arguments: dict[str, Any], reason: str)
     given = ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "seed")
     remedy = "lower population or change these partitioner fields"
     if "alpha" in arguments:
-        remedy = "raise partitioner.alpha, lower partitioner.min_partition_size (at least 1), or lower population"
+        remedy = (
+            "raise partitioner.alpha, lower partitioner.min_partition_size (at least 1), or lower population"
+        )
     subject = f"{kind}({given}) cannot split the {len(dataset.train_y)} examples of {dataset.name}"
     return f"partitioner: {subject}: {reason.rstrip('.')}; {remedy}"
 

@@ -1,4 +1,4 @@
-"""Partitions kept on disk, each named by a hash of everything it was computed from, so that none is ever stale."""
+"""Partitions kept on disk, each named by a hash of all it was computed from, so that none is ever stale."""
 
 import hashlib
 import json
