@@ -38,10 +38,12 @@ def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
         changed = {o.split("=")[0] for o in overrides}
         if "model" in changed:
             base = tuple(o for o in base if not o.startswith("model."))
-        other = any(o.startswith("controller=") and not o.endswith("noise_scale_switch") for o in overrides)
-        large = () if other else LARGE
+        overrides = (*base, f"run_dir={tmp_path / folder}", *overrides)
         with initialize_config_dir(config_dir(), version_base="1.3"):
-            composed = compose("config", [*base, *large, f"run_dir={tmp_path / folder}", *overrides])
+            composed = compose("config", list(overrides))
+            if "large" in composed.controller:  # the default large phase needs more clients than there are
+                own = [o for o in LARGE if o.split("=")[0] not in changed]
+                composed = compose("config", [*overrides, *own])
         return parse(OmegaConf.to_container(composed, resolve=True))
 
     return make

@@ -34,7 +34,5 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(
-            "usage: python -m fedbatch.data.build_fashion_mini FOLDER, where the four published files are"
-        )
+        sys.exit("usage: python -m fedbatch.data.build_fashion_mini FOLDER, where the four published files are")
     main(sys.argv[1])

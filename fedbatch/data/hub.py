@@ -16,9 +16,7 @@ from fedbatch.data.dataset import Dataset
 Floats = npt.NDArray[np.float32]
 
 FORMATS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
-NEED_NO_HUB = (
-    "dataset=fashion_mini, digits and breast_cancer need no hub, nor does a local folder as dataset.source"
-)
+NEED_NO_HUB = "dataset=fashion_mini, digits and breast_cancer need no hub, nor does a local folder as dataset.source"
 
 
 def hugging_face(
@@ -72,9 +70,7 @@ def hugging_face(
         x, y = [x[0][~test], x[0][test]], [y[0][~test], y[0][test]]
         owner = owner[~test] if owner is not None else None
     if not len(y[1]):
-        raise ValueError(
-            f"dataset: no test example in {source}; raise dataset.test_fraction (is {test_fraction})"
-        )
+        raise ValueError(f"dataset: no test example in {source}; raise dataset.test_fraction (is {test_fraction})")
     if not _is_text(splits[train_split], inputs):
         x = _standardise(*x)
     return Dataset(Path(source).stem, x[0], y[0], x[1], y[1], len(classes), owner)
@@ -112,9 +108,7 @@ def _check_names(source: str, splits: dict[str, Any], wanted: list[str], columns
         for column in columns:
             if column not in known:
                 remedy = "set dataset.input_column, dataset.label_column, dataset.owner_column"
-                raise ValueError(
-                    f"dataset: {source} has no column {column}, only {', '.join(known)}; {remedy}"
-                )
+                raise ValueError(f"dataset: {source} has no column {column}, only {', '.join(known)}; {remedy}")
 
 
 def _work_offline_if_unreachable() -> None:
@@ -140,15 +134,11 @@ def _inputs(split: Any, columns: list[str], text_features: int) -> Floats:
     try:
         table = [np.array(split[column][:], np.float32).reshape(len(split), -1) for column in columns]
     except (TypeError, ValueError) as error:
-        remedy = (
-            "it must hold an image, text, number or fixed-length vector per row; several columns, numbers"
-        )
+        remedy = "it must hold an image, text, number or fixed-length vector per row; several columns, numbers"
         raise ValueError(f"dataset.input_column={','.join(columns)}: {remedy} ({error})") from error
     x = np.concatenate(table, axis=1)
     if missing := np.count_nonzero(~np.isfinite(x).all(axis=1)):
-        raise ValueError(
-            f"dataset.input_column={','.join(columns)}: {missing} rows lack a number; fill or drop them"
-        )
+        raise ValueError(f"dataset.input_column={','.join(columns)}: {missing} rows lack a number; fill or drop them")
     return x
 
 
@@ -174,9 +164,7 @@ def _labels(split: Any, name: str, column: str) -> npt.NDArray[Any]:
     if type(split.features[column]).__name__ == "ClassLabel":
         hidden += sum(value == -1 for value in values)  # how the hub marks a test set whose labels are secret
     if hidden:
-        raise ValueError(
-            f"dataset.label_column={column}: {hidden} rows of split {name} have no label; drop them"
-        )
+        raise ValueError(f"dataset.label_column={column}: {hidden} rows of split {name} have no label; drop them")
     labels = np.array(values)
     if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
         raise ValueError(f"dataset.label_column={column} must hold integers or strings, one per row")

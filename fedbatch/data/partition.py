@@ -136,9 +136,7 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
     kinds = [name for name in flower.__all__ if name != "Partitioner" and not name.startswith("Vertical")]
     if kind not in kinds:
         near = difflib.get_close_matches(kind, kinds, cutoff=0.4) or kinds
-        raise ValueError(
-            f"partitioner.kind={kind} is not a partitioner of Flower; did you mean {' or '.join(near)}?"
-        )
+        raise ValueError(f"partitioner.kind={kind} is not a partitioner of Flower; did you mean {' or '.join(near)}?")
 
     columns = {"idx": np.arange(len(dataset.train_y)), "label": dataset.train_y}
     if dataset.owner is not None:
@@ -162,17 +160,13 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
         with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
             split = flower_class(**arguments)
             split.dataset = rows
-            parts = [
-                np.array(split.load_partition(k)["idx"][:], np.int64) for k in range(split.num_partitions)
-            ]
+            parts = [np.array(split.load_partition(k)["idx"][:], np.int64) for k in range(split.num_partitions)]
     except Exception as error:  # whatever a partitioner of Flower raises, it is about these arguments
         raise ValueError(_remedy(dataset, kind, arguments, " ".join(str(error).split()))) from error
     for client, examples in enumerate(parts):
         client_of[examples] = client
     if empty := sum(len(examples) == 0 for examples in parts):
-        raise ValueError(
-            _remedy(dataset, kind, arguments, f"{empty} of {len(parts)} clients get no example.")
-        )
+        raise ValueError(_remedy(dataset, kind, arguments, f"{empty} of {len(parts)} clients get no example."))
     return client_of
 
 
@@ -180,9 +174,7 @@ def _remedy(dataset: Dataset, kind: str, arguments: dict[str, Any], reason: str)
     given = ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "seed")
     remedy = "lower population or change these partitioner fields"
     if "alpha" in arguments:
-        remedy = (
-            "raise partitioner.alpha, lower partitioner.min_partition_size (at least 1), or lower population"
-        )
+        remedy = "raise partitioner.alpha, lower partitioner.min_partition_size (at least 1), or lower population"
     subject = f"{kind}({given}) cannot split the {len(dataset.train_y)} examples of {dataset.name}"
     return f"partitioner: {subject}: {reason.rstrip('.')}; {remedy}"
 

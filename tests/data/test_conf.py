@@ -29,7 +29,5 @@ def test_a_choice_splits_the_data_set_passed_by_the_caller():
 
     from fedbatch.data.bundled import digits
 
-    conf = OmegaConf.create(
-        {"seed": 0, "population": 12, "partitioner": OmegaConf.load(CONF / "partitioner/iid.yaml")}
-    )
+    conf = OmegaConf.create({"seed": 0, "population": 12, "partitioner": OmegaConf.load(CONF / "partitioner/iid.yaml")})
     assert len(instantiate(conf.partitioner, digits())) == 12

@@ -34,9 +34,7 @@ def people(tmp_path):
 
 
 def test_numbers_from_a_csv_file(people):
-    data = hugging_face(
-        people, input_column=["age", "income", "flat"], label_column="bought", owner_column="user"
-    )
+    data = hugging_face(people, input_column=["age", "income", "flat"], label_column="bought", owner_column="user")
     assert data.name == "people" and data.num_classes == 2
     assert data.train_x.shape == (40, 3) and data.test_x.shape == (10, 3) and data.train_x.dtype == np.float32
     np.testing.assert_allclose(data.train_x.mean(0), 0, atol=1e-6)
@@ -81,11 +79,7 @@ def test_saved_images_with_their_own_test_split(tmp_path, mode, channels):
     axes = (0, 2, 3)
     expected = (expected - expected.mean(axes, keepdims=True)) / expected.std(axes, keepdims=True)
     np.testing.assert_allclose(data.train_x, expected, atol=1e-5)
-    assert (
-        data.test_x.shape == (4, channels, 4, 5)
-        and data.train_y.tolist() == [0, 1] * 4
-        and data.owner is None
-    )
+    assert data.test_x.shape == (4, channels, 4, 5) and data.train_y.tolist() == [0, 1] * 4 and data.owner is None
 
 
 def test_folder_of_images_and_parquet_of_vectors(tmp_path):
@@ -155,9 +149,7 @@ except ConnectionError as error:
     # An address where nothing listens stands for the hub, so that the test is the same with a network.
     variables = {**environment, "HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9"}
     start = time.monotonic()
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True)
     assert time.monotonic() - start < 10
     for word in ("dataset.source=ylecun/mnist", "fashion_mini", "digits", "breast_cancer", "local folder"):
         assert word in run.stdout

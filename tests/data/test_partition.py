@@ -51,9 +51,7 @@ def examples_of(split, client):
 
 
 def label_counts(split, data):
-    return np.stack(
-        [np.bincount(data.train_y[examples_of(split, k)], minlength=10) for k in range(len(split))]
-    )
+    return np.stack([np.bincount(data.train_y[examples_of(split, k)], minlength=10) for k in range(len(split))])
 
 
 @given(st.lists(st.integers(-1, 7), max_size=60))
@@ -72,9 +70,7 @@ def test_lookup_broadcasts_over_clients_and_slots():
     assert split.lookup(np.array([[2], [0]]), np.array([[1, 0], [0, 0]])).tolist() == [[2, 0], [1, 1]]
 
 
-@pytest.mark.parametrize(
-    "split", [IndexPartition.from_assignment(np.array([0, 1, 1])), DrawnPartition(3, 2, 2, 0)]
-)
+@pytest.mark.parametrize("split", [IndexPartition.from_assignment(np.array([0, 1, 1])), DrawnPartition(3, 2, 2, 0)])
 @pytest.mark.parametrize(("client", "slot"), [(0, 2), (0, -1), (2, 0), (-1, 0)])
 def test_lookup_outside_a_client_is_refused(split, client, slot):
     with pytest.raises(IndexError, match=r"(client|slot) -?\d is not in 0 .."):
@@ -89,10 +85,7 @@ def test_flower_split_has_each_example_once(toy, kind):
 
 
 def test_each_kind_splits_as_its_name_says(toy):
-    counts = {
-        kind: label_counts(partition.from_flower(toy, kind=kind, seed=0, **a), toy)
-        for kind, a in SPLITS.items()
-    }
+    counts = {kind: label_counts(partition.from_flower(toy, kind=kind, seed=0, **a), toy) for kind, a in SPLITS.items()}
     assert (counts["IidPartitioner"].sum(1) == 100).all()
     assert (counts["IidPartitioner"] > 0).mean() > 0.95  # though the data come sorted by label
     assert (np.count_nonzero(counts["PathologicalPartitioner"], axis=1) == 2).all()
@@ -134,9 +127,7 @@ split = partition.from_flower(digits(), kind="IidPartitioner", seed=3, num_parti
 print("flwr_datasets" in sys.modules, split.order[:50].tolist(), split.offsets.tolist())
 """
     runs = [
-        subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-        )
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
         for _ in range(2)
     ]
     (first, a), (second, b) = (run.stdout.split(" ", 1) for run in runs)
@@ -178,9 +169,7 @@ def test_damaged_cache_is_computed_again(toy, damage):
 
 def test_unwritable_cache_does_not_stop_the_run(toy, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(
-        "FEDBATCH_CACHE", str(tmp_path / "file" / "below")
-    )  # a folder that not even root can make
+    monkeypatch.setenv("FEDBATCH_CACHE", str(tmp_path / "file" / "below"))  # a folder that not even root can make
     assert len(partition.from_flower(toy, kind="IidPartitioner", seed=0, num_partitions=5)) == 5
 
 
