@@ -1,0 +1,28 @@
+"""FedAvg over all clients; the time is read off between rounds."""
+
+import time
+
+import torch
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from flower_app.task import Net
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train, and leave the times at which rounds ended and the final model in a file."""
+    config = context.run_config
+    torch.manual_seed(config["seed"])
+    ends: list[float] = []  # of the rounds, from 0 on
+    # FedAvg calls this before the first round and after every round.
+    result = FedAvg(fraction_train=1.0, fraction_evaluate=0.0).start(
+        grid=grid,
+        initial_arrays=ArrayRecord(Net().state_dict()),
+        num_rounds=config["num-server-rounds"],
+        evaluate_fn=lambda server_round, arrays: ends.append(time.monotonic()),
+    )
+    torch.save({"ends": ends, "state": result.arrays.to_torch_state_dict()}, config["result"])
