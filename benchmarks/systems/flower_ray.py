@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -60,7 +60,7 @@ def run(workload: Workload, data: Data, rounds: int = 6, cpus: int = 1) -> Flowe
         workload: ``local_sgd`` of the ``mlp``.
         data: clients beyond the cohort are left out.
         rounds: with the cold one.
-        cpus: for Ray, which runs as many clients side by side.
+        cpus: for Ray, which runs as many clients side by side; the server's own threads come on top.
     """
     if (workload.work, workload.model) != ("local_sgd", "mlp"):
         raise ValueError(
@@ -76,6 +76,10 @@ def run(workload: Workload, data: Data, rounds: int = 6, cpus: int = 1) -> Flowe
         )
         usage = _flwr_run(folder, config, workload.cohort, cpus)
         result = torch.load(folder / "result.pt")
+    if result["replies"] != [workload.cohort] * rounds:
+        raise RuntimeError(
+            f"some of the {workload.cohort} clients are missing from rounds: {result['replies']}"
+        )
     ends = result["ends"]
     seconds = np.diff(ends).tolist()
     cpu = np.interp([ends[1], ends[-1]], usage.times, usage.cpu_seconds)
@@ -90,10 +94,10 @@ def _flwr_run(folder: Path, run_config: str, supernodes: int, cpus: int) -> "_Us
     scripts = Path(sys.executable).parent
     environment = os.environ | QUIET_AND_OFFLINE
     environment |= {"FLWR_HOME": str(folder), "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    port, control = _free_ports(2)
+    port = _free_port()
     (folder / "config.toml").write_text(f'[superlink.bench]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
     superlink = [f"{scripts}/flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"]
-    superlink += ["--port", str(port), "--control-api-address", f"127.0.0.1:{control}"]
+    superlink += ["--port", str(port)]
     command = [f"{scripts}/flwr", "run", str(APP), "bench", "--stream", "--run-config", run_config]
     command += ["--federation-config"]
     command += [f"num-supernodes={supernodes} client-resources-num-cpus=1 init-args-num-cpus={cpus}"]
@@ -147,12 +151,10 @@ def _process(command: list[str], environment: dict[str, str], log: IO[str]) -> I
         process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _wait_for(port: int, seconds: float = 60) -> None:
