@@ -1,0 +1,1 @@
+"""An ordinary Flower app, as its PyTorch quickstart has it, without evaluation."""
