@@ -17,7 +17,7 @@ Node = dict[str, Any]
 CHOICES = {
     "sampling": ("uniform", "poisson", "all"),
     "weighting": ("examples", "uniform"),
-    "executor": ("loop",),
+    "executor": ("auto", "fused", "vmap", "loop"),
     "target_metric": ("test_accuracy", "test_loss", "train_loss"),
 }
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedbatch.clients.fused import fused
 from fedbatch.clients.job import Job
 from fedbatch.clients.loop import loop
 from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task
 
-EXECUTORS = {"loop": loop}
+EXECUTORS = {"loop": loop, "fused": fused}
 EVALUATE_BATCH = 512
 
 

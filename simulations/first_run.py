@@ -3,8 +3,9 @@
     python simulations/first_run.py                 three seeds, about a minute
     python simulations/first_run.py --quick         one short run
 
-For each seed, the same number of rounds is also run with the small and with the large batch throughout, so that what
-the switch costs and brings is seen at once. Writes docs/results/first_run.parquet and .md, and docs/figures/first_run.png.
+For each seed, the same number of rounds is also run with the small and with the large batch throughout, so that
+what the switch costs and brings is seen at once. Writes
+docs/results/first_run.parquet and .md, and docs/figures/first_run.png.
 """
 
 import argparse

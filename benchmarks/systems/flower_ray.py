@@ -63,9 +63,7 @@ def run(workload: Workload, data: Data, rounds: int = 6, cpus: int = 1) -> Flowe
         cpus: for Ray, which runs as many clients side by side; the server's own threads come on top.
     """
     if (workload.work, workload.model) != ("local_sgd", "mlp"):
-        raise ValueError(
-            f"the Flower app does local_sgd of the mlp only (got {workload.work} of {workload.model})"
-        )
+        raise ValueError(f"the Flower app does local_sgd of the mlp only (got {workload.work} of {workload.model})")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         held = data.clients[: workload.cohort]
@@ -77,16 +75,12 @@ def run(workload: Workload, data: Data, rounds: int = 6, cpus: int = 1) -> Flowe
         usage = _flwr_run(folder, config, workload.cohort, cpus)
         result = torch.load(folder / "result.pt")
     if result["replies"] != [workload.cohort] * rounds:
-        raise RuntimeError(
-            f"some of the {workload.cohort} clients are missing from rounds: {result['replies']}"
-        )
+        raise RuntimeError(f"some of the {workload.cohort} clients are missing from rounds: {result['replies']}")
     ends = result["ends"]
     seconds = np.diff(ends).tolist()
     cpu = np.interp([ends[1], ends[-1]], usage.times, usage.cpu_seconds)
     params = torch.cat([tensor.reshape(-1) for tensor in result["state"].values()])
-    return FlowerRun(
-        seconds[0], seconds[1:], float(cpu[1] - cpu[0]) / (rounds - 1), usage.peak_rss_mb, params
-    )
+    return FlowerRun(seconds[0], seconds[1:], float(cpu[1] - cpu[0]) / (rounds - 1), usage.peak_rss_mb, params)
 
 
 def _flwr_run(folder: Path, run_config: str, supernodes: int, cpus: int) -> "_Usage":

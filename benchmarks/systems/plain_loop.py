@@ -15,9 +15,7 @@ from benchmarks.workload import Data, Workload, build_model, flat
 class PlainLoop:
     """Sequential clients; ``with_norms`` also takes each client's squared gradient (or update) norm."""
 
-    def __init__(
-        self, workload: Workload, data: Data, with_norms: bool = True, channels_last: bool = True
-    ) -> None:
+    def __init__(self, workload: Workload, data: Data, with_norms: bool = True, channels_last: bool = True) -> None:
         self.workload, self.data, self.with_norms = workload, data, with_norms
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = build_model(workload.model, workload.seed).to(data.x.device, memory_format=layout)

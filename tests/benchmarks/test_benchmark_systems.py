@@ -45,9 +45,7 @@ def assert_agrees(system: System, workload: Workload, data: Data) -> None:
     for round_ in range(ROUNDS):
         system.round(round_)
     expected, _ = naive(workload, data)
-    error = (system.params() - expected).norm() / (
-        expected - start
-    ).norm()  # of the change: stricter than of the whole
+    error = (system.params() - expected).norm() / (expected - start).norm()  # of the change: stricter than of the whole
     assert error < 1e-4
 
 

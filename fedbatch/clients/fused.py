@@ -1,0 +1,209 @@
+"""The fused executor: one forward and backward over the batches of many clients, with every client's own norm.
+
+For FedSGD only: all clients' gradients are taken at the same parameters, so their examples can share a batch, and the
+weighted sum of gradients is the gradient of a weighted loss. Chunks keep memory flat in the cohort.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedbatch.aggregate import Sum
+from fedbatch.clients.job import Job
+from fedbatch.clients.layer_rules import RULES
+from fedbatch.clients.parts import Parts
+from fedbatch.keys import Ints
+from fedbatch.messages import Contribution
+from fedbatch.models.flat import FlatModel
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+CHUNK_BYTES = 64 * 2**20
+"""Activations of one chunk. Small enough to stay near the cache on a CPU: a whole cohort of a convolutional network at
+once is half as fast as chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
+
+
+def unsupported(job: Job) -> str | None:
+    """Why the fused executor cannot do this job, or None if it can."""
+    if not job.work.is_gradient:
+        return "clients take local steps, so their parameters differ"
+    if not getattr(job.loss, "per_example", False):
+        return "the loss couples the examples of a batch"
+    return unsupported_model(job.model, tuple(job.x.shape[1:]), job.x.dtype)
+
+
+@lru_cache(maxsize=8)
+def unsupported_model(model: FlatModel, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
+    """Why the model has no fused gradient, or None."""
+    if model.buffers.numel():
+        return "running statistics (batch norm) are a client's own and must not mix"
+    if model.has_dropout:
+        return "dropout draws for the whole batch and not for each client"
+    owned = [(name, m, list(m.parameters(recurse=False))) for name, m in model.module.named_modules()]
+    parameters = [p for *_, own in owned for p in own]
+    if len({id(p) for p in parameters}) < len(parameters):
+        return "two layers share a parameter"
+    for name, module, own in owned:
+        if own and type(module) not in RULES:
+            return f"no rule for layer {name or 'at the top'} ({type(module).__name__})"
+        if len({p.requires_grad for p in own}) > 1:
+            return f"layer {name} is frozen in part"
+    capture = Capture(model.module)
+    with capture, torch.no_grad():
+        model.module(torch.zeros(2, *shape, dtype=dtype, device=model.params.device))
+    if len(capture.layers) != sum(1 for _, _, own in owned if own and own[0].requires_grad):
+        return "a layer is used twice, or not at all"
+    if capture.overwritten():
+        return "an in-place operation overwrites a layer's input or output"
+    return None
+
+
+@lru_cache(maxsize=8)
+def examples_per_chunk(model: FlatModel, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Examples whose activations and their gradients fit in ``CHUNK_BYTES``."""
+    sizes: list[int] = []
+    hooks = [
+        m.register_forward_hook(lambda _m, _i, o: sizes.append(o.numel() * o.element_size()))
+        for m in model.module.modules()
+        if not list(m.children())
+    ]
+    with torch.no_grad():
+        model.module(torch.zeros(1, *shape, dtype=dtype, device=model.params.device))
+    for hook in hooks:
+        hook.remove()
+    return max(1, CHUNK_BYTES // (2 * max(1, sum(sizes))))
+
+
+class Capture:
+    """Inputs and outputs of the layers that have parameters, in the order of the forward pass."""
+
+    def __init__(self, module: nn.Module):
+        self.layers: list[nn.Module] = []
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self._versions: list[tuple[int, int]] = []
+        self._module = module
+
+    def __enter__(self) -> "Capture":
+        self._hooks = [
+            m.register_forward_hook(self._keep)
+            for m in self._module.modules()
+            if any(p.requires_grad for p in m.parameters(recurse=False))
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self.layers.append(layer)
+        self.inputs.append(inputs[0].detach())
+        self.outputs.append(output)
+        self._versions.append((inputs[0]._version, output._version))
+
+    def overwritten(self) -> bool:
+        """Whether anything captured has been changed in place since."""
+        now = [(i._version, o._version) for i, o in zip(self.inputs, self.outputs, strict=True)]
+        return now != self._versions
+
+
+def fused(job: Job) -> Contribution:
+    """Run all clients of ``job`` at once, in chunks."""
+    job.model.load(job.params, job.buffers)
+    total, units = Sum(job.params), Sum(job.params)
+    products, losses = [], []
+    for rows in chunks(job):
+        parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device)
+        capture, gradients, loss = _backward(job, rows, parts)
+        summed, own = _apply_rules(job.model, capture, gradients, parts)
+        total.add(summed, 1.0)
+        products.append(own)
+        losses.append(loss)
+        if job.cosine:
+            units.add(_unit_sum(job.model, capture, gradients, parts, own), 1.0)
+    inner = torch.cat(products).double().cpu().numpy() / job.weights[:, None, None] ** 2
+    return Contribution(
+        update_sum=total.value(),
+        buffer_sum=job.buffers.clone(),
+        unit_sum=units.value() if job.cosine else job.params.new_zeros(0),
+        clients=job.clients,
+        weights=job.weights,
+        num_examples=job.draw.num_examples,
+        sq_norms=np.maximum(inner.sum(axis=(1, 2)), 0.0),
+        losses=torch.cat(losses).double().cpu().numpy(),
+        **half_columns(inner, job.draw.counts[:, 0]),
+        excluded=np.zeros(0, np.int64),
+    )
+
+
+def half_columns(inner: Floats, counts: Ints) -> dict[str, Floats]:
+    """``half_dots`` and ``half_sq_diffs`` from inner products (K, S, S) of each client's weighted parts.
+
+    Part i of client k is ``b_i / b_k`` times the gradient of its half. Empty unless every client has two halves.
+    """
+    if inner.shape[1] == 1 or counts.min(initial=0) < 2:
+        return {"half_dots": np.zeros(0), "half_sq_diffs": np.zeros(0)}
+    sizes = np.stack([counts // 2, counts - counts // 2], axis=1)
+    share = sizes / counts[:, None]
+    halves = inner / (share[:, :, None] * share[:, None, :])
+    dots = halves[:, 0, 1]
+    diffs = (halves[:, 0, 0] + halves[:, 1, 1] - 2 * dots) / (1 / sizes).sum(axis=1)
+    return {"half_dots": dots, "half_sq_diffs": np.maximum(diffs, 0.0)}
+
+
+def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:
+    """Activations, gradients of the weighted loss at layer outputs, and each client's mean loss (K,)."""
+    counts = job.draw.counts[rows, 0]
+    device = job.params.device
+    present = np.arange(job.draw.positions.shape[2]) < counts[:, None]
+    index = torch.from_numpy(job.draw.positions[rows, 0][present]).to(device)
+    share = torch.from_numpy(np.repeat(1 / counts, counts)).to(job.params)  # (n,), of an example in its client's mean
+    weight = torch.from_numpy(np.repeat(job.weights[rows], counts)).to(job.params)
+    with Capture(job.model.module) as capture:
+        logits = job.model.module(job.x.index_select(0, index))
+    losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
+    gradients = torch.autograd.grad((losses * (share * weight)).sum(), capture.outputs)
+    own = parts.sums(losses.detach() * share).view(parts.clients, parts.parts).sum(dim=1)
+    return capture, gradients, own
+
+
+def _apply_rules(
+    model: FlatModel, capture: "Capture", gradients: tuple[Tensor, ...], parts: Parts
+) -> tuple[Tensor, Tensor]:
+    """The summed gradient (d,) and the inner products (K, S, S), over all layers."""
+    by_parameter: dict[int, Tensor] = {}
+    products = gradients[0].new_zeros(parts.clients, parts.parts, parts.parts)
+    for layer, x, g in zip(capture.layers, capture.inputs, gradients, strict=True):
+        summed, own = RULES[type(layer)](layer, x, g, parts)
+        products += own
+        by_parameter |= {id(p): s for p, s in zip(layer.parameters(recurse=False), summed, strict=True)}
+    return torch.cat([by_parameter[id(p)].reshape(-1) for p in model.trainable]), products
+
+
+def _unit_sum(
+    model: FlatModel, capture: "Capture", gradients: tuple[Tensor, ...], parts: Parts, inner: Tensor
+) -> Tensor:
+    """Sum of the clients' unit gradients: the same backward with each client scaled by its norm."""
+    norms = inner.sum(dim=(1, 2)).clamp(min=0).sqrt()
+    per_client = torch.where(norms > 0, 1 / norms, 0)
+    counts = torch.from_numpy(parts.sizes.sum(axis=1)).to(norms.device)
+    scale = per_client.repeat_interleave(counts)
+    scaled = tuple(g * scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients)
+    return _apply_rules(model, capture, scaled, parts)[0]
+
+
+def chunks(job: Job) -> Iterator[slice]:
+    """Rows of the job, cut so that a chunk's examples fit in memory; a client is never split."""
+    limit = examples_per_chunk(job.model, tuple(job.x.shape[1:]), job.x.dtype)
+    counts = job.draw.counts[:, 0]
+    start = taken = 0
+    for row, count in enumerate(counts.tolist()):
+        if taken and taken + count > limit:
+            yield slice(start, row)
+            start, taken = row, 0
+        taken += count
+    yield slice(start, len(counts))

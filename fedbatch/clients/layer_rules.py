@@ -1,0 +1,111 @@
+"""Per layer: the summed parameter gradient of a batch, and inner products of each client's own, from activations.
+
+A layer's gradient for a group of examples follows from its input and the gradient at its output alone. So one backward
+to layer outputs serves all clients at once, and a client's gradient is not even formed where a cheaper route to its
+norm exists. (Goodfellow 2015, arXiv 1510.01799, has the case of groups of one example.)
+
+Every rule takes ``(layer, input, output_gradient, parts)`` and returns the summed gradients of the layer's parameters,
+in their order, and the inner products (K, S, S) between the parts of each client.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from fedbatch.clients.parts import Parts
+
+Result = tuple[list[Tensor], Tensor]
+Rule = Callable[..., Result]
+
+
+def linear(layer: nn.Linear, x: Tensor, g: Tensor, parts: Parts) -> Result:
+    """Affine map of (n, ..., in) to (n, ..., out); the axes between are positions within an example.
+
+    With m positions in a part, inner products of single positions cost ``(S m)^2 (in + out)`` a client, the gradients
+    themselves ``S m in out``; the cheaper is taken.
+    """
+    a, b = (_positions(parts.spread(t)) for t in (x, g))  # (K S, m, in) and (K S, m, out)
+    members, width = a.shape[1], parts.parts * a.shape[1]
+    if width * (layer.in_features + layer.out_features) < layer.in_features * layer.out_features:
+        a, c = (t.reshape(parts.clients, width, -1) for t in (a, b))
+        pairs = (a @ a.mT) * (c @ c.mT)
+        products = pairs.view(-1, parts.parts, members, parts.parts, members).sum(dim=(2, 4))
+        weight = g.flatten(0, -2).mT @ x.flatten(0, -2)
+    else:
+        own = b.mT @ a  # (K S, out, in)
+        products, weight = parts.products(own), own.sum(dim=0)
+    if layer.bias is None:
+        return [weight], products
+    own_bias = b.sum(dim=1)
+    return [weight, own_bias.sum(dim=0)], products + parts.products(own_bias)
+
+
+def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
+    """Convolution: the weight gradient of one part after the other, which together cost one ordinary backward."""
+    total = torch.zeros_like(layer.weight)
+    products = []
+    sizes = parts.sizes.ravel().tolist()
+    rows = [
+        conv2d_weight(i, layer.weight.shape, o, layer.stride, layer.padding, layer.dilation, layer.groups)
+        for i, o in zip(x.split(sizes), g.split(sizes), strict=True)
+    ]
+    for k in range(parts.clients):
+        own = torch.stack(rows[k * parts.parts : (k + 1) * parts.parts]).flatten(1)
+        products.append(own @ own.mT)
+        total += own.sum(dim=0).view_as(total)
+    if layer.bias is None:
+        return [total], torch.stack(products)
+    bias = parts.sums(g.sum(dim=(2, 3)))
+    return [total, bias.sum(dim=0)], torch.stack(products) + parts.products(bias)
+
+
+def group_norm(layer: nn.GroupNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:
+    """Scale and shift of a group norm; its statistics are an example's own, so nothing mixes."""
+    normalized = F.group_norm(x, layer.num_groups, None, None, layer.eps)
+    scale, shift = (parts.sums(t.flatten(2).sum(dim=2) if t.dim() > 2 else t) for t in (g * normalized, g))
+    return [scale.sum(dim=0), shift.sum(dim=0)], parts.products(scale) + parts.products(shift)
+
+
+def layer_norm(layer: nn.LayerNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:
+    """Scale and, where there is one, shift of a layer norm over the last axes."""
+    normalized = F.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
+    axes = len(layer.normalized_shape)
+    kinds = [g * normalized] if layer.bias is None else [g * normalized, g]
+    own = [parts.sums(_positions(t.flatten(t.dim() - axes)).sum(dim=1)) for t in kinds]  # (K S, size) each
+    gradients = [t.sum(dim=0).view(layer.normalized_shape) for t in own]
+    return gradients, torch.stack([parts.products(t) for t in own]).sum(dim=0)
+
+
+def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result:
+    """Rows looked up by (n, ...) indices; gradients of equal tokens are added first, so memory grows with tokens only."""
+    size = layer.embedding_dim
+    sizes = torch.from_numpy(parts.sizes.ravel()).to(x.device)
+    part = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes)  # (n,)
+    tokens = x.flatten(1)
+    keys = (part // parts.parts)[:, None] * layer.num_embeddings + tokens  # (n, positions): client and token
+    pairs, inverse = torch.unique(keys, return_inverse=True)
+    rows = g.new_zeros(len(pairs) * parts.parts, size)
+    rows.index_add_(0, (inverse * parts.parts + (part % parts.parts)[:, None]).flatten(), g.reshape(-1, size))
+    own = rows.view(-1, parts.parts, size)
+    products = rows.new_zeros(parts.clients, parts.parts, parts.parts)
+    products.index_add_(0, pairs // layer.num_embeddings, own @ own.mT)
+    total = torch.zeros_like(layer.weight).index_add_(0, tokens.flatten(), g.reshape(-1, size))
+    return [total], products
+
+
+def _positions(t: Tensor) -> Tensor:
+    """(rows, members, ..., size) as (rows, members and positions, size)."""
+    return t if t.dim() == 3 else t.flatten(1, -2) if t.dim() > 3 else t[:, None, :]
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: linear,
+    nn.Conv2d: conv2d,
+    nn.GroupNorm: group_norm,
+    nn.LayerNorm: layer_norm,
+    nn.Embedding: embedding,
+}
+"""Exact types: a subclass may compute something else."""

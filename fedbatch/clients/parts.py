@@ -1,0 +1,57 @@
+"""How the examples of a fused batch group into clients, and into the two halves of each client's batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.keys import Ints
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A layout of n concatenated examples as (clients, parts, members), padded where batches are unequal.
+
+    Attributes:
+        clients: K, clients in the batch.
+        parts: S, 1 for whole batches or 2 for halves.
+        members: m, examples of the largest part.
+        sizes: int64 (K, S), examples in each part.
+        slots: int64 (n,), place of each example in the flattened (K * S * m) layout; None when all parts are full and
+            the layout is a view.
+    """
+
+    clients: int
+    parts: int
+    members: int
+    sizes: Ints
+    slots: Tensor | None
+
+    @classmethod
+    def of(cls, counts: Ints, halves: bool, device: torch.device) -> "Parts":
+        """The layout of clients with ``counts`` examples each, in client order."""
+        sizes = np.stack([counts // 2, counts - counts // 2], axis=1) if halves else counts[:, None]
+        members = int(sizes.max(initial=0))
+        if (sizes == members).all():
+            return cls(len(counts), sizes.shape[1], members, sizes, None)
+        present = np.arange(members) < sizes[:, :, None]  # (K, S, m)
+        slots = torch.from_numpy(np.flatnonzero(present)).to(device)
+        return cls(len(counts), sizes.shape[1], members, sizes, slots)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of examples (n, ...) as (K * S, m, ...); padding is zero."""
+        shape = (self.clients * self.parts, self.members, *values.shape[1:])
+        if self.slots is None:
+            return values.reshape(shape)
+        padded = values.new_zeros(self.clients * self.parts * self.members, *values.shape[1:])
+        return padded.index_copy_(0, self.slots, values).view(shape)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums of values of examples (n, ...) over the members of each part, (K * S, ...)."""
+        return self.spread(values).sum(dim=1)
+
+    def products(self, gradients: Tensor) -> Tensor:
+        """Inner products (K, S, S) between the parts of each client, from their gradients (K * S, size)."""
+        by_client = gradients.view(self.clients, self.parts, -1)
+        return by_client @ by_client.mT
