@@ -26,16 +26,16 @@ class Sum:
     """
 
     def __init__(self, like: Tensor):
-        self._total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
+        self.total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
         self._dtype = like.dtype
 
     def add(self, vector: Tensor, weight: float) -> None:
         """Add ``weight * vector``."""
-        self._total.add_(vector, alpha=weight)
+        self.total.add_(vector, alpha=weight)
 
     def value(self) -> Tensor:
         """The sum, in the dtype of the vectors."""
-        return self._total.to(self._dtype)
+        return self.total.to(self._dtype)
 
 
 @dataclass(frozen=True)

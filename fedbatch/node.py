@@ -7,11 +7,12 @@ import numpy as np
 from fedbatch.clients.fused import fused
 from fedbatch.clients.job import Job
 from fedbatch.clients.loop import loop
+from fedbatch.clients.vmap import stacked
 from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task
 
-EXECUTORS = {"loop": loop, "fused": fused}
+EXECUTORS = {"loop": loop, "fused": fused, "vmap": stacked}
 EVALUATE_BATCH = 512
 
 

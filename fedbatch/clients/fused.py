@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from fedbatch.aggregate import Sum
 from fedbatch.clients.job import Job
 from fedbatch.clients.layer_rules import RULES
-from fedbatch.clients.parts import Parts
-from fedbatch.keys import Ints
+from fedbatch.clients.parts import Parts, half_columns
 from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 128 * 2**20
 """Activations of one chunk. Small enough to stay near the cache on a CPU: a whole cohort of a convolutional network at
 once is half as fast as chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
 
@@ -119,12 +118,10 @@ def fused(job: Job) -> Contribution:
     for rows in chunks(job):
         parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device)
         capture, gradients, loss = _backward(job, rows, parts)
-        summed, own = _apply_rules(job.model, capture, gradients, parts)
-        total.add(summed, 1.0)
-        products.append(own)
+        products.append(_apply_rules(job.model, capture, gradients, parts, total))
         losses.append(loss)
         if job.cosine:
-            units.add(_unit_sum(job.model, capture, gradients, parts, own), 1.0)
+            _apply_rules(job.model, capture, _unit(gradients, parts, products[-1]), parts, units)
     inner = torch.cat(products).double().cpu().numpy() / job.weights[:, None, None] ** 2
     return Contribution(
         update_sum=total.value(),
@@ -138,21 +135,6 @@ def fused(job: Job) -> Contribution:
         **half_columns(inner, job.draw.counts[:, 0]),
         excluded=np.zeros(0, np.int64),
     )
-
-
-def half_columns(inner: Floats, counts: Ints) -> dict[str, Floats]:
-    """``half_dots`` and ``half_sq_diffs`` from inner products (K, S, S) of each client's weighted parts.
-
-    Part i of client k is ``b_i / b_k`` times the gradient of its half. Empty unless every client has two halves.
-    """
-    if inner.shape[1] == 1 or counts.min(initial=0) < 2:
-        return {"half_dots": np.zeros(0), "half_sq_diffs": np.zeros(0)}
-    sizes = np.stack([counts // 2, counts - counts // 2], axis=1)
-    share = sizes / counts[:, None]
-    halves = inner / (share[:, :, None] * share[:, None, :])
-    dots = halves[:, 0, 1]
-    diffs = (halves[:, 0, 0] + halves[:, 1, 1] - 2 * dots) / (1 / sizes).sum(axis=1)
-    return {"half_dots": dots, "half_sq_diffs": np.maximum(diffs, 0.0)}
 
 
 def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:
@@ -172,28 +154,26 @@ def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Ten
 
 
 def _apply_rules(
-    model: FlatModel, capture: "Capture", gradients: tuple[Tensor, ...], parts: Parts
-) -> tuple[Tensor, Tensor]:
-    """The summed gradient (d,) and the inner products (K, S, S), over all layers."""
+    model: FlatModel, capture: "Capture", gradients: tuple[Tensor, ...], parts: Parts, total: Sum
+) -> Tensor:
+    """Inner products (K, S, S) over all layers; the summed gradient is added to ``total``."""
     by_parameter: dict[int, Tensor] = {}
     products = gradients[0].new_zeros(parts.clients, parts.parts, parts.parts)
     for layer, x, g in zip(capture.layers, capture.inputs, gradients, strict=True):
         summed, own = RULES[type(layer)](layer, x, g, parts)
         products += own
         by_parameter |= {id(p): s for p, s in zip(layer.parameters(recurse=False), summed, strict=True)}
-    return torch.cat([by_parameter[id(p)].reshape(-1) for p in model.trainable]), products
+    for view, p in zip(model.split(total.total), model.trainable, strict=True):
+        view += by_parameter[id(p)]
+    return products
 
 
-def _unit_sum(
-    model: FlatModel, capture: "Capture", gradients: tuple[Tensor, ...], parts: Parts, inner: Tensor
-) -> Tensor:
-    """Sum of the clients' unit gradients: the same backward with each client scaled by its norm."""
+def _unit(gradients: tuple[Tensor, ...], parts: Parts, inner: Tensor) -> tuple[Tensor, ...]:
+    """The gradients at layer outputs with each client scaled to a unit update."""
     norms = inner.sum(dim=(1, 2)).clamp(min=0).sqrt()
-    per_client = torch.where(norms > 0, 1 / norms, 0)
     counts = torch.from_numpy(parts.sizes.sum(axis=1)).to(norms.device)
-    scale = per_client.repeat_interleave(counts)
-    scaled = tuple(g * scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients)
-    return _apply_rules(model, capture, scaled, parts)[0]
+    scale = torch.where(norms > 0, 1 / norms, 0).repeat_interleave(counts)
+    return tuple(g * scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients)
 
 
 def chunks(job: Job) -> Iterator[slice]:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 from fedbatch.clients.parts import Parts
 
@@ -48,18 +47,25 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
     total = torch.zeros_like(layer.weight)
     products = []
     sizes = parts.sizes.ravel().tolist()
-    rows = [
-        conv2d_weight(i, layer.weight.shape, o, layer.stride, layer.padding, layer.dilation, layer.groups)
-        for i, o in zip(x.split(sizes), g.split(sizes), strict=True)
-    ]
-    for k in range(parts.clients):
-        own = torch.stack(rows[k * parts.parts : (k + 1) * parts.parts]).flatten(1)
-        products.append(own @ own.mT)
-        total += own.sum(dim=0).view_as(total)
+    slices = zip(x.split(sizes), g.split(sizes), strict=True)
+    for _ in range(parts.clients):
+        own = [_conv_weight_gradient(layer, *next(slices)) for _ in range(parts.parts)]
+        flat = torch.stack([t.reshape(-1) for t in own])
+        products.append(flat @ flat.mT)
+        for weight in own:
+            total += weight
     if layer.bias is None:
         return [total], torch.stack(products)
     bias = parts.sums(g.sum(dim=(2, 3)))
     return [total, bias.sum(dim=0)], torch.stack(products) + parts.products(bias)
+
+
+def _conv_weight_gradient(layer: nn.Conv2d, x: Tensor, g: Tensor) -> Tensor:
+    # torch.nn.grad.conv2d_weight, but with the layer's own weight, whose memory layout chooses the kernel.
+    stride, padding, dilation = list(layer.stride), list(layer.padding), list(layer.dilation)
+    arguments = (stride, padding, dilation, False, [0, 0], layer.groups, [False, True, False])
+    weight: Tensor = torch.ops.aten.convolution_backward(g, x, layer.weight.detach(), None, *arguments)[1]
+    return weight
 
 
 def group_norm(layer: nn.GroupNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:
@@ -80,7 +86,7 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor, g: Tensor, parts: Parts) -> Resul
 
 
 def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result:
-    """Rows looked up by (n, ...) indices; gradients of equal tokens are added first, so memory grows with tokens only."""
+    """Rows looked up by (n, ...) indices; gradients of equal tokens are added first, so memory grows with tokens."""
     size = layer.embedding_dim
     sizes = torch.from_numpy(parts.sizes.ravel()).to(x.device)
     part = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes)  # (n,)

@@ -1,12 +1,20 @@
 """How the examples of a fused batch group into clients, and into the two halves of each client's batch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedbatch.keys import Ints
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def part_sizes(counts: Ints, halves: bool) -> Ints:
+    """Examples in each part (K, S) of batches of ``counts`` (K,): the whole, or two halves, the first the smaller."""
+    return np.stack([counts // 2, counts - counts // 2], axis=1) if halves else counts[:, None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Parts:
     @classmethod
     def of(cls, counts: Ints, halves: bool, device: torch.device) -> "Parts":
         """The layout of clients with ``counts`` examples each, in client order."""
-        sizes = np.stack([counts // 2, counts - counts // 2], axis=1) if halves else counts[:, None]
+        sizes = part_sizes(counts, halves)
         members = int(sizes.max(initial=0))
         if (sizes == members).all():
             return cls(len(counts), sizes.shape[1], members, sizes, None)
@@ -55,3 +63,18 @@ class Parts:
         """Inner products (K, S, S) between the parts of each client, from their gradients (K * S, size)."""
         by_client = gradients.view(self.clients, self.parts, -1)
         return by_client @ by_client.mT
+
+
+def half_columns(inner: Floats, counts: Ints) -> dict[str, Floats]:
+    """``half_dots`` and ``half_sq_diffs`` from inner products (K, S, S) of each client's weighted parts.
+
+    Part i of client k is ``b_i / b_k`` times the gradient of its half. Empty unless every client has two halves.
+    """
+    if inner.shape[1] == 1 or (counts < 2).any():
+        return {"half_dots": np.zeros(0), "half_sq_diffs": np.zeros(0)}
+    sizes = part_sizes(counts, halves=True)
+    share = sizes / counts[:, None]
+    gradients = inner / (share[:, :, None] * share[:, None, :])
+    dots = gradients[:, 0, 1]
+    diffs = (gradients[:, 0, 0] + gradients[:, 1, 1] - 2 * dots) / (1 / sizes).sum(axis=1)
+    return {"half_dots": dots, "half_sq_diffs": np.maximum(diffs, 0.0)}
