@@ -49,7 +49,7 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
     sizes = parts.sizes.ravel().tolist()
     slices = zip(x.split(sizes), g.split(sizes), strict=True)
     for _ in range(parts.clients):
-        own = [_conv_weight_gradient(layer, *next(slices)) for _ in range(parts.parts)]
+        own = [conv_weight_gradient(layer, layer.weight, *next(slices)) for _ in range(parts.parts)]
         flat = torch.stack([t.reshape(-1) for t in own])
         products.append(flat @ flat.mT)
         for weight in own:
@@ -60,12 +60,12 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
     return [total, bias.sum(dim=0)], torch.stack(products) + parts.products(bias)
 
 
-def _conv_weight_gradient(layer: nn.Conv2d, x: Tensor, g: Tensor) -> Tensor:
-    # torch.nn.grad.conv2d_weight, but with the layer's own weight, whose memory layout chooses the kernel.
+def conv_weight_gradient(layer: nn.Conv2d, weight: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """As ``torch.nn.grad.conv2d_weight``, but given the weight itself, whose memory layout chooses the kernel."""
     stride, padding, dilation = list(layer.stride), list(layer.padding), list(layer.dilation)
     arguments = (stride, padding, dilation, False, [0, 0], layer.groups, [False, True, False])
-    weight: Tensor = torch.ops.aten.convolution_backward(g, x, layer.weight.detach(), None, *arguments)[1]
-    return weight
+    gradient: Tensor = torch.ops.aten.convolution_backward(g, x, weight.detach(), None, *arguments)[1]
+    return gradient
 
 
 def group_norm(layer: nn.GroupNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:

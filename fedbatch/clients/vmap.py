@@ -4,7 +4,7 @@ For local steps, where clients' parameters differ, and for models the fused exec
 their number of steps, so that those who are done drop out of the stack, and a shorter batch is padded with weight zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from fedbatch.aggregate import Sum
+from fedbatch.clients import fused, stacked_layers
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.local_sgd import LocalSGD
@@ -82,8 +83,8 @@ def _gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     index = np.take_along_axis(job.draw.positions[rows, 0][:, None, :], columns, axis=2)
     share = np.where(column < sizes[:, :, None], 1 / counts[:, None, None], 0.0)
     flat = [t.reshape(sizes.size, -1) for t in (index, share)]
-    params = dict(zip(_names(job), job.model.split(job.params), strict=True))
-    gradients, losses = vmap(_loss_gradient(job), in_dims=(None, 0, 0, 0))(params, *_batch(job, *flat))
+    params = dict(zip(_names(job.model), job.model.split(job.params), strict=True))
+    gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims=(None, 0, 0, 0))(params, *_batch(job, *flat))
     joined = torch.cat([_flatten(job, g) for g in gradients.values()], dim=1)
     return joined.view(*sizes.shape, -1), losses.view(sizes.shape).sum(dim=1)
 
@@ -95,27 +96,39 @@ def _local_steps(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     counts = np.take_along_axis(job.draw.counts[rows], first, axis=1)
     positions = np.take_along_axis(job.draw.positions[rows], first[:, :, None], axis=1)
     params = job.params.repeat(len(rows), 1)
-    views = dict(zip(_names(job), job.model.split(params), strict=True))
+    stacks = job.model.split(params)
+    known = fused.unsupported_model(job.model, tuple(job.x.shape[1:])) is None
+    take_step = stacked_layers.sgd_step if known else _functional_step
     losses = params.new_zeros(len(rows))
-    step_of_all = vmap(_loss_gradient(job))
     for step in range(int(np.count_nonzero(counts[0]))):
         active = int(np.count_nonzero(counts[:, step]))
         taken = counts[:active, step]
         share = (np.arange(positions.shape[2]) < taken[:, None]) / taken[:, None]
-        current = {name: view[:active] for name, view in views.items()}
-        gradients, loss = step_of_all(current, *_batch(job, positions[:active, step], share))
+        # The proximal pull is of the parameters before the step, as the gradient is.
+        pull = (params[:active] - job.params) * (work.lr * work.proximal) if work.proximal else None
+        x, y, weights = _batch(job, positions[:active, step], share)
+        loss = take_step(job.model, [s[:active] for s in stacks], job.loss, x, y, weights, work.lr)
+        if pull is not None:
+            params[:active] -= pull
         losses[:active] += loss * torch.from_numpy(taken).to(losses)
-        if work.proximal:
-            params[:active] -= work.lr * work.proximal * (params[:active] - job.params)
-        for name, gradient in gradients.items():
-            current[name].sub_(gradient, alpha=work.lr)
     total = torch.from_numpy(counts.sum(axis=1)).to(losses)
     return params.neg_().add_(job.params)[:, None, :], losses / total  # in place: the stack is the largest thing here
 
 
-def _loss_gradient(job: Job) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+def _functional_step(
+    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float
+) -> Tensor:
+    """`stacked_layers.sgd_step` for any module, by torch.func."""
+    params = dict(zip(_names(model), stacks, strict=True))
+    gradients, losses = vmap(_loss_gradient(model, loss))(params, x, y, share)
+    for name, gradient in gradients.items():
+        params[name].sub_(gradient, alpha=lr)
+    return losses
+
+
+def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
     def weighted_loss(params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
-        return (job.loss(functional_call(job.model.module, params, (x,)), y, reduction="none") * share).sum()
+        return (loss(functional_call(model.module, params, (x,)), y, reduction="none") * share).sum()
 
     return grad_and_value(weighted_loss)
 
@@ -127,8 +140,8 @@ def _batch(job: Job, index: Ints, share: Floats) -> tuple[Tensor, Tensor, Tensor
     return x, job.y.index_select(0, flat).view(*index.shape, *job.y.shape[1:]), torch.from_numpy(share).to(job.params)
 
 
-def _names(job: Job) -> list[str]:
-    return [name for name, p in job.model.module.named_parameters() if p.requires_grad]
+def _names(model: FlatModel) -> list[str]:
+    return [name for name, p in model.module.named_parameters() if p.requires_grad]
 
 
 def _flatten(job: Job, gradient: Tensor) -> Tensor:

@@ -113,6 +113,14 @@ def test_halves_agree_with_the_loop(name, model, batch):
     assert_equal(make_job(model, batch=batch, halves=True), name, tolerance=1e-8)
 
 
+@pytest.mark.parametrize("work", WORKS)
+def test_layers_without_a_rule_go_through_torch_func(work):
+    torch.manual_seed(0)
+    model = FlatModel(nn.Sequential(nn.Linear(5, 4), nn.PReLU(), nn.Linear(4, 3)).double())
+    job = make_job("mlp", work=work, halves=work == "fedsgd")
+    assert_equal(replace(job, model=model, params=model.params.clone()), "vmap", tolerance=1e-9)
+
+
 @pytest.mark.parametrize("name", ["fused", "vmap"])
 def test_float32_and_plain_layout(name):
     job = make_job("cnn", channels_last=False)
