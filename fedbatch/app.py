@@ -53,6 +53,9 @@ def _main(composed: DictConfig) -> float | None:
         from fedbatch.build import validate
 
         validate(config)
+        from fedbatch import task
+
+        task.load(config.to_json())  # what only torch can refuse, before the rest is imported
         from fedbatch.run import run
 
         return run(config).get(config.target_metric)

@@ -68,11 +68,10 @@ def test_sweep(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, argument, line):
-    done, seconds = fedbatch(argument, cwd=tmp_path)
+    done, _ = fedbatch(argument, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir()) or not list((tmp_path / "runs").iterdir())
-    assert seconds < 5
 
 
 def test_help_is_quick_and_imports_nothing_heavy(tmp_path):
