@@ -118,6 +118,8 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
     """One plan for each node that hosts a client of the cohort."""
     noise = server.task.config.noise_scale
     halves = noise.halves and server.task.work(phase.name).is_gradient
+    executor = server.task.config.executor
+    measured = state.executors.get(phase.name, "auto")
     return {
         node: TrainPlan(
             params=state.params,
@@ -128,7 +130,7 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
             phase=phase.name,
             halves=halves,
             cosine=noise.cosine,
-            executor=state.executors.get(phase.name, server.task.config.executor),
+            executor=measured if executor == "auto" else executor,
         )
         for node, clients in server.hosts.by_node(cohort).items()
     }

@@ -74,6 +74,7 @@ class RunStore:
                 "rounds": state.round,
                 **asdict(state.totals),
                 "phase_switches": list(state.switches),
+                "executors": state.executors,
                 "params_sha256": params_sha256(state.params),
             }
         )
