@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.workload import Workload
+from benchmarks.systems import System
+from benchmarks.workload import Data, Workload
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Spec:
-    """A system that a fresh process can build: what `peak_rss_mb` runs.
+    """A system that any process can build.
 
     Attributes:
         factory: ``"module:name"`` of something called as ``name(workload, data, **options)``.
@@ -57,6 +60,20 @@ class Spec:
     examples: int = 50
     threads: int = 1
     rounds: int = 2
+
+    def build(self, data: Data) -> System:
+        """The system on ``data``."""
+        module, name = self.factory.split(":")
+        return getattr(import_module(module), name)(self.workload, data, **self.options)
+
+
+def prepare(threads: int) -> None:
+    """Settings of the process that all systems profit from alike."""
+    torch.set_num_threads(threads)
+    with suppress(ImportError):
+        from fedbatch.memory import keep_freed_memory
+
+        keep_freed_memory()
 
 
 def interleaved(systems: Mapping[str, Callable[[], None]], repeats: int = 5, warmup: int = 2) -> list[Row]:
@@ -84,12 +101,17 @@ def _row(name: str, wall: list[float], cpu: list[float]) -> Row:
 
 def peak_rss_mb(spec: Spec) -> float:
     """Peak memory of a fresh process that does nothing but build the system and run its rounds."""
+    return alone(spec)["peak_rss_mb"]
+
+
+def alone(spec: Spec) -> dict[str, float]:
+    """``peak_rss_mb`` and the median ``seconds`` of a warm round, in a fresh process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(spec.threads)}
     command = [sys.executable, "-m", "benchmarks.peak", json.dumps(asdict(spec))]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{spec.factory} failed in a process of its own:\n{done.stderr[-4000:]}")
-    return float(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def machine() -> str:

@@ -1,0 +1,82 @@
+"""Ratios between systems of one run, and the figures they should reach."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+Rows = dict[str, dict[str, Any]]  # one kind of work, by system
+WORK = ("work", "model", "cohort", "batch_size", "threads")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure and its target, the least or the most it may be."""
+
+    name: str
+    ratio: float
+    target: float
+    bound: Literal["at least", "at most"]
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is reached."""
+        return self.ratio >= self.target if self.bound == "at least" else self.ratio <= self.target
+
+    @property
+    def verdict(self) -> str:
+        """In words.
+
+        >>> Ratio("slow / fast", 4.5, 6.0, "at least").verdict
+        'missed by 25 %'
+        """
+        return "met" if self.met else f"missed by {abs(self.ratio / self.target - 1):.0%}".replace("%", " %")
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"met": self.met}
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """Every ratio with a target that these rows give."""
+    found: list[Ratio] = []
+    for _, group in groupby(rows, key=lambda row: [row[name] for name in WORK]):
+        work = {row["system"]: row for row in group}
+        found += _fedsgd(work) if "fedbatch fused" in work else _local_sgd(work)
+    return found
+
+
+def _fedsgd(work: Rows) -> Iterator[Ratio]:
+    case = next(iter(work.values()))
+    mlp, large = case["model"] == "mlp", case["cohort"] == 200
+    if not mlp or (large and case["batch_size"] == 10):
+        yield from _ratio(work, "fedbatch fused", "limit", 1.35 if mlp else 1.10, "at most")
+    yield from _measuring(work)
+    if mlp and large and case["batch_size"] == 10:
+        yield from _ratio(work, "plain loop with norms", "fedbatch fused", 9.0, "at least")
+    if case["batch_size"] == 50:
+        yield from _ratio(work, "pfl", "fedbatch fused", 10.0 if mlp else 1.8, "at least")
+
+
+def _local_sgd(work: Rows) -> Iterator[Ratio]:
+    case = next(iter(work.values()))
+    ours = min(("fedbatch vmap", "fedbatch loop"), key=lambda system: work[system]["seconds_median"])
+    yield from _ratio(work, "Flower on Ray", ours, 100.0, "at least")
+    yield from _measuring(work)
+    if case["model"] == "cnn":
+        yield from _ratio(work, "pfl", ours, 1.25, "at least")
+    elif case["cohort"] >= 50:
+        yield from _ratio(work, "pfl", ours, 6.0, "at least")
+
+
+def _measuring(work: Rows) -> Iterator[Ratio]:
+    for system in [name for name in work if f"{name} unmeasured" in work]:
+        yield from _ratio(work, system, f"{system} unmeasured", 1.15, "at most")
+
+
+def _ratio(work: Rows, above: str, below: str, target: float, bound: Literal["at least", "at most"]) -> Iterator[Ratio]:
+    if above in work and below in work:
+        case = work[above]
+        threads = f"{case['threads']} thread{'s' * (case['threads'] > 1)}"
+        name = f"{case['work']} b={case['batch_size']} {case['model']} C={case['cohort']}, {threads}: {above} / {below}"
+        yield Ratio(name, case["seconds_median"] / work[below]["seconds_median"], target, bound)
