@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks import cases
 from benchmarks.measure import Row, Spec, machine, peak_rss_mb, prepare
-from benchmarks.ratios import Ratio, ratios
+from benchmarks.ratios import WORK, Ratio, ratios, title
 from benchmarks.workload import Data, Workload, random_data
 
 Record = dict[str, Any]
@@ -36,10 +36,10 @@ def main() -> None:
         prepare(threads)
         for workload in cases.workloads(arguments.quick):
             rows += case(workload, data, threads, arguments.quick, pfl)
-            console.print(table(rows[-1:], rows))
+            console.print(table(rows))
         if ray:
             rows += case_with_ray(data, threads, arguments.quick)
-            console.print(table(rows[-1:], rows))
+            console.print(table(rows))
     found = ratios(rows)
     console.print(verdicts(found), f"{machine()}; {DATA}", sep="\n")
     if arguments.json:
@@ -73,7 +73,9 @@ def case(workload: Workload, data: Data, threads: int, quick: bool, pfl: bool) -
 
 def with_peak(workload: Workload, system: str) -> bool:
     """Whether a quick run takes the peak memory too, which needs a fresh process."""
-    return workload.batch_size == 10 and workload.cohort in (cases.QUICK_CNN_COHORT, 200) and "unmeasured" not in system
+    return (
+        workload.batch_size == 10 and (workload.cohort == 200 or workload.model == "cnn") and "unmeasured" not in system
+    )
 
 
 def peaks(specs: list[Spec]) -> Iterator[float]:
@@ -94,21 +96,24 @@ def case_with_ray(data: Data, threads: int, quick: bool) -> list[Record]:
     rows = [max(pair, key=lambda row: row.seconds_median) for pair in zip(before, after, strict=True)]  # to be fair
     warm = run.warm_seconds
     ray = Row("Flower on Ray", median(warm), min(warm), max(warm), run.cpu_seconds)
-    cold = Row("Flower on Ray, first round", *[run.cold_seconds] * 3, cpu_seconds=float("nan"))
-    found = [cases.record(work, threads, row, None) for row in rows]
-    return [*found, *(cases.record(work, threads, row, run.peak_rss_mb) for row in (ray, cold))]
+    cold = Row("Flower on Ray, first round", *[run.cold_seconds] * 3, None)
+    ours = [cases.record(work, threads, row, None) for row in rows]
+    return [*ours, *(cases.record(work, threads, row, run.peak_rss_mb) for row in (ray, cold))]
 
 
-def table(last: list[Record], rows: list[Record]) -> Table:
+def table(rows: list[Record]) -> Table:
     """The rows of the same work as the last one."""
-    same = [name for name in ("work", "model", "cohort", "batch_size", "threads")]
-    work = {name: last[0][name] for name in same}
-    made = Table("system", *["milliseconds", "least", "most", "CPU", "peak MiB"], title=str(work), title_justify="left")
+    work = {name: rows[-1][name] for name in WORK}
+    made = Table(
+        "system", *["milliseconds", "least", "most", "CPU", "peak MiB"], title=title(rows[-1]), title_justify="left"
+    )
     for row in rows:
         if all(row[name] == value for name, value in work.items()):
             seconds = [row[name] for name in ("seconds_median", "seconds_min", "seconds_max", "cpu_seconds")]
-            peak = "" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}"
-            made.add_row(row["system"], *(f"{1000 * value:.1f}" for value in seconds), peak)
+            milliseconds = ["" if value is None else f"{1000 * value:.1f}" for value in seconds]
+            made.add_row(
+                row["system"], *milliseconds, "" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}"
+            )
     return made
 
 

@@ -29,14 +29,14 @@ class Row:
     Attributes:
         system: its name.
         seconds_median: wall seconds over the repeats, and the least and the most of them.
-        cpu_seconds: of this process with all its threads, median over the repeats.
+        cpu_seconds: of this process with all its threads, median over the repeats; None where nobody could tell.
     """
 
     system: str
     seconds_median: float
     seconds_min: float
     seconds_max: float
-    cpu_seconds: float
+    cpu_seconds: float | None
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,11 @@ def _measuring(work: Rows) -> Iterator[Ratio]:
 
 def _ratio(work: Rows, above: str, below: str, target: float, bound: Literal["at least", "at most"]) -> Iterator[Ratio]:
     if above in work and below in work:
-        case = work[above]
-        threads = f"{case['threads']} thread{'s' * (case['threads'] > 1)}"
-        name = f"{case['work']} b={case['batch_size']} {case['model']} C={case['cohort']}, {threads}: {above} / {below}"
-        yield Ratio(name, case["seconds_median"] / work[below]["seconds_median"], target, bound)
+        value = work[above]["seconds_median"] / work[below]["seconds_median"]
+        yield Ratio(f"{title(work[above])}: {above} / {below}", value, target, bound)
+
+
+def title(row: dict[str, Any]) -> str:
+    """The work of a row in a few words."""
+    threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
+    return f"{row['work']} b={row['batch_size']} {row['model']} C={row['cohort']}, {threads}"
