@@ -69,8 +69,18 @@ class Aggregate:
 
     @property
     def loss(self) -> float:
-        """Training loss of the cohort, weighted like the update."""
+        """Training loss of the cohort, weighted like the update; NaN without clients."""
+        if not self.weight_sum:
+            return float("nan")
         return float(np.dot(self.weights, self.losses) / self.weight_sum)
+
+
+def nobody(params: Tensor, buffers: Tensor) -> Aggregate:
+    """The aggregate of a round in which no client takes part, as Poisson sampling may draw: a zero update."""
+    none, ids = np.zeros(0), np.zeros(0, np.int64)
+    nan = float("nan")
+    update = torch.zeros_like(params)
+    return Aggregate(update, buffers.clone(), 0.0, 0.0, nan, ids, none, ids, none, none, none, none, ids)
 
 
 def combine(contributions: Sequence[Contribution]) -> Aggregate:

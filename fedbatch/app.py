@@ -4,6 +4,7 @@ Hydra owns the command line (groups, sweeps, ``--cfg``, completion). What fedbat
 line and exit code 2. Heavy imports wait until the config is known to be good.
 """
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("fedbatch").setLevel(logging.INFO)
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
     try:

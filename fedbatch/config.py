@@ -18,6 +18,7 @@ CHOICES = {
     "sampling": ("uniform", "poisson", "all"),
     "weighting": ("examples", "uniform"),
     "executor": ("auto", "fused", "vmap", "loop"),
+    "matmul_precision": ("highest", "high", "medium"),
     "target_metric": ("test_accuracy", "test_loss", "train_loss"),
 }
 
@@ -61,6 +62,9 @@ class RunConfig:
     nodes: int
     device: str
     threads: int
+    channels_last: bool
+    matmul_precision: str
+    deterministic: bool | None
     run_dir: str
     sampling: str
     weighting: str

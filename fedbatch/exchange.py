@@ -22,6 +22,12 @@ from fedbatch.state import ServerState
 
 log = logging.getLogger("fedbatch")
 Answer = TypeVar("Answer", Contribution, Evaluation)
+
+
+class NoAnswerError(RuntimeError):
+    """No node gave a valid answer, so the round cannot be completed."""
+
+
 MESSAGE_TYPE = {Contribution: "train", Evaluation: "evaluate"}
 
 
@@ -35,7 +41,10 @@ def exchange(
     """Send each node its plan and collect the answers.
 
     Returns:
-        The valid answers in any order, and the reason for each node whose answer was rejected.
+        The valid answers by ascending client, and the reason for each node whose answer was rejected.
+
+    Raises:
+        NoAnswerError: there is no valid answer.
     """
     answers: list[Answer] = []
     rejected: dict[int, str] = {}
@@ -57,9 +66,11 @@ def exchange(
         except MessageError as error:
             rejected[node] = str(error)
     rejected |= {node: "no answer in time" for node in waiting}
+    if plans and not answers:
+        raise NoAnswerError(f"no node gave a valid answer in round {round_}: {next(iter(rejected.values()))}")
     for node, reason in rejected.items():
         log.warning("round %d: node %d left out: %s", round_, node, reason)
-    return answers, rejected
+    return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
 
 
 def answer_lengths(plan: TrainPlan | EvaluatePlan) -> dict[str, int]:

@@ -49,6 +49,7 @@ class TrainPlan:
         phase: name of the phase, which fixes the client work.
         halves: whether to split batches in halves, for the drift estimate.
         cosine: whether to send the sum of unit updates, for the mean pairwise cosine.
+        executor: how to run the clients; "auto" measures and answers what it took.
     """
 
     params: Tensor
@@ -59,6 +60,7 @@ class TrainPlan:
     phase: str
     halves: bool
     cosine: bool
+    executor: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Contribution:
         half_dots: float64 (K,) inner product of the gradients of the two halves of the batch, or (0,).
         half_sq_diffs: float64 (K,) ``|h_1 - h_2|^2 / (1/b_1 + 1/b_2)``, which estimates tr Sigma, or (0,).
         excluded: int64 (E,) clients left out because their update was not finite.
+        executor: what ran the clients.
     """
 
     update_sum: Tensor
@@ -90,6 +93,7 @@ class Contribution:
     half_dots: Vector
     half_sq_diffs: Vector
     excluded: Vector
+    executor: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,9 @@ def _tensor(name: str, array: Array) -> Tensor:
     values = _numpy(name, array)
     if values.dtype not in (np.float32, np.float64):
         raise MessageError(f"{name} must be float32 or float64 (got {values.dtype})")
-    if not np.isfinite(np.dot(values, values)) and not np.isfinite(values).all():
+    with np.errstate(over="ignore"):  # an overflow only sends us to the slower test
+        quick = np.dot(values, values)
+    if not np.isfinite(quick) and not np.isfinite(values).all():
         raise MessageError(f"{name} has values that are not finite")
     return torch.from_numpy(values)
 

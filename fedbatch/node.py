@@ -4,15 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbatch.clients.fused import fused
+from fedbatch.clients.choose import EXECUTORS, chosen
 from fedbatch.clients.job import Job
-from fedbatch.clients.loop import loop
-from fedbatch.clients.vmap import stacked
 from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task
 
-EXECUTORS = {"loop": loop, "fused": fused, "vmap": stacked}
 EVALUATE_BATCH = 512
 
 
@@ -38,14 +35,15 @@ def train(plan: TrainPlan, task: Task) -> Contribution:
         cosine=plan.cosine,
     )
     model.module.train()
-    execute = EXECUTORS[task.config.executor]
-    contribution = execute(job)
+    name = chosen(job) if plan.executor == "auto" else plan.executor
+    execute = EXECUTORS[name]
+    contribution = replace(execute(job), executor=name)
     finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
     if finite.all():
         return contribution
     # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
     kept = replace(job, clients=clients[finite], draw=draw.select(finite), weights=job.weights[finite])
-    return replace(execute(kept), excluded=clients[~finite])
+    return replace(execute(kept), excluded=clients[~finite], executor=name)
 
 
 def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedbatch import measure
-from fedbatch.aggregate import Aggregate, combine
+from fedbatch.aggregate import Aggregate, combine, nobody
 from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.exchange import exchange, per_client_accuracy
@@ -61,9 +61,10 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     clock.lap("plan_seconds")
 
     contributions, rejected = exchange(server.grid, plans, Contribution, server.task.config, state.round)
+    executor = contributions[0].executor if contributions else ""
     clock.lap("client_seconds")
 
-    total = combine(contributions)
+    total = combine(contributions) if plans else nobody(state.params, state.buffers)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
     noise, within, between = measure.update_averages(state, measured)
     clock.lap("aggregate_seconds")
@@ -91,11 +92,13 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         lr_factor=factor,
         lr_factor_before=factor if control != state.control else before,
         totals=totals,
+        executors=({phase.name: executor} if executor else {}) | state.executors,
         switches=state.switches + tuple(switch(state, control)),
     )
     row: Row = {"round": state.round, "phase": phase.name, "cohort_size": len(total.clients)}
     row |= {"global_batch": int(total.num_examples.sum()), "train_loss": total.loss, "lr": lr}
     row |= tests | measure.columns(total, measured, after)
+    row |= {"executor": executor}
     row |= {"excluded_clients": len(total.excluded), "rejected_replies": len(rejected)}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if control != state.control else ""}
@@ -125,6 +128,7 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
             phase=phase.name,
             halves=halves,
             cosine=noise.cosine,
+            executor=state.executors.get(phase.name, server.task.config.executor),
         )
         for node, clients in server.hosts.by_node(cohort).items()
     }

@@ -9,6 +9,7 @@ from rich.console import Console
 from fedbatch import client_app, server_app
 from fedbatch.aggregate import DivergedError
 from fedbatch.config import RunConfig
+from fedbatch.exchange import NoAnswerError
 from fedbatch.results.figure import save_figure
 from fedbatch.results.store import read_rows
 from fedbatch.results.table import phase_table
@@ -20,7 +21,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     folder = Path(config.run_dir)
     try:
         run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
-    except DivergedError as error:
+    except (DivergedError, NoAnswerError) as error:
         raise SystemExit(f"fedbatch: {error}; the record so far is in {folder}") from None
     rows = read_rows(folder / "rounds.jsonl")
     save_figure(rows, folder / "noise_scale.png")

@@ -57,6 +57,7 @@ class ServerState:
         lr_factor: learning-rate factor of the batch rule in the last round.
         lr_factor_before: the same in the last round of the previous phase.
         totals: what the run has cost.
+        executors: what runs the clients of each phase, once ``executor=auto`` has measured.
         switches: phase changes so far, as ``{"round", "from", "to", "reason"}``.
     """
 
@@ -71,6 +72,7 @@ class ServerState:
     lr_factor: float = 1.0
     lr_factor_before: float = 1.0
     totals: Totals = field(default_factory=Totals)
+    executors: dict[str, str] = field(default_factory=dict)
     switches: tuple[dict[str, Any], ...] = ()
 
     def to_bytes(self) -> bytes:

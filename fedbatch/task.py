@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from fedbatch import build
+from fedbatch.allocator import keep_freed_memory
+from fedbatch.clients.choose import unsupported
 from fedbatch.clients.job import ClientWork
 from fedbatch.config import ConfigError, RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
@@ -16,7 +18,7 @@ from fedbatch.keys import key
 from fedbatch.models.flat import FlatModel, Loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """What a run trains and on what.
 
@@ -66,8 +68,13 @@ def load(config_json: str) -> Task:
         ConfigError: naming the field that is wrong and the remedy.
     """
     config = from_json(config_json)
-    torch.set_num_threads(config.threads)
     device = _device(config.device)
+    torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    on_cpu = device.type == "cpu"
+    torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
+    if on_cpu:
+        keep_freed_memory()
     dataset, partition = build.data(config_json)
     controller = build.controller(config_json)
     model = _new_model(config, dataset.input_shape, dataset.num_classes, device)
@@ -75,6 +82,12 @@ def load(config_json: str) -> Task:
         raise ConfigError(
             "noise_scale.halves: batch norm makes half batches differ from the whole; use model.norm=group"
         )
+    loss = build.build("loss", config.loss)
+    default_work = build.build("client_work", config.client_work)
+    works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
+    for work in (default_work, *works.values()):
+        if reason := unsupported(config.executor, work, loss, model, dataset.input_shape):
+            raise ConfigError(f"executor={config.executor} cannot run this: {reason}; use executor=auto")
     return Task(
         config=config,
         train_x=torch.from_numpy(dataset.train_x).to(device),
@@ -83,9 +96,9 @@ def load(config_json: str) -> Task:
         test_y=torch.from_numpy(dataset.test_y).to(device),
         partition=partition,
         controller=controller,
-        loss=build.build("loss", config.loss),
-        works={phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None},
-        default_work=build.build("client_work", config.client_work),
+        loss=loss,
+        works=works,
+        default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
     )
@@ -95,7 +108,7 @@ def _new_model(config: RunConfig, input_shape: tuple[int, ...], num_classes: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
         module = build.build("model", config.model, input_shape=input_shape, num_classes=num_classes)
-    return FlatModel(module, device)
+    return FlatModel(module, device, config.channels_last)
 
 
 def _device(name: str) -> torch.device:

@@ -72,3 +72,10 @@ def test_checking_needs_neither_torch_nor_flower(make_config):
     code = "import sys; from fedbatch.build import validate; from fedbatch.config import from_json; "
     code += "validate(from_json(sys.argv[1])); sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, text], check=True)
+
+
+def test_an_executor_that_cannot_do_the_work_is_a_config_error(make_config):
+    from fedbatch import task
+
+    with pytest.raises(ConfigError, match=r"executor=fused cannot run this: clients take local steps.*executor=auto"):
+        task.load(make_config("executor=fused", "client_work=local_sgd").to_json())

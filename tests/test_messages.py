@@ -26,7 +26,7 @@ def contribution(size: int = 3) -> Contribution:
 
 
 def test_round_trip():
-    plan = TrainPlan(torch.ones(3), torch.zeros(0), np.array([1, 4]), np.array([2, 2]), 7, "small", True, False)
+    plan = TrainPlan(torch.ones(3), torch.zeros(0), np.array([1, 4]), np.array([2, 2]), 7, "small", True, False, "auto")
     back = decode(TrainPlan, encode(plan), {"params": 3})
     assert torch.equal(back.params, plan.params) and np.array_equal(back.clients, plan.clients)
     assert (back.round, back.phase, back.halves, back.cosine) == (7, "small", True, False)

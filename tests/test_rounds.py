@@ -205,3 +205,35 @@ def test_a_duplicate_reply_counts_once(make_config, monkeypatch):
     expected = run(make_config(folder="a"))[2]
     monkeypatch.setattr(LocalGrid, "send_and_receive", twice)
     assert torch.equal(run(make_config(folder="b"))[2], expected)
+
+
+def test_a_round_that_nobody_joins_changes_nothing(make_config):
+    config = make_config(
+        "sampling=poisson", "cohort_size=1", "controller=fixed", "rounds=12", "evaluate_every_rounds=1"
+    )
+    rows, summary, _ = run(config)
+    empty = [i for i, row in enumerate(rows) if row["cohort_size"] == 0]
+    assert summary["rounds"] == 12 and empty and empty[-1] < 12
+    for i in [i for i in empty if i]:
+        assert rows[i]["test_loss"] == rows[i - 1]["test_loss"] and rows[i]["examples"] == rows[i - 1]["examples"]
+
+
+def test_the_chosen_executor_is_recorded_and_kept(make_config, monkeypatch):
+    from fedbatch.clients import choose
+
+    rows, _, _ = run(make_config("rounds=2"))
+    assert {row["executor"] for row in rows} <= set(choose.EXECUTORS)
+    monkeypatch.setattr(node, "chosen", lambda job: "vmap")
+    config = make_config("rounds=2", folder="part")
+    run(config)
+    monkeypatch.setattr(node, "chosen", lambda job: pytest.fail("measured again"))
+    rows, _, _ = run(make_config("rounds=4", f"resume={config.run_dir}", folder="part"))
+    assert [row["executor"] for row in rows] == ["vmap"] * 4
+
+
+def test_no_answer_at_all_ends_the_run_with_the_reason(make_config, monkeypatch):
+    from fedbatch.exchange import NoAnswerError
+
+    monkeypatch.setattr(node, "train", lambda plan, run: 1 / 0)
+    with pytest.raises(NoAnswerError, match="ZeroDivisionError: division by zero"):
+        run(make_config())

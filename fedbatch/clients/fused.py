@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from fedbatch.aggregate import Sum
-from fedbatch.clients.job import Job
+from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.layer_rules import RULES
 from fedbatch.clients.parts import Parts, half_columns
 from fedbatch.messages import Contribution
-from fedbatch.models.flat import FlatModel
+from fedbatch.models.flat import FlatModel, Loss
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 CHUNK_BYTES = 128 * 2**20
@@ -25,17 +25,17 @@ CHUNK_BYTES = 128 * 2**20
 once is half as fast as chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
 
 
-def unsupported(job: Job) -> str | None:
-    """Why the fused executor cannot do this job, or None if it can."""
-    if not job.work.is_gradient:
+def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
+    """Why the fused executor cannot do this work, or None if it can."""
+    if not work.is_gradient:
         return "clients take local steps, so their parameters differ"
-    if not getattr(job.loss, "per_example", False):
+    if not getattr(loss, "per_example", False):
         return "the loss couples the examples of a batch"
-    return unsupported_model(job.model, tuple(job.x.shape[1:]), job.x.dtype)
+    return unsupported_model(model, shape)
 
 
 @lru_cache(maxsize=8)
-def unsupported_model(model: FlatModel, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
+def unsupported_model(model: FlatModel, shape: tuple[int, ...]) -> str | None:
     """Why the model has no fused gradient, or None."""
     if model.buffers.numel():
         return "running statistics (batch norm) are a client's own and must not mix"
@@ -52,7 +52,7 @@ def unsupported_model(model: FlatModel, shape: tuple[int, ...], dtype: torch.dty
             return f"layer {name} is frozen in part"
     capture = Capture(model.module)
     with capture, torch.no_grad():
-        model.module(torch.zeros(2, *shape, dtype=dtype, device=model.params.device))
+        model.module(torch.zeros(2, *shape, dtype=model.params.dtype, device=model.params.device))
     if len(capture.layers) != sum(1 for _, _, own in owned if own and own[0].requires_grad):
         return "a layer is used twice, or not at all"
     if capture.overwritten():
@@ -123,6 +123,7 @@ def fused(job: Job) -> Contribution:
         if job.cosine:
             _apply_rules(job.model, capture, _unit(gradients, parts, products[-1]), parts, units)
     inner = torch.cat(products).double().cpu().numpy() / job.weights[:, None, None] ** 2
+    dots, diffs = half_columns(inner, job.draw.counts[:, 0])
     return Contribution(
         update_sum=total.value(),
         buffer_sum=job.buffers.clone(),
@@ -132,7 +133,8 @@ def fused(job: Job) -> Contribution:
         num_examples=job.draw.num_examples,
         sq_norms=np.maximum(inner.sum(axis=(1, 2)), 0.0),
         losses=torch.cat(losses).double().cpu().numpy(),
-        **half_columns(inner, job.draw.counts[:, 0]),
+        half_dots=dots,
+        half_sq_diffs=diffs,
         excluded=np.zeros(0, np.int64),
     )
 

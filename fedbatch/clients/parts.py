@@ -65,16 +65,16 @@ class Parts:
         return by_client @ by_client.mT
 
 
-def half_columns(inner: Floats, counts: Ints) -> dict[str, Floats]:
+def half_columns(inner: Floats, counts: Ints) -> tuple[Floats, Floats]:
     """``half_dots`` and ``half_sq_diffs`` from inner products (K, S, S) of each client's weighted parts.
 
     Part i of client k is ``b_i / b_k`` times the gradient of its half. Empty unless every client has two halves.
     """
     if inner.shape[1] == 1 or (counts < 2).any():
-        return {"half_dots": np.zeros(0), "half_sq_diffs": np.zeros(0)}
+        return np.zeros(0), np.zeros(0)
     sizes = part_sizes(counts, halves=True)
     share = sizes / counts[:, None]
     gradients = inner / (share[:, :, None] * share[:, None, :])
     dots = gradients[:, 0, 1]
     diffs = (gradients[:, 0, 0] + gradients[:, 1, 1] - 2 * dots) / (1 / sizes).sum(axis=1)
-    return {"half_dots": dots, "half_sq_diffs": np.maximum(diffs, 0.0)}
+    return dots, np.maximum(diffs, 0.0)

@@ -12,23 +12,27 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from fedbatch.aggregate import Sum
-from fedbatch.clients.job import Job
+from fedbatch.clients.fedsgd import FedSGD
+from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, half_columns, part_sizes
 from fedbatch.keys import Ints
 from fedbatch.messages import Contribution
+from fedbatch.models.flat import FlatModel, Loss
 
 STACK_BYTES = 8 * 2**20
 """Parameters of the clients side by side. Each step reads and writes them all, so they should stay near the cache."""
 
 
-def unsupported(job: Job) -> str | None:
-    """Why the vmap executor cannot do this job, or None if it can."""
-    if job.model.buffers.numel():
+def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
+    """Why the vmap executor cannot do this work, or None if it can."""
+    if not isinstance(work, FedSGD | LocalSGD):
+        return f"it does not know {type(work).__name__}"
+    if model.buffers.numel():
         return "running statistics (batch norm) are written in place"
-    if job.model.has_dropout:
+    if model.has_dropout:
         return "dropout draws anew when parameters are stacked"
-    if not getattr(job.loss, "per_example", False):
+    if not getattr(loss, "per_example", False):
         return "shorter batches are padded, which a loss over the whole batch would see"
     return None
 
@@ -52,6 +56,7 @@ def stacked(job: Job) -> Contribution:
         losses.append(loss)
     back = np.argsort(order, kind="stable")
     by_client = torch.cat(inner).double().cpu().numpy()[back]
+    dots, diffs = half_columns(by_client, job.draw.counts[:, 0])
     return Contribution(
         update_sum=total.value(),
         buffer_sum=job.buffers.clone(),
@@ -61,7 +66,8 @@ def stacked(job: Job) -> Contribution:
         num_examples=job.draw.num_examples,
         sq_norms=np.maximum(by_client.sum(axis=(1, 2)), 0.0),
         losses=torch.cat(losses).double().cpu().numpy()[back],
-        **half_columns(by_client, job.draw.counts[:, 0]),
+        half_dots=dots,
+        half_sq_diffs=diffs,
         excluded=np.zeros(0, np.int64),
     )
 

@@ -1,9 +1,8 @@
 """Partitions kept on disk, each named by a hash of all it was computed from, so that none is ever stale."""
 
 import hashlib
+import io
 import json
-import os
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedbatch import cache
 from fedbatch.data.dataset import Dataset
 
 Ints = npt.NDArray[np.int64]
@@ -23,7 +23,7 @@ def path_of(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
     digest.update(dataset.train_y.tobytes())
     if dataset.owner is not None:
         digest.update(dataset.owner.tobytes())
-    return _folder() / f"partition-{digest.hexdigest()}.npz"
+    return cache.folder() / f"partition-{digest.hexdigest()}.npz"
 
 
 def read(path: Path, num_examples: int) -> Ints | None:
@@ -38,19 +38,7 @@ def read(path: Path, num_examples: int) -> Ints | None:
 
 
 def write(path: Path, client_of: Ints) -> None:
-    """Keep a partition; a cache that cannot be written (read-only home, full disk) costs only time."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, client_of=client_of)
-            temporary.replace(path)  # in one step: no reader sees half a file
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _folder() -> Path:
-    if own := os.environ.get("FEDBATCH_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fedbatch")
+    """Keep a partition."""
+    buffer = io.BytesIO()
+    np.savez(buffer, client_of=client_of)
+    cache.write(path, buffer.getvalue())

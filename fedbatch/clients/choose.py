@@ -1,0 +1,78 @@
+"""Which executor runs a job: the one asked for, or with ``auto`` the fastest on a few of its clients."""
+
+import hashlib
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+import fedbatch
+from fedbatch import cache
+from fedbatch.clients import fused, vmap
+from fedbatch.clients.job import ClientWork, Executor, Job
+from fedbatch.clients.loop import loop
+from fedbatch.models.flat import FlatModel, Loss
+
+log = logging.getLogger("fedbatch")
+
+EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "loop": loop, "vmap": vmap.stacked}
+SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS = 256, 32, 3
+
+Unsupported = Callable[[ClientWork, Loss, FlatModel, tuple[int, ...]], str | None]
+_UNSUPPORTED: dict[str, Unsupported] = {"fused": fused.unsupported, "vmap": vmap.unsupported}
+
+
+def unsupported(name: str, work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
+    """Why executor ``name`` cannot run this work with inputs of ``shape``, or None if it can. The loop always can."""
+    check = _UNSUPPORTED.get(name)
+    return check(work, loss, model, shape) if check else None
+
+
+def chosen(job: Job) -> str:
+    """The executor for jobs like this one: the fastest, measured once on this machine and remembered.
+
+    Remembered, because executors differ in rounding: the clock must not make two runs of one config differ.
+    """
+    path = cache.folder() / f"executor-{_fingerprint(job)}"
+    if path.is_file() and (name := path.read_text()) in EXECUTORS:
+        log.info("executor=auto takes %s, as measured before on this machine", name)
+        return name
+    name = fastest(job)
+    cache.write(path, name.encode())
+    return name
+
+
+def fastest(job: Job) -> str:
+    """The fastest executor on the job's first few clients; tells why."""
+    count = min(SAMPLE_CLIENTS, max(2, SAMPLE_EXAMPLES // max(1, int(job.draw.num_examples.max(initial=1)))))
+    few = slice(0, count)
+    sample = replace(job, clients=job.clients[few], draw=job.draw.select(few), weights=job.weights[few])
+    seconds: dict[str, float] = {}
+    reasons = []
+    for name, execute in EXECUTORS.items():
+        if reason := unsupported(name, job.work, job.loss, job.model, tuple(job.x.shape[1:])):
+            reasons.append(f"{name} cannot: {reason}")
+            continue
+        seconds[name] = min(_time(execute, sample) for _ in range(REPEATS))
+        reasons.append(f"{name} {1e3 * seconds[name] / len(sample.clients):.3g} ms a client")
+    best = min(seconds, key=lambda name: seconds[name])
+    log.info("executor=auto takes %s (%s)", best, "; ".join(reasons))
+    return best
+
+
+def _fingerprint(job: Job) -> str:
+    """Hash of all that the speed of a job depends on."""
+    size = min(len(job.clients), SAMPLE_CLIENTS)
+    parts = [job.model.module, type(job.loss), job.work, job.x.shape[1:], job.params.dtype, job.params.device]
+    parts += [size, job.draw.positions.shape[1:], job.halves, job.cosine, job.model.channels_last]
+    parts += [torch.get_num_threads(), torch.__version__, fedbatch.__version__, platform.node()]
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _time(execute: Executor, job: Job) -> float:
+    start = time.perf_counter()
+    execute(job)
+    return time.perf_counter() - start
