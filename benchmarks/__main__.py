@@ -25,7 +25,7 @@ DATA = "random images in the shape of Fashion-MNIST, 1,000 clients x 50 examples
 def main() -> None:
     """Measure, print and write."""
     arguments = parse()
-    console = Console(width=None if os.isatty(1) else 160)
+    console = Console(width=None if os.isatty(1) else 140)
     pfl, ray = (cases.installed(name) and not getattr(arguments, f"no_{name}") for name in ("pfl", "ray"))
     for name, there in {"pfl": pfl, "ray": ray}.items():
         if not there:
@@ -119,9 +119,11 @@ def table(rows: list[Record]) -> Table:
 
 def verdicts(found: list[Ratio]) -> Table:
     """Ratios of medians and whether they reach their targets."""
-    made = Table("ratio", "value", "target", "")
+    made = Table("ratio", "value", "of CPU", "target", "")
     for ratio in found:
-        made.add_row(ratio.name, f"{ratio.ratio:.2f}", f"{ratio.bound} {ratio.target:g}", ratio.verdict)
+        made.add_row(
+            ratio.name, f"{ratio.ratio:.2f}", f"{ratio.cpu_ratio:.2f}", f"{ratio.bound} {ratio.target:g}", ratio.verdict
+        )
     return made
 
 

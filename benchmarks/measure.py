@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from benchmarks.systems import System
 from benchmarks.workload import Data, Workload
+from fedbatch.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,10 +70,7 @@ class Spec:
 def prepare(threads: int) -> None:
     """Settings of the process that all systems profit from alike."""
     torch.set_num_threads(threads)
-    with suppress(ImportError):
-        from fedbatch.memory import keep_freed_memory
-
-        keep_freed_memory()
+    keep_freed_memory()
 
 
 def interleaved(systems: Mapping[str, Callable[[], None]], repeats: int = 5, warmup: int = 2) -> list[Row]:

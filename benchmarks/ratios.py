@@ -11,10 +11,18 @@ WORK = ("work", "model", "cohort", "batch_size", "threads")
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure and its target, the least or the most it may be."""
+    """A figure and its target, the least or the most it may be.
+
+    Attributes:
+        name: what is divided by what.
+        ratio: of wall seconds, by which the target is judged.
+        cpu_ratio: of CPU seconds, which other work on the machine disturbs less; None where it makes no sense.
+        target, bound: the target and which side of it is good.
+    """
 
     name: str
     ratio: float
+    cpu_ratio: float | None
     target: float
     bound: Literal["at least", "at most"]
 
@@ -27,7 +35,7 @@ class Ratio:
     def verdict(self) -> str:
         """In words.
 
-        >>> Ratio("slow / fast", 4.5, 6.0, "at least").verdict
+        >>> Ratio("slow / fast", 4.5, None, 6.0, "at least").verdict
         'missed by 25 %'
         """
         return "met" if self.met else f"missed by {abs(self.ratio / self.target - 1):.0%}".replace("%", " %")
@@ -76,8 +84,8 @@ def _measuring(work: Rows) -> Iterator[Ratio]:
 
 def _ratio(work: Rows, above: str, below: str, target: float, bound: Literal["at least", "at most"]) -> Iterator[Ratio]:
     if above in work and below in work:
-        value = work[above]["seconds_median"] / work[below]["seconds_median"]
-        yield Ratio(f"{title(work[above])}: {above} / {below}", value, target, bound)
+        values = (work[above][name] / work[below][name] for name in ("seconds_median", "cpu_seconds"))
+        yield Ratio(f"{title(work[above])}: {above} / {below}", *values, target=target, bound=bound)
 
 
 def title(row: dict[str, Any]) -> str:

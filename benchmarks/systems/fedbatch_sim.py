@@ -4,9 +4,12 @@ Only the draw is replaced: clients take their examples in order, as the other sy
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
@@ -74,11 +77,8 @@ class FedbatchSim:
     def round(self, round_: int) -> None:
         """One whole round."""
         self.state = replace(self.state, round=round_)
-        if self.measured:
+        with deterministic(), nullcontext() if self.measured else nothing_measured():
             self.state, self.row = run_round(self.server, self.state)
-        else:
-            with nothing_measured():
-                self.state, self.row = run_round(self.server, self.state)
 
     def params(self) -> Tensor:
         """Parameters after the rounds so far."""
@@ -104,6 +104,17 @@ class FedbatchSim:
             return Message(encode(contribution), reply_to=message)
 
         return app
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """PyTorch as fedbatch sets it on a CPU, for this system only."""
+    usual = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(usual)
 
 
 class WorkloadTask(Task):

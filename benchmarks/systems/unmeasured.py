@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch import measure, node
+from fedbatch import measure
 from fedbatch.aggregate import Aggregate, Sum
 from fedbatch.clients import vmap
+from fedbatch.clients.choose import EXECUTORS
 from fedbatch.clients.fused import chunks
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.measure import Measured
@@ -92,7 +93,7 @@ def _no_estimate(total: Aggregate, work: ClientWork, population: int) -> Measure
     return Measured(float(total.num_examples.sum()), "examples", None, None)
 
 
-node.EXECUTORS |= {
+EXECUTORS |= {
     UNMEASURED["fused"]: fused_unmeasured,
     UNMEASURED["vmap"]: vmap_unmeasured,
     UNMEASURED["loop"]: loop_unmeasured,
