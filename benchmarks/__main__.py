@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks import cases
 from benchmarks.measure import Row, Spec, machine, peak_rss_mb, prepare
-from benchmarks.ratios import WORK, Ratio, ratios, title
+from benchmarks.ratios import Ratio, ratios, title
 from benchmarks.workload import Data, Workload, random_data
 
 Record = dict[str, Any]
@@ -30,22 +30,32 @@ def main() -> None:
     for name, there in {"pfl": pfl, "ray": ray}.items():
         if not there:
             console.print(f"{name} is left out: not installed, or not wanted (benchmarks/requirements.txt)")
-    data = random_data()
     rows: list[Record] = []
+    for measured in all_rows(arguments, pfl, ray):
+        rows += measured
+        console.print(table(measured))
+        if arguments.json:  # after each, so that an hour's work is not lost with the last of it
+            write(arguments.json, rows)
+    console.print(verdicts(ratios(rows)), f"{machine()}; {DATA}", sep="\n")
+
+
+def all_rows(arguments: argparse.Namespace, pfl: bool, ray: bool) -> Iterator[list[Record]]:
+    """The rows of each kind of work."""
+    data = random_data()
     for threads in arguments.threads:
         prepare(threads)
         for workload in cases.workloads(arguments.quick):
-            rows += case(workload, data, threads, arguments.quick, pfl)
-            console.print(table(rows))
+            yield case(workload, data, threads, arguments.quick, pfl)
         if ray:
-            rows += case_with_ray(data, threads, arguments.quick)
-            console.print(table(rows))
-    found = ratios(rows)
-    console.print(verdicts(found), f"{machine()}; {DATA}", sep="\n")
-    if arguments.json:
-        content = {"machine": machine(), "data": DATA, "rows": rows, "ratios": [ratio.record() for ratio in found]}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+            yield case_with_ray(data, threads, arguments.quick)
+
+
+def write(path: Path, rows: list[Record]) -> None:
+    """All there is so far."""
+    content = {"machine": machine(), "data": DATA, "rows": rows}
+    content["ratios"] = [ratio.record() for ratio in ratios(rows)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
@@ -102,18 +112,12 @@ def case_with_ray(data: Data, threads: int, quick: bool) -> list[Record]:
 
 
 def table(rows: list[Record]) -> Table:
-    """The rows of the same work as the last one."""
-    work = {name: rows[-1][name] for name in WORK}
-    made = Table(
-        "system", *["milliseconds", "least", "most", "CPU", "peak MiB"], title=title(rows[-1]), title_justify="left"
-    )
+    """Rows of one kind of work."""
+    made = Table("system", *["milliseconds", "least", "most", "CPU", "peak MiB"], title=title(rows[0]))
     for row in rows:
-        if all(row[name] == value for name, value in work.items()):
-            seconds = [row[name] for name in ("seconds_median", "seconds_min", "seconds_max", "cpu_seconds")]
-            milliseconds = ["" if value is None else f"{1000 * value:.1f}" for value in seconds]
-            made.add_row(
-                row["system"], *milliseconds, "" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}"
-            )
+        seconds = [row[name] for name in ("seconds_median", "seconds_min", "seconds_max", "cpu_seconds")]
+        milliseconds = ["" if value is None else f"{1000 * value:.1f}" for value in seconds]
+        made.add_row(row["system"], *milliseconds, "" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}")
     return made
 
 

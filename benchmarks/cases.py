@@ -1,5 +1,6 @@
 """What is measured against what: the work, the systems that do it, and how often each is called."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import count
@@ -80,6 +81,6 @@ def record(workload: Workload, threads: int, row: Row, peak_rss_mb: float | None
     return values | {"peak_rss_mb": peak_rss_mb}
 
 
-def _next_round(system: System):
+def _next_round(system: System) -> Callable[[], None]:
     rounds = count()
     return lambda: system.round(next(rounds))
