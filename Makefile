@@ -22,6 +22,13 @@ check: $(VENV)/installed-test
 figures: $(VENV)/installed
 	$(BIN)/python simulations/first_run.py
 
+# pfl by itself: it asks for older packages than fedbatch has, see the requirements.
+bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'pfl==0.6.*' 'prv-accountant==0.2.*'
+	$(BIN)/python -m benchmarks --threads 1 2 --json docs/results/bench.json
+	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
+
 data: $(VENV)/installed
 	$(BIN)/python -m fedbatch.data.fetch_fashion_mnist
 

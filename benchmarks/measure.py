@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.workload import Workload
+from benchmarks.systems import System
+from benchmarks.workload import Data, Workload
+from fedbatch.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,19 +29,19 @@ class Row:
     Attributes:
         system: its name.
         seconds_median: wall seconds over the repeats, and the least and the most of them.
-        cpu_seconds: of this process with all its threads, median over the repeats.
+        cpu_seconds: of this process with all its threads, median over the repeats; None where nobody could tell.
     """
 
     system: str
     seconds_median: float
     seconds_min: float
     seconds_max: float
-    cpu_seconds: float
+    cpu_seconds: float | None
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A system that a fresh process can build: what `peak_rss_mb` runs.
+    """A system that any process can build.
 
     Attributes:
         factory: ``"module:name"`` of something called as ``name(workload, data, **options)``.
@@ -57,6 +60,17 @@ class Spec:
     examples: int = 50
     threads: int = 1
     rounds: int = 2
+
+    def build(self, data: Data) -> System:
+        """The system on ``data``."""
+        module, name = self.factory.split(":")
+        return getattr(import_module(module), name)(self.workload, data, **self.options)
+
+
+def prepare(threads: int) -> None:
+    """Settings of the process that all systems profit from alike."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 def interleaved(systems: Mapping[str, Callable[[], None]], repeats: int = 5, warmup: int = 2) -> list[Row]:
@@ -84,12 +98,17 @@ def _row(name: str, wall: list[float], cpu: list[float]) -> Row:
 
 def peak_rss_mb(spec: Spec) -> float:
     """Peak memory of a fresh process that does nothing but build the system and run its rounds."""
+    return alone(spec)["peak_rss_mb"]
+
+
+def alone(spec: Spec) -> dict[str, float]:
+    """``peak_rss_mb`` and the median ``seconds`` of a warm round, in a fresh process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(spec.threads)}
     command = [sys.executable, "-m", "benchmarks.peak", json.dumps(asdict(spec))]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{spec.factory} failed in a process of its own:\n{done.stderr[-4000:]}")
-    return float(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def machine() -> str:

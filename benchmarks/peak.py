@@ -1,28 +1,28 @@
-"""``python -m benchmarks.peak SPEC``: run one system by itself and print its peak memory in MiB."""
+"""``python -m benchmarks.peak SPEC``: run one system by itself and print its seconds and peak memory in MiB."""
 
 import json
 import resource
+import statistics
 import sys
-from importlib import import_module
+import time
 from pathlib import Path
 
-import torch
-
-from benchmarks.measure import Spec
+from benchmarks.measure import Spec, prepare
 from benchmarks.workload import Workload, random_data
 
 
 def main(text: str) -> None:
-    """Build the system of a `Spec` in JSON, run its rounds and print the peak."""
+    """Build the system of a `Spec` in JSON, run its rounds and print what they took."""
     fields = json.loads(text)
     spec = Spec(**fields | {"workload": Workload(**fields["workload"])})
-    torch.set_num_threads(spec.threads)
-    module, name = spec.factory.split(":")
-    data = random_data(spec.population, spec.examples)
-    system = getattr(import_module(module), name)(spec.workload, data, **spec.options)
+    prepare(spec.threads)
+    system = spec.build(random_data(spec.population, spec.examples))
+    seconds = []
     for round_ in range(spec.rounds):
+        begin = time.perf_counter()
         system.round(round_)
-    print(_peak_mb())
+        seconds.append(time.perf_counter() - begin)
+    print(json.dumps({"peak_rss_mb": _peak_mb(), "seconds": statistics.median(seconds[1:] or seconds)}))
 
 
 def _peak_mb() -> float:

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fedbatch.keys import generator
+
 Work = Literal["fedsgd", "local_sgd"]
 ModelName = Literal["mlp", "cnn"]
 
@@ -58,9 +60,9 @@ class Workload:
         return LEARNING_RATE[self.work]
 
     def clients(self, round_: int, population: int) -> list[int]:
-        """Clients of a round, ascending."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + round_)
-        return sorted(torch.randperm(population, generator=generator)[: self.cohort].tolist())
+        """Clients of a round, ascending: those that fedbatch draws by itself."""
+        draw = generator(self.seed, "cohort", round_)
+        return sorted(draw.choice(population, size=self.cohort, replace=False, shuffle=False).tolist())
 
     def batches(self, data: Data, round_: int) -> Tensor:
         """Positions in ``data.x`` of a round's examples, ``(cohort, steps, batch_size)``."""

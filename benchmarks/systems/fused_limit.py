@@ -6,6 +6,7 @@ It is what PyTorch's own layers need for these gradients, so an executor is meas
 
 import time
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,10 +50,17 @@ class FusedLimit:
 
 def best(workload: Workload, data: Data) -> FusedLimit:
     """The fastest way of running the limit on this machine with the present number of threads."""
+    return FusedLimit(workload, data, **candidates(workload, data)[0])
+
+
+def candidates(workload: Workload, data: Data) -> list[dict[str, Any]]:
+    """Options of limits worth measuring: the fastest in a quick probe, then what is usually the fastest."""
     examples, device = workload.batches(data, 0).numel(), data.x.device.type
     if workload.model == "cnn" and device == "cpu":
         examples = min(examples, PROBE_EXAMPLES)
-    return FusedLimit(workload, data, *_fastest(workload.model, examples, torch.get_num_threads(), device))
+    probed = _fastest(workload.model, examples, torch.get_num_threads(), device)
+    usual = [(50, True), (100, True)] if workload.model == "cnn" else [(None, False)]
+    return [{"microbatch": size, "channels_last": last} for size, last in dict.fromkeys([probed, *usual])]
 
 
 @cache

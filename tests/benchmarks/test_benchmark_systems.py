@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.systems import System
+from benchmarks.systems.fedbatch_sim import FedbatchSim
 from benchmarks.systems.fused_limit import FusedLimit, best
 from benchmarks.systems.plain_loop import PlainLoop
 from benchmarks.workload import Data, Workload, build_model, flat, random_data
@@ -76,6 +77,26 @@ def test_plain_loop_measures_each_clients_norm(work: str, data: Data) -> None:
     system = PlainLoop(workload, data)
     system.round(0)
     torch.testing.assert_close(system.squared_norms, naive(workload, data, rounds=1)[1], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize(
+    ("work", "executor"),
+    [("fedsgd", "fused"), ("fedsgd", "vmap"), ("fedsgd", "loop"), ("local_sgd", "vmap"), ("local_sgd", "loop")],
+)
+def test_fedbatch_agrees(work: str, executor: str, model: str, measured: bool, data: Data) -> None:
+    workload = Workload(work, model, cohort=4, batch_size=5)
+    system = FedbatchSim(workload, data, executor, measured=measured)
+    assert_agrees(system, workload, data)
+    assert (system.row["round_trace"] > 0) == measured
+
+
+def test_fedbatch_with_halves_agrees(data: Data) -> None:
+    workload = Workload("fedsgd", "mlp", cohort=4, batch_size=5)
+    system = FedbatchSim(workload, data, halves=True)
+    assert_agrees(system, workload, data)
+    assert "m_drift" in system.row
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
