@@ -117,6 +117,7 @@ class Evaluation:
 
 Schema = TypeVar("Schema", Hosted, TrainPlan, Contribution, EvaluatePlan, Evaluation)
 _INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts", "correct"}
+_WIRE_DTYPES = {"float32", "float64", "int64"}
 _FINITE_COLUMNS = {"weights", "sq_norms", "losses", "loss_sums", "half_dots", "half_sq_diffs"}
 
 
@@ -207,6 +208,12 @@ def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _numpy(name: str, array: Array) -> Vector:
+    header = _npy_header(np.dtype(array.dtype).str, tuple(array.shape)) if array.dtype in _WIRE_DTYPES else b""
+    if header and array.data.startswith(header) and len(array.shape) == 1:
+        # As `_array` wrote it: the general reader parses the header as Python source, 0.05 ms a time.
+        payload = array.data[len(header) :]
+        if len(payload) == array.shape[0] * np.dtype(array.dtype).itemsize:
+            return np.frombuffer(bytearray(payload), dtype=array.dtype)
     try:
         values = array.numpy()
     except Exception as error:

@@ -73,6 +73,8 @@ def load(config_json: str) -> Task:
     torch.set_float32_matmul_precision(config.matmul_precision)
     on_cpu = device.type == "cpu"
     torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
+    # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if on_cpu:
         keep_freed_memory()
     dataset, partition = build.data(config_json)

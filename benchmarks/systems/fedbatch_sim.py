@@ -109,6 +109,7 @@ class FedbatchSim:
 @contextmanager
 def deterministic() -> Iterator[None]:
     """PyTorch as fedbatch sets it on a CPU, for this system only."""
+    torch.utils.deterministic.fill_uninitialized_memory = False
     usual = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:

@@ -20,7 +20,7 @@ from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-CHUNK_BYTES = 128 * 2**20
+CHUNK_BYTES = 64 * 2**20
 """Activations of one chunk. Small enough to stay near the cache on a CPU: a whole cohort of a convolutional network at
 once is half as fast as chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
 
