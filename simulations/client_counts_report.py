@@ -123,6 +123,7 @@ def save_figure(table: pl.DataFrame, targets: Targets, tuned_at: int, path: Path
         axes.xaxis.set_minor_locator(NullLocator())
     for axes in (rounds, examples, clients, norms):
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in (rounds, examples, norms):
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
@@ -140,9 +141,11 @@ def draw_rounds(axes: Axes, table: pl.DataFrame, targets: Targets, tuned_at: int
             for size, marker in ((fit.b_crit, "v"), (np.median(noise) if len(noise) else None, "D")):
                 if size is not None and sizes[0] <= size <= sizes[-1]:
                     axes.plot(size, fit.s_min * (1 + fit.b_crit / size), marker, color=color, ms=9, mec="black")
-    for marker, label in (("v", "M_crit of the fit"), ("D", "measured M_noise")):
+    for marker, label in (("v", "$M_{crit}$ of the fit"), ("D", "measured $M_{noise}$")):
         axes.plot([], [], marker, color="white", mec="black", ms=9, label=label)
-    axes.set(yscale="log", ylabel=f"rounds to {targets['low']:.0%} test accuracy", title="Returns diminish near M_crit")
+    axes.set(
+        yscale="log", ylabel=f"rounds to {targets['low']:.0%} test accuracy", title="Constant rule: rounds, with fits"
+    )
     axes.yaxis.set_major_locator(FixedLocator([2, 5, 10, 20, 50, 100]))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -156,33 +159,40 @@ def draw_examples(axes: Axes, table: pl.DataFrame) -> None:
         if len(rows) and rows["curve_examples"].list.len().n_unique() == 1:
             examples, accuracy = (np.mean(rows[f"curve_{name}"].to_list(), axis=0) for name in ("examples", "accuracy"))
             axes.plot(examples, accuracy, color=colormaps["viridis"](i / len(sizes)), label=f"M = {size}")
-    axes.set(xscale="log", xlabel="examples of all clients", ylabel="test accuracy", title="FedAvg, constant rule")
+    axes.set(
+        xscale="log", xlabel="examples of all clients", ylabel="test accuracy", title="FedAvg, constant rule: examples"
+    )
 
 
 def draw_clients(axes: Axes, table: pl.DataFrame) -> None:
-    """Percentiles over clients of the accuracy on their own held-out examples."""
-    for method in ("FedSGD", "FedAvg"):
-        rows = chosen(table, method, "constant").group_by("cohort_size").agg(pl.col("^client.*$").mean())
-        rows = rows.sort("cohort_size")
-        for q, style in ((5, ":"), (25, "--"), (50, "-")):
-            label = f"{method}, p{q}"
-            axes.plot(rows["cohort_size"], rows[f"client_accuracy_p{q}"], style, color=COLORS[method], label=label)
-    axes.set(ylabel="accuracy of a client", title="Percentiles over clients, end of the run", ylim=(0, 1))
+    """Percentiles over clients of FedAvg's accuracy on their own held-out examples."""
+    rows = chosen(table, "FedAvg", "constant").group_by("cohort_size").agg(pl.col("^client.*$").mean())
+    rows = rows.sort("cohort_size")
+    for q, style in zip(PERCENTILES, (":", "--", "-", "--", ":"), strict=True):
+        values = rows[f"client_accuracy_p{q}"]
+        axes.plot(rows["cohort_size"], values, style, marker="o", ms=3, color=COLORS["FedAvg"])
+        offset = (6, {75: -9, 95: 3}.get(q, -3))  # these two often coincide
+        axes.annotate(f"p{q}", (rows["cohort_size"][-1], values[-1]), xytext=offset, textcoords="offset points")
+    axes.set(
+        ylabel="accuracy of a client on its own examples", title="FedAvg, constant rule, end of the run", ylim=(0, 1.05)
+    )
 
 
 def draw_norms(axes: Axes, table: pl.DataFrame) -> None:
     """Norm of the mean update at the end of the run against M, relative to the smallest cohort, with 1/sqrt(M)."""
     sizes = np.array(sorted(table["cohort_size"].unique()), dtype=float)
     for method, color in COLORS.items():
-        runs = chosen(table, method, "constant").filter(~pl.col("failed"))
+        runs = chosen(table, method, "constant").filter(pl.col("status") == "finished")
         rows = runs.group_by("cohort_size").agg(pl.col("update_norm").mean()).sort("cohort_size")
         if len(rows):
             norms = rows["update_norm"] / rows["update_norm"][0]
             axes.plot(rows["cohort_size"], norms, "o-", color=color, ms=4, label=method)
-    axes.plot(sizes, (sizes / sizes[0]) ** -0.5, color="#888888", ls="--", label="1/sqrt(M)")
+    axes.plot(sizes, (sizes / sizes[0]) ** -0.5, color="#888888", ls="--", label=r"$1/\sqrt{M}$")
     # Clients are drawn without replacement: the noise of a mean of all of them is nil.
     finite = np.sqrt((table["population"][0] - sizes) / sizes)
     axes.plot(sizes, finite / finite[0], color="#888888", ls=":", label="the same, drawn without replacement")
     axes.set(
-        yscale="log", ylabel=f"norm of the mean update / that at M = {sizes[0]:.0f}", title="Last fifth of the rounds"
+        yscale="log",
+        ylabel=f"norm of the mean update / that at M = {sizes[0]:.0f}",
+        title="Constant rule: size of the mean update, end of the run",
     )
