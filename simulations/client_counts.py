@@ -1,6 +1,6 @@
 """Benchmark client counts: what larger cohorts buy in rounds, and what they cost in examples.
 
-    python simulations/client_counts.py             the full grid, about ten minutes on one core
+    python simulations/client_counts.py             the full grid, about twelve minutes on one core
     python simulations/client_counts.py --quick     a small grid on digits, under a minute and a half
 
 The server's learning rate of each method is tuned at one cohort size, by the training loss; other sizes reuse it (rule
@@ -190,15 +190,15 @@ def record(folder: Path) -> pl.DataFrame:
 
 def summarize(rounds: pl.DataFrame, targets: dict[str, float], outcome: str) -> dict[str, Any]:
     """What a run's row says: costs to each target, the end, and update norms. Spans are fifths of the rounds."""
-    if rounds.is_empty():
+    tested = rounds if rounds.is_empty() else rounds.filter(pl.col("test_accuracy").is_not_nan())
+    if tested.is_empty():
         return {"failed": True}
-    tested = rounds.filter(pl.col("test_accuracy").is_not_nan())
     accuracy = tested["test_accuracy"]
-    below = accuracy.to_numpy().max() - accuracy[-1] if len(tested) else math.inf
+    below = accuracy.to_numpy().max() - accuracy[-1]
     row: dict[str, Any] = {"failed": bool(outcome != "finished" or below > FAILED_BELOW_BEST)}
     for name, target in targets.items():
         row |= {f"{name}_{key}": value for key, value in costs_to(tested, rounds, target).items()}
-    row |= {"test_accuracy": accuracy[-1] if len(tested) else None, "train_loss": tail_mean(rounds, "train_loss")}
+    row |= {"test_accuracy": accuracy[-1], "train_loss": tail_mean(rounds, "train_loss")}
     row |= {f"client_accuracy_p{q}": tail_mean(tested, f"client_accuracy_p{q}") for q in (5, 25, 50, 75, 95)}
     row |= {"update_norm": tail_mean(rounds, "mean_update_norm")}
     row |= {"update_norm_start": rounds["mean_update_norm"][0], "mean_cosine": tail_mean(rounds, "mean_cosine")}

@@ -93,7 +93,12 @@ def trends_markdown(table: pl.DataFrame, tuned_at: int) -> str:
     for (method, rule), rows in table.group_by("method", "rule", maintain_order=True):
         sides = (rows.filter(pl.col("cohort_size") <= tuned_at), rows.filter(pl.col("cohort_size") >= tuned_at))
         cells = [slope(side, name) for name in ("low_rounds", "update_norm") for side in sides]
-        means = rows.group_by("cohort_size").agg(pl.col("test_accuracy").mean() * 100).sort("cohort_size")
+        means = (
+            rows.drop_nulls("test_accuracy")
+            .group_by("cohort_size")
+            .agg(pl.col("test_accuracy").mean() * 100)
+            .sort("cohort_size")
+        )
         size, best = means.row(means["test_accuracy"].arg_max() or 0)
         cells += [f"{means['test_accuracy'][-1]:.1f}", f"{best:.1f}, {size}"]
         lines.append(f"| {' | '.join([str(method), str(rule), *cells])} |")
