@@ -1,0 +1,246 @@
+"""Benchmark client counts: what larger cohorts buy in rounds, and what they cost in examples.
+
+    python simulations/client_counts.py             the full grid, about twelve minutes on one core
+    python simulations/client_counts.py --quick     a small grid on digits, under a minute and a half
+
+The server's learning rate of each method is tuned at one cohort size, by the training loss; other sizes reuse it (rule
+constant) or scale it with the square root of the cohort (rule sqrt). Runs are fedbatch runs in this process, in folders
+named by a hash of their overrides; finished ones are skipped. Writes docs/results/client_counts.parquet and .md, and
+docs/figures/client_counts.png.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import os
+import shlex
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
+
+import numpy as np
+import polars as pl
+from client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
+
+from fedbatch import client_app, server_app
+from fedbatch.compose import config_json
+from fedbatch.runtime.local import run_locally
+
+ROOT = Path(__file__).parents[1]
+LOCAL = ("client_work=local_sgd", "client_work.lr=0.1", "client_batch_size=8", "executor=vmap")
+METHODS = {
+    "FedSGD": ("client_work=fedsgd", "client_batch_size=null", "executor=fused"),
+    "FedAvg": LOCAL,
+    "FedAvgM": (*LOCAL, "server_optimizer.momentum=0.9"),
+    "FedAdam": (*LOCAL, "server_optimizer=adam"),
+}
+RULES = ("constant", "sqrt")
+COSTS = ("rounds", "examples", "bytes", "simulated_seconds", "measured_seconds")
+FAILED_BELOW_BEST = 0.1
+"""A run failed if it diverged, or ended this far below its own best test accuracy."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One form of the study; learning rates are a grid for each method, targets are test accuracies."""
+
+    common: tuple[str, ...]
+    population: int
+    sizes: tuple[int, ...]
+    tuned_at: int
+    seeds: tuple[int, ...]
+    learning_rates: dict[str, tuple[float, ...]]
+    targets: dict[str, float]
+
+
+SHARED = (
+    *("partitioner=shard", "partitioner.num_shards_per_partition=4", "client_holdout=0.2", "controller=fixed"),
+    *("model.width=32", "noise_scale.decay=0.9", "noise_scale.cosine=true", "checkpoint_every_rounds=0"),
+)
+TUNING_SEED = 100
+FULL = Study(
+    common=(*SHARED, "dataset=fashion_mini", "rounds=100", "evaluate_every_rounds=5"),
+    population=500,
+    sizes=(5, 10, 25, 50, 100, 200, 400),
+    tuned_at=50,
+    seeds=(0, 1, 2),
+    learning_rates={
+        "FedSGD": (0.05, 0.1, 0.2, 0.4, 0.8),
+        "FedAvg": (0.5, 1, 2, 4, 8),
+        "FedAvgM": (0.1, 0.2, 0.4, 0.8, 1.6),
+        "FedAdam": (0.005, 0.01, 0.02, 0.04, 0.08),
+    },
+    targets={"low": 0.70, "high": 0.76},
+)
+QUICK = Study(
+    common=(*SHARED, "dataset=digits", "rounds=40", "evaluate_every_rounds=5"),
+    population=60,
+    sizes=(5, 15, 45),
+    tuned_at=15,
+    seeds=(0,),
+    learning_rates={"FedSGD": (0.2, 0.8), "FedAvg": (1, 2), "FedAvgM": (0.2, 0.4), "FedAdam": (0.02, 0.04)},
+    targets={"low": 0.7, "high": 0.8},
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Tune, run the grid, write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three sizes of cohort on digits, one seed")
+    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/client_counts; quick: temporary)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch) if given.quick else ROOT
+        runs, out = given.runs or home / "runs" / "client_counts", given.out or home / "docs"
+        study = QUICK if given.quick else FULL
+        tuning = tune(study, runs)
+        table = pl.DataFrame(run_grid(study, runs, best_rates(tuning)), infer_schema_length=None)
+        for folder in ("results", "figures"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        table.write_parquet(out / "results" / "client_counts.parquet")
+        parts = [
+            markdown(table, study.targets),
+            fits_markdown(table, study.targets, study.tuned_at),
+            trends_markdown(table, study.tuned_at),
+            tuning_markdown(tuning),
+        ]
+        text = "\n".join(parts)
+        (out / "results" / "client_counts.md").write_text(text)
+        save_figure(table, study.targets, study.tuned_at, out / "figures" / "client_counts.png")
+        print(text)
+
+
+def tune(study: Study, runs: Path) -> dict[str, dict[float, float]]:
+    """Training loss of each method and learning rate at ``tuned_at`` clients, over the last fifth of the rounds."""
+    losses: dict[str, dict[float, float]] = {method: {} for method in METHODS}
+    for method in METHODS:
+        for rate in study.learning_rates[method]:
+            folder = run_once(runs, overrides(study, method, study.tuned_at, rate, TUNING_SEED))
+            loss = tail_mean(record(folder), "train_loss") if status(folder) == "finished" else math.inf
+            losses[method][rate] = loss if math.isfinite(loss) else math.inf
+    return losses
+
+
+def best_rates(tuning: dict[str, dict[float, float]]) -> dict[str, float]:
+    """The learning rate of least loss for each method."""
+    return {method: min(losses, key=losses.__getitem__) for method, losses in tuning.items()}
+
+
+def run_grid(study: Study, runs: Path, rates: dict[str, float]) -> list[dict[str, Any]]:
+    """A row for each method, rule, cohort size and seed."""
+    rows = []
+    for seed, method, rule, size in product(study.seeds, METHODS, RULES, study.sizes):
+        rate = rates[method] * (math.sqrt(size / study.tuned_at) if rule == "sqrt" else 1)
+        folder = run_once(runs, overrides(study, method, size, rate, seed))
+        outcome = status(folder)
+        row = {"method": method, "rule": rule, "cohort_size": size, "seed": seed, "lr": rate, "status": outcome}
+        row["population"] = study.population
+        rows.append(row | summarize(record(folder), study.targets, outcome))
+        print(f"{method} {rule} M={size} seed={seed}: {outcome}", file=sys.stderr)
+    return rows
+
+
+def overrides(study: Study, method: str, size: int, rate: float, seed: int) -> list[str]:
+    """The command line of a run."""
+    numbers = {"population": study.population, "cohort_size": size, "server_optimizer.lr": f"{rate:.6g}", "seed": seed}
+    return [*study.common, *METHODS[method], *(f"{name}={value}" for name, value in numbers.items())]
+
+
+def run_once(runs: Path, options: list[str]) -> Path:
+    """Run unless it is finished; a failure is left in the folder as error.txt, and the study goes on."""
+    folder = runs / hashlib.sha256("\n".join(sorted(options)).encode()).hexdigest()[:12]
+    if status(folder) == "finished":
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        config = config_json({"overrides": shlex.join([*options, f"run_dir={folder}"])})
+        with redirect_stdout(io.StringIO()):
+            run_locally(server_app.app, client_app.app, 1, {"config": config})
+    except Exception as error:  # whatever it is, the other runs are worth having
+        (folder / "error.txt").write_text(f"{shlex.join(options)}\n{type(error).__name__}: {error}\n")
+    return folder
+
+
+def status(folder: Path) -> str:
+    """As in the run's summary; "failed" where there is none."""
+    path = folder / "summary.json"
+    return str(json.loads(path.read_text())["status"]) if path.is_file() else "failed"
+
+
+def record(folder: Path) -> pl.DataFrame:
+    """The run's rounds, with costs as running totals; empty if it failed before the first."""
+    path = folder / "rounds.parquet"
+    rounds = pl.read_parquet(path) if path.is_file() else pl.DataFrame()
+    if rounds.is_empty():
+        return rounds
+    # The record's own measured_seconds includes evaluation, which is much of a small cohort's round.
+    stages = pl.sum_horizontal(f"{stage}_seconds" for stage in ("plan", "client", "aggregate", "step"))
+    bytes_ = pl.col("bytes_up") + pl.col("bytes_down")
+    return rounds.with_columns(measured_seconds=stages.cum_sum(), bytes=bytes_)
+
+
+def summarize(rounds: pl.DataFrame, targets: dict[str, float], outcome: str) -> dict[str, Any]:
+    """What a run's row says: costs to each target, the end, and update norms. Spans are fifths of the rounds."""
+    tested = rounds if rounds.is_empty() else rounds.filter(pl.col("test_accuracy").is_not_nan())
+    if tested.is_empty():
+        return {"failed": True}
+    accuracy = tested["test_accuracy"]
+    below = accuracy.to_numpy().max() - accuracy[-1]
+    row: dict[str, Any] = {"failed": bool(outcome != "finished" or below > FAILED_BELOW_BEST)}
+    for name, target in targets.items():
+        row |= {f"{name}_{key}": value for key, value in costs_to(tested, rounds, target).items()}
+    row |= {"test_accuracy": accuracy[-1], "train_loss": tail_mean(rounds, "train_loss")}
+    row |= {f"client_accuracy_p{q}": tail_mean(tested, f"client_accuracy_p{q}") for q in (5, 25, 50, 75, 95)}
+    row |= {"update_norm": tail_mean(rounds, "mean_update_norm")}
+    row |= {"update_norm_start": rounds["mean_update_norm"][0], "mean_cosine": tail_mean(rounds, "mean_cosine")}
+    return row | {"curve_examples": tested["examples"].to_list(), "curve_accuracy": accuracy.to_list()}
+
+
+def costs_to(tested: pl.DataFrame, rounds: pl.DataFrame, target: float) -> dict[str, float | None]:
+    """Costs at the first evaluation that reaches ``target``, interpolated from the one before, and the client-level
+    noise scale: the median over the rounds up to there, None if it was not reached.
+    """
+    accuracy = tested["test_accuracy"].to_numpy()
+    hits = np.flatnonzero(accuracy >= target)
+    if not len(hits):
+        return dict.fromkeys((*COSTS, "noise"))
+    here = int(hits[0])
+    share = (accuracy[here] - target) / (accuracy[here] - accuracy[here - 1]) if here else 0.0
+    places = np.arange(len(accuracy))
+    costs: dict[str, float | None] = {c: float(np.interp(here - share, places, tested[c].to_numpy())) for c in COSTS}
+    way = rounds.filter(pl.col("rounds") <= tested["rounds"][here])
+    in_clients = way["noise_scale_unit"][0] == "clients"
+    per_client = (
+        1.0 if in_clients else float(way["global_batch"].to_numpy().sum() / way["cohort_size"].to_numpy().sum())
+    )
+    return costs | {"noise": float(np.nanmedian(way["noise_scale"].to_numpy())) / per_client}
+
+
+def tail_mean(rounds: pl.DataFrame, column: str) -> float:
+    """Mean over the last fifth of the rows."""
+    return float(rounds[column].to_numpy()[-max(1, rounds.height // 5) :].mean())
+
+
+def tuning_markdown(tuning: dict[str, dict[float, float]]) -> str:
+    """Training loss by learning rate, the chosen one in bold."""
+    best, lines = best_rates(tuning), ["Training loss when tuned, by server learning rate:", ""]
+    for method, losses in tuning.items():
+        cells = [
+            f"**{rate:g}: {loss:.3f}**" if rate == best[method] else f"{rate:g}: {loss:.3f}"
+            for rate, loss in losses.items()
+        ]
+        lines.append(f"- {method}: {', '.join(cells)}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
