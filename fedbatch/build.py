@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
@@ -32,10 +31,10 @@ def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> 
 
 @lru_cache(maxsize=1)
 def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
-    """Data set and partition of a run, checked against its phases. Needs no torch, so it can refuse quickly.
+    """Data set and partition of a run. Needs no torch, so it can refuse quickly.
 
     Raises:
-        ConfigError: data that is not there, or a batch that some client cannot fill.
+        ConfigError: data that is not there, or cannot be split so.
     """
     config = from_json(config_json)
     dataset = build("dataset", config.dataset)
@@ -45,13 +44,6 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
             f"population ({config.population}) differs from the {len(partition)} clients of this partition; "
             f"set population={len(partition)}"
         )
-    sizes = partition.sizes(np.arange(min(len(partition), 100_000)))
-    for phase in controller(config_json).phases:
-        if phase.client_batch_size and phase.client_batch_size > sizes.min():
-            raise ConfigError(
-                f"client_batch_size ({phase.client_batch_size}, phase {phase.name}) is larger than the smallest "
-                f"client's {sizes.min()} examples; lower it, use fewer clients, or client_batch_size=null for all"
-            )
     return dataset, partition
 
 

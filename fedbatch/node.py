@@ -43,6 +43,8 @@ def train(plan: TrainPlan, task: Task) -> Contribution:
         return contribution
     # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
     kept = replace(job, clients=clients[finite], draw=draw.select(finite), weights=job.weights[finite])
+    if not finite.any():
+        execute = EXECUTORS["loop"]  # the one that takes a job of no clients
     return replace(execute(kept), excluded=clients[~finite], executor=name)
 
 

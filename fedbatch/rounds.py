@@ -80,7 +80,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
 
     seen = Observation(state.round, measured.size, noise.interval())
     control = server.task.controller.next(state.control, seen)
-    totals = add_costs(server, state, total, sum(clock.laps.values()))
+    seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
+    totals = add_costs(server, state, total, seconds)
     after = replace(
         state,
         round=state.round + 1,

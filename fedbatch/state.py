@@ -31,7 +31,7 @@ class Totals:
         bytes_up: bytes sent by clients, one model-sized update each.
         bytes_down: bytes sent to clients, one model each.
         simulated_seconds: by the run's time model.
-        measured_seconds: wall-clock on this machine.
+        measured_seconds: wall-clock on this machine, without evaluation.
     """
 
     examples: int = 0

@@ -1,5 +1,6 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fedbatch import build
 from fedbatch.allocator import keep_freed_memory
+from fedbatch.batch.phases import Phase
 from fedbatch.clients.choose import unsupported
 from fedbatch.clients.job import ClientWork
 from fedbatch.config import ConfigError, RunConfig, from_json
@@ -74,7 +76,7 @@ def load(config_json: str) -> Task:
     on_cpu = device.type == "cpu"
     torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
     # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if on_cpu:
         keep_freed_memory()
     dataset, partition = build.data(config_json)
@@ -87,6 +89,7 @@ def load(config_json: str) -> Task:
     loss = build.build("loss", config.loss)
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
+    _check_batches(controller.phases, works, default_work, partition)
     for work in (default_work, *works.values()):
         if reason := unsupported(config.executor, work, loss, model, dataset.input_shape):
             raise ConfigError(f"executor={config.executor} cannot run this: {reason}; use executor=auto")
@@ -104,6 +107,20 @@ def load(config_json: str) -> Task:
         node_model=model,
         num_classes=dataset.num_classes,
     )
+
+
+def _check_batches(
+    phases: Iterable[Phase], works: dict[str, ClientWork], default: ClientWork, partition: HoldoutPartition
+) -> None:
+    """A gradient on b examples needs b examples; local steps take short batches as they come."""
+    smallest = int(partition.sizes(np.arange(min(len(partition), 100_000))).min())
+    for phase in phases:
+        needed = phase.client_batch_size if works.get(phase.name, default).is_gradient else None
+        if needed and needed > smallest:
+            raise ConfigError(
+                f"client_batch_size ({needed}, phase {phase.name}) is larger than the smallest client's {smallest} "
+                "examples; lower it, use fewer clients, or client_batch_size=null for all"
+            )
 
 
 def _new_model(config: RunConfig, input_shape: tuple[int, ...], num_classes: int, device: torch.device) -> FlatModel:

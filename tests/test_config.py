@@ -43,7 +43,6 @@ def test_what_cannot_run_names_field_and_remedy(make_config, change, message):
         (["controller.large.cohort_size=30"], r"controller.large.cohort_size \(30\) is larger than population"),
         (["controller.large.cohort_size=1", "controller.large.client_batch_size=1"], "smaller than controller.small"),
         (["controller.up=0.01"], "need 0 <= down < up"),
-        (["controller.large.client_batch_size=500"], "client_batch_size .*phase large.* is larger than the smallest"),
         (["learning_rate.rule=cubic"], "learning_rate: rule must be one of"),
         (["time_model.latency_seconds=-1"], "time_model: times must not be negative"),
         (["dataset=fashion_mnist", "dataset.folder=/nowhere"], "dataset.folder: .*dataset=fashion_mini"),
@@ -54,6 +53,15 @@ def test_parts_are_checked_before_the_run(make_config, overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         validate(make_config(*overrides))
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_a_client_cannot_fill_is_a_config_error_for_gradients_only(make_config):
+    from fedbatch import task
+
+    big = "controller.large.client_batch_size=500"
+    with pytest.raises(ConfigError, match="client_batch_size .500, phase large. is larger than the smallest client's"):
+        task.load(make_config(big).to_json())
+    assert task.load(make_config(big, "client_work=local_sgd").to_json()).controller.phases[1].client_batch_size == 500
 
 
 def test_a_model_that_cannot_be_built_is_a_config_error(make_config):
