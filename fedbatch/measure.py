@@ -61,14 +61,14 @@ def update_averages(state: ServerState, measured: Measured) -> tuple[Tracker, Tr
     return noise, within, between
 
 
-def columns(total: Aggregate, measured: Measured, state: ServerState) -> dict[str, Any]:
+def columns(total: Aggregate, measured: Measured, noise: Tracker, within: Tracker, between: Tracker) -> dict[str, Any]:
     """Columns of the record: averages under their plain names, this round's raw estimates as ``round_*``."""
     nan = float("nan")
     now = measured.noise or NoiseScale(nan, nan, nan, nan, nan)
-    average = state.noise.interval() or Interval(nan, nan, nan, 0.0)
+    average = noise.interval() or Interval(nan, nan, nan, 0.0)
     drifts: dict[str, Any] = {}
     if measured.drift is not None:
-        drifts = {"b_within": state.within.average().scale, "m_drift": state.between.average().scale}
+        drifts = {"b_within": within.average().scale, "m_drift": between.average().scale}
     return {
         "noise_scale": average.value,
         "noise_scale_low": average.low,

@@ -12,6 +12,7 @@ from fedbatch import measure
 from fedbatch.aggregate import Aggregate, combine, nobody
 from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.phases import ControlState, Observation, Phase
+from fedbatch.batch.tracker import Tracker
 from fedbatch.exchange import exchange, per_client_accuracy
 from fedbatch.hosts import Hosts, sample_cohort
 from fedbatch.keys import Ints
@@ -66,10 +67,10 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
 
     total = combine(contributions) if plans else nobody(state.params, state.buffers)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
-    noise, within, between = measure.update_averages(state, measured)
+    averages = noise, within, between = measure.update_averages(state, measured)
     clock.lap("aggregate_seconds")
 
-    factor, before, lr = learning_rate(server, state, phase, measured.size)
+    factor, before, lr = learning_rate(server, state, phase)
     server.optimizer.step(total.mean_update, lr)
     if total.mean_buffers.numel():
         state.buffers.copy_(total.mean_buffers)
@@ -80,6 +81,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
 
     seen = Observation(state.round, measured.size, noise.interval())
     control = server.task.controller.next(state.control, seen)
+    if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
+        noise = within = between = Tracker(noise.decay, noise.z)  # examples and clients have no common average
     seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
     totals = add_costs(server, state, total, seconds)
     after = replace(
@@ -98,7 +101,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     )
     row: Row = {"round": state.round, "phase": phase.name, "cohort_size": len(total.clients)}
     row |= {"global_batch": int(total.num_examples.sum()), "train_loss": total.loss, "lr": lr}
-    row |= tests | measure.columns(total, measured, after)
+    row |= tests | measure.columns(total, measured, *averages)
     row |= {"executor": executor}
     row |= {"excluded_clients": len(total.excluded), "rejected_replies": len(rejected)}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
@@ -137,24 +140,22 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
     }
 
 
-def learning_rate(server: Server, state: ServerState, phase: Phase, size: float) -> tuple[float, float, float]:
+def learning_rate(server: Server, state: ServerState, phase: Phase) -> tuple[float, float, float]:
     """Batch factor now, batch factor before the last switch, and the learning rate of this round."""
     rule, base_lr = server.learning_rate, server.optimizer.base_lr
-    first = server.phase(server.task.controller.start())
     if phase.lr is not None:
         target = phase.lr / base_lr
     elif state.control.since_round == 0:
         target = 1.0
     else:
-        base_size = size_of(server, first, gradient=server.task.work(phase.name).is_gradient)
+        gradient = server.task.work(phase.name).is_gradient
+        first = server.phase(server.task.controller.start())
+        size, base_size = (size_of(server, p, gradient) for p in (phase, first))
         target = rule.batch_factor(size, base_size, state.control.lr_noise_scale)
     age = state.round - state.control.since_round
     factor = rule.blend(state.lr_factor_before, target, age) if state.control.since_round else target
-    return (
-        factor,
-        state.lr_factor_before,
-        base_lr * factor * rule.schedule_factor(state.round, server.task.config.rounds),
-    )
+    schedule = rule.schedule_factor(state.round, server.task.config.rounds)
+    return factor, state.lr_factor_before, base_lr * factor * schedule
 
 
 def size_of(server: Server, phase: Phase, gradient: bool) -> float:

@@ -237,3 +237,20 @@ def test_no_answer_at_all_ends_the_run_with_the_reason(make_config, monkeypatch)
     monkeypatch.setattr(node, "train", lambda plan, run: 1 / 0)
     with pytest.raises(NoAnswerError, match="ZeroDivisionError: division by zero"):
         run(make_config())
+
+
+def test_a_phase_may_change_the_client_work_and_averages_start_anew(make_config):
+    config = make_config(
+        "controller=schedule",
+        "controller.starts.large=2",
+        "controller.phases.large.cohort_size=6",
+        "controller.phases.large.client_batch_size=4",
+        "+controller.phases.large.client_work._target_=fedbatch.clients.local_sgd.LocalSGD",
+        "+controller.phases.large.client_work.lr=0.05",
+        "controller.phases.large.lr=1.0",
+        "learning_rate.switch_warmup_rounds=0",
+    )
+    rows, _, _ = run(config)
+    assert [row["noise_scale_unit"] for row in rows] == ["examples"] * 2 + ["clients"] * 2
+    assert [row["noise_scale_effective_rounds"] for row in rows] == pytest.approx([1, 2, 1, 2], abs=0.01)
+    assert [row["lr"] for row in rows] == [0.1, 0.1, 1.0, 1.0]
