@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +122,13 @@ def test_altered_file_is_refused(four_files, change):
 def test_what_is_no_idx_file_is_refused(content):
     with pytest.raises(ValueError, match="IDX file"):
         fashion.parse_idx(content)
+
+
+def test_a_bundle_without_the_data_takes_the_installed_packages(monkeypatch):
+    here = fashion.MINI
+    monkeypatch.setattr(fashion, "MINI", Path("/nowhere", here.name))
+    monkeypatch.setattr("sys.path", [str(here.parents[2])])
+    assert fashion.fashion_mini().name == "fashion_mini"
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(FileNotFoundError, match="pip install fedbatch"):
+        fashion.fashion_mini()
