@@ -65,6 +65,7 @@ class RunConfig:
     channels_last: bool
     matmul_precision: str
     deterministic: bool | None
+    compile: bool
     run_dir: str
     sampling: str
     weighting: str

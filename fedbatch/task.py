@@ -82,6 +82,8 @@ def load(config_json: str) -> Task:
     dataset, partition = build.data(config_json)
     controller = build.controller(config_json)
     model = _new_model(config, dataset.input_shape, dataset.num_classes, device)
+    if config.compile:
+        model.compile()
     if config.noise_scale.halves and model.has_batch_norm:
         raise ConfigError(
             "noise_scale.halves: batch norm makes half batches differ from the whole; use model.norm=group"

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fedbatch.aggregate import Sum
-from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.job import ClientWork, Job, contribution
 from fedbatch.clients.layer_rules import RULES
-from fedbatch.clients.parts import Parts, half_columns
+from fedbatch.clients.parts import Parts
 from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
 
@@ -122,21 +122,9 @@ def fused(job: Job) -> Contribution:
         losses.append(loss)
         if job.cosine:
             _apply_rules(job.model, capture, _unit(gradients, parts, products[-1]), parts, units)
-    inner = torch.cat(products).double().cpu().numpy() / job.weights[:, None, None] ** 2
-    dots, diffs = half_columns(inner, job.draw.counts[:, 0])
-    return Contribution(
-        update_sum=total.value(),
-        buffer_sum=job.buffers.clone(),
-        unit_sum=units.value() if job.cosine else job.params.new_zeros(0),
-        clients=job.clients,
-        weights=job.weights,
-        num_examples=job.draw.num_examples,
-        sq_norms=np.maximum(inner.sum(axis=(1, 2)), 0.0),
-        losses=torch.cat(losses).double().cpu().numpy(),
-        half_dots=dots,
-        half_sq_diffs=diffs,
-        excluded=np.zeros(0, np.int64),
-    )
+    weights = torch.from_numpy(job.weights).to(job.params.device)[:, None, None]
+    inner = torch.cat(products).double() / weights**2  # the parts carried their client's weight
+    return contribution(job, total.value(), units.value(), inner, torch.cat(losses))
 
 
 def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from fedbatch.clients.draw import Draw
+from fedbatch.clients.parts import half_columns
 from fedbatch.data.partition import Partition
 from fedbatch.keys import Ints
 from fedbatch.messages import Contribution
@@ -75,3 +76,30 @@ class Executor(Protocol):
     def __call__(self, job: Job) -> Contribution:
         """The contribution of the job's clients; non-finite updates show as non-finite ``sq_norms``."""
         ...
+
+
+def contribution(job: Job, update_sum: Tensor, unit_sum: Tensor, inner: Tensor, losses: Tensor) -> Contribution:
+    """The answer of an executor that leaves buffers as they are.
+
+    Args:
+        job: the job.
+        update_sum: (d,) weighted sum of updates.
+        unit_sum: (d,) sum of unit updates, ignored unless the job wants it.
+        inner: (K, S, S) inner products between the parts of each client's update, in the order of ``job.clients``.
+        losses: (K,) mean losses.
+    """
+    products = inner.double().cpu().numpy()
+    dots, diffs = half_columns(products, job.draw.counts[:, 0])
+    return Contribution(
+        update_sum=update_sum,
+        buffer_sum=job.buffers.clone(),
+        unit_sum=unit_sum if job.cosine else unit_sum[:0],
+        clients=job.clients,
+        weights=job.weights,
+        num_examples=job.draw.num_examples,
+        sq_norms=np.maximum(products.sum(axis=(1, 2)), 0.0),
+        losses=losses.double().cpu().numpy(),
+        half_dots=dots,
+        half_sq_diffs=diffs,
+        excluded=np.zeros(0, np.int64),
+    )

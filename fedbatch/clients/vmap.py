@@ -14,9 +14,9 @@ from torch.func import functional_call, grad_and_value, vmap
 from fedbatch.aggregate import Sum
 from fedbatch.clients import fused, stacked_layers
 from fedbatch.clients.fedsgd import FedSGD
-from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.job import ClientWork, Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.parts import Floats, half_columns, part_sizes
+from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.keys import Ints
 from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
@@ -48,29 +48,15 @@ def stacked(job: Job) -> Contribution:
         rows = order[start : start + size]
         parts, loss = _gradients(job, rows) if job.work.is_gradient else _local_steps(job, rows)
         products = parts @ parts.mT  # (K, S, S)
-        updates = parts.sum(dim=1)  # (K, d)
+        updates = parts.sum(dim=1) if parts.shape[1] > 1 else parts[:, 0]  # (K, d); a view where that is enough
         total.add(torch.from_numpy(job.weights[rows]).to(updates) @ updates, 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))
             units.add(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0) @ updates, 1.0)
         inner.append(products)
         losses.append(loss)
-    back = np.argsort(order, kind="stable")
-    by_client = torch.cat(inner).double().cpu().numpy()[back]
-    dots, diffs = half_columns(by_client, job.draw.counts[:, 0])
-    return Contribution(
-        update_sum=total.value(),
-        buffer_sum=job.buffers.clone(),
-        unit_sum=units.value() if job.cosine else job.params.new_zeros(0),
-        clients=job.clients,
-        weights=job.weights,
-        num_examples=job.draw.num_examples,
-        sq_norms=np.maximum(by_client.sum(axis=(1, 2)), 0.0),
-        losses=torch.cat(losses).double().cpu().numpy()[back],
-        half_dots=dots,
-        half_sq_diffs=diffs,
-        excluded=np.zeros(0, np.int64),
-    )
+    back = torch.from_numpy(np.argsort(order, kind="stable")).to(job.params.device)
+    return contribution(job, total.value(), units.value(), torch.cat(inner)[back], torch.cat(losses)[back])
 
 
 def _gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:

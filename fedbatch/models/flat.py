@@ -26,6 +26,7 @@ class FlatModel:
         grads: ``(d,)``, filled by `loss_and_gradient`.
         buffers: ``(m,)``, empty for models without running statistics.
         trainable: parameters in the order of the flat vector.
+        forward: what `loss_and_gradient` calls: the module, or its compiled form.
     """
 
     def __init__(self, module: nn.Module, device: str | torch.device = "cpu", channels_last: bool = False):
@@ -40,6 +41,7 @@ class FlatModel:
             self.grads = torch.zeros_like(self.params)
             for p, values, grads in zip(self.trainable, self.split(self.params), self.split(self.grads), strict=True):
                 p.data, p.grad = values, grads
+        self.forward: Callable[[Tensor], Tensor] = self.module
         self.buffers = self._flatten_buffers()
         self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
         self.has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
@@ -63,6 +65,10 @@ class FlatModel:
     def _permuted(self, shape: torch.Size) -> bool:
         return self.channels_last and len(shape) == 4
 
+    def compile(self) -> None:
+        """Let `loss_and_gradient` run through ``torch.compile``; the first call compiles."""
+        self.forward = torch.compile(self.module)
+
     def load(self, params: Tensor, buffers: Tensor) -> None:
         """Set the parameters (d,) and the buffers (m,)."""
         self.params.copy_(params)
@@ -71,7 +77,7 @@ class FlatModel:
     def loss_and_gradient(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the batch, a detached scalar; its gradient is left in ``grads``."""
         self.grads.zero_()
-        value = loss(self.module(x), y)
+        value = loss(self.forward(x), y)
         value.backward()
         return value.detach()
 

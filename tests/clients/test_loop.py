@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -105,3 +106,11 @@ def make_job_rows(job, row):
 
     keep = slice(row, row + 1)
     return replace(job, clients=job.clients[keep], draw=job.draw.select(keep), weights=job.weights[keep])
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_gradients():
+    plain, compiled = (make_job(FedSGD(), [3, 5, 8, 8]) for _ in range(2))
+    compiled.model.compile()
+    with warnings.catch_warnings(action="ignore"):  # of the compiler's own imports
+        torch.testing.assert_close(loop(compiled).update_sum, loop(plain).update_sum)
