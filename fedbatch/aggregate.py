@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedbatch.errors import RunFailedError
 from fedbatch.messages import Contribution, Vector
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunFailedError):
     """Training cannot go on; the text says what to change."""
 
 

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch.compose import config_dir
-from fedbatch.config import ConfigError, RunConfig, parse
+from fedbatch.config import RunConfig, parse
+from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.explain import explain
 
 CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "threads")
@@ -31,15 +32,18 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
-    # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
+    # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
     try:
         _main()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         refuse(error)
+    except RunFailedError as error:  # after the other runs of a sweep, which Hydra lets finish
+        print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("fedbatch: interrupted; go on with fedbatch resume=<run folder>", file=sys.stderr)
         sys.exit(130)

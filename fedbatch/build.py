@@ -7,9 +7,10 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from fedbatch.config import ConfigError, RunConfig, check_phases, from_json
+from fedbatch.config import RunConfig, check_phases, from_json
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.errors import ConfigError
 
 
 def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedbatch.errors import ConfigError
+
 Node = dict[str, Any]
 CHOICES = {
     "sampling": ("uniform", "poisson", "all"),
@@ -21,10 +23,6 @@ CHOICES = {
     "matmul_precision": ("highest", "high", "medium"),
     "target_metric": ("test_accuracy", "test_loss", "train_loss"),
 }
-
-
-class ConfigError(ValueError):
-    """A run cannot start as configured; the text is one line that names the field and the remedy."""
 
 
 @dataclass

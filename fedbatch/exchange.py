@@ -8,6 +8,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedbatch.config import RunConfig
+from fedbatch.errors import RunFailedError
 from fedbatch.hosts import Hosts
 from fedbatch.messages import (
     Contribution,
@@ -24,7 +25,7 @@ log = logging.getLogger("fedbatch")
 Answer = TypeVar("Answer", Contribution, Evaluation)
 
 
-class NoAnswerError(RuntimeError):
+class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
 

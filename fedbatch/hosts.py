@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedbatch.config import ConfigError
+from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints, generator
 from fedbatch.messages import Hosted, MessageError, decode
 

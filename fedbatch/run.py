@@ -7,9 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from fedbatch import client_app, server_app
-from fedbatch.aggregate import DivergedError
 from fedbatch.config import RunConfig
-from fedbatch.exchange import NoAnswerError
 from fedbatch.results.figure import save_figure
 from fedbatch.results.store import read_rows
 from fedbatch.results.table import phase_table
@@ -19,10 +17,7 @@ from fedbatch.runtime.local import run_locally
 def run(config: RunConfig) -> dict[str, Any]:
     """Run in this process, show the table, and return the summary."""
     folder = Path(config.run_dir)
-    try:
-        run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
-    except (DivergedError, NoAnswerError) as error:
-        raise SystemExit(f"fedbatch: {error}; the record so far is in {folder}") from None
+    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
     rows = read_rows(folder / "rounds.jsonl")
     save_figure(rows, folder / "noise_scale.png")
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())

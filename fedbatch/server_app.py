@@ -12,7 +12,8 @@ from fedbatch import task
 from fedbatch.batch.tracker import Tracker
 from fedbatch.build import build
 from fedbatch.compose import config_json
-from fedbatch.config import ConfigError, from_json
+from fedbatch.config import from_json
+from fedbatch.errors import ConfigError
 from fedbatch.hosts import discover
 from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore

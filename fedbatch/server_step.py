@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fedbatch.build import build
-from fedbatch.config import ConfigError
+from fedbatch.errors import ConfigError
 from fedbatch.models.flat import FlatModel
 
 

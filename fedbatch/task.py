@@ -14,8 +14,9 @@ from fedbatch.allocator import keep_freed_memory
 from fedbatch.batch.phases import Phase
 from fedbatch.clients.choose import unsupported
 from fedbatch.clients.job import ClientWork
-from fedbatch.config import ConfigError, RunConfig, from_json
+from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.errors import ConfigError
 from fedbatch.keys import key
 from fedbatch.models.flat import FlatModel, Loss
 

@@ -52,6 +52,14 @@ def test_sweep(tmp_path):
     assert seeds == [0, 1]
 
 
+def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_path):
+    done, _ = fedbatch(*TINY, "-m", "server_optimizer.lr=1e38,0.1", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 1 and "fedbatch: no client has a finite update: training has diverged" in done.stderr
+    assert "Traceback" not in done.stderr
+    states = [json.loads((tmp_path / "sweep" / str(i) / "summary.json").read_text())["status"] for i in range(2)]
+    assert states == ["failed", "finished"]
+
+
 @pytest.mark.parametrize(
     ("argument", "line"),
     [

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from fedbatch.build import validate
-from fedbatch.config import ConfigError, from_json, parse
+from fedbatch.config import from_json, parse
+from fedbatch.errors import ConfigError
 
 
 def test_json_round_trip(make_config):

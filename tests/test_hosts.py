@@ -3,7 +3,7 @@ import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from fedbatch.config import ConfigError
+from fedbatch.errors import ConfigError
 from fedbatch.hosts import Hosts, discover, sample_cohort
 from fedbatch.messages import Hosted, encode
 from fedbatch.runtime.local import LocalGrid
