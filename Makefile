@@ -26,7 +26,8 @@ figures: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'pfl==0.6.*' 'prv-accountant==0.2.*'
-	$(BIN)/python -m benchmarks --threads 1 2 --json docs/results/bench.json
+	$(BIN)/python -m benchmarks --threads 1 --json docs/results/bench.json
+	$(BIN)/python -m benchmarks --quick --threads 2 --no-ray --json docs/results/bench_2_threads.json
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
 
 data: $(VENV)/installed
