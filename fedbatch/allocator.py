@@ -1,7 +1,7 @@
 """Keep freed memory in the process instead of giving it back to the system after every layer.
 
 A convolution's output is megabytes, which glibc maps afresh and unmaps each time; clearing those pages again and again
-took 5-10 % of a convolutional network's round where we measured it (`python -m benchmarks`).
+is a visible part of a convolutional network's round.
 """
 
 import ctypes

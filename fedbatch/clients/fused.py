@@ -22,7 +22,7 @@ from fedbatch.models.flat import FlatModel, Loss
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 CHUNK_BYTES = 64 * 2**20
 """Activations of one chunk. Small enough to stay near the cache on a CPU: a whole cohort of a convolutional network at
-once is half as fast as chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
+once is slower than chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
 
 
 def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
