@@ -35,7 +35,7 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
         alpha=0.2,
         lw=0,
     )
-    top.plot(rounds, value, color=NOISE, label="noise scale, with 90 % interval")
+    top.plot(rounds, value, color=NOISE, label="noise scale and its interval")
     top.step(rounds, batch, color=BATCH, where="mid", label="global batch")
     top.set(yscale="log", ylabel="clients" if in_clients else "examples")
     top.legend(frameon=False, loc="upper left")

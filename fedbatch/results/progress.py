@@ -41,7 +41,7 @@ class Progress:
         if not math.isnan(row["test_accuracy"]):
             self._accuracy = row["test_accuracy"]
         noise = f"{row['noise_scale']:.4g} {row['noise_scale_unit']}"
-        accuracy = f"{self._accuracy:.3f}"
+        accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
         self._bar.update(self._task, completed=row["rounds"], phase=row["phase"], accuracy=accuracy, noise=noise)
         if not self._console.is_terminal and row["rounds"] % max(1, self._rounds // PLAIN_LINES) == 0:
             self._console.print(

@@ -1,0 +1,22 @@
+import math
+
+from fedbatch.results.table import phase_table
+
+
+def test_one_line_a_stretch_with_its_last_test():
+    def row(i, phase, accuracy):
+        cost = {"rounds": i, "examples": 64 * i, "global_batch": 64, "cohort_size": 4}
+        tests = {"test_accuracy": accuracy, "test_loss": 1 - accuracy}
+        return {"phase": phase, **cost, **tests, "noise_scale": 50.0, "noise_scale_unit": "examples"}
+
+    nan = math.nan
+    rows = [
+        row(1, "small", nan),
+        row(2, "small", 0.25),
+        row(3, "small", nan),
+        row(4, "large", nan),
+        row(5, "small", 0.5),
+    ]
+    columns = {column.header: list(column.cells) for column in phase_table(rows).columns}
+    assert columns["phase"] == ["small", "large", "small"] and columns["rounds"] == ["1-3", "4-4", "5-5"]
+    assert columns["accuracy"] == ["0.250", "nan", "0.500"] and columns["noise scale"][0] == "50 examples"
