@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedbatch.aggregate import Sum
 from fedbatch.clients.job import ClientWork, Job, contribution
-from fedbatch.clients.layer_rules import RULES
+from fedbatch.clients.layer_rules import RULES, any_layer
 from fedbatch.clients.parts import Parts
 from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
@@ -46,13 +46,15 @@ def unsupported_model(model: FlatModel, shape: tuple[int, ...]) -> str | None:
     if len({id(p) for p in parameters}) < len(parameters):
         return "two layers share a parameter"
     for name, module, own in owned:
-        if own and type(module) not in RULES:
-            return f"no rule for layer {name or 'at the top'} ({type(module).__name__})"
+        if own and type(module) not in RULES and any(True for _ in module.children()):
+            return f"{name or 'the model'} ({type(module).__name__}) has parameters and layers of its own"
         if len({p.requires_grad for p in own}) > 1:
             return f"layer {name} is frozen in part"
     capture = Capture(model.module)
     with capture, torch.no_grad():
         model.module(torch.zeros(2, *shape, dtype=model.params.dtype, device=model.params.device))
+    if capture.irregular:
+        return f"{capture.irregular} does not map one tensor to one"
     if len(capture.layers) != sum(1 for _, _, own in owned if own and own[0].requires_grad):
         return "a layer is used twice, or not at all"
     if capture.overwritten():
@@ -85,6 +87,7 @@ class Capture:
         self.outputs: list[Tensor] = []
         self._versions: list[tuple[int, int]] = []
         self._module = module
+        self.irregular = ""  # the type of a layer that was called in another way
 
     def __enter__(self) -> "Capture":
         self._hooks = [
@@ -99,6 +102,9 @@ class Capture:
             hook.remove()
 
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not isinstance(output, Tensor):
+            self.irregular = type(layer).__name__
+            return
         self.layers.append(layer)
         self.inputs.append(inputs[0].detach())
         self.outputs.append(output)
@@ -150,7 +156,7 @@ def _apply_rules(
     by_parameter: dict[int, Tensor] = {}
     products = gradients[0].new_zeros(parts.clients, parts.parts, parts.parts)
     for layer, x, g in zip(capture.layers, capture.inputs, gradients, strict=True):
-        summed, own = RULES[type(layer)](layer, x, g, parts)
+        summed, own = RULES.get(type(layer), any_layer)(layer, x, g, parts)
         products += own
         by_parameter |= {id(p): s for p, s in zip(layer.parameters(recurse=False), summed, strict=True)}
     for view, p in zip(model.split(total.total), model.trainable, strict=True):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
 
 from fedbatch.clients.parts import Parts
 
@@ -102,6 +103,20 @@ def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result
     return [total], products
 
 
+def any_layer(layer: nn.Module, x: Tensor, g: Tensor, parts: Parts) -> Result:
+    """Any other layer that maps one tensor to one: each part's own gradients by torch.func, for this layer only."""
+    params = {name: p.detach() for name, p in layer.named_parameters(recurse=False)}
+
+    def own_gradients(inputs: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        backward = vjp(lambda p: functional_call(layer, p, (inputs,)), params)[1]
+        gradients: dict[str, Tensor] = backward(outputs)[0]
+        return gradients
+
+    own = vmap(own_gradients)(parts.spread(x), parts.spread(g))  # each (K S, *shape); padding has g = 0
+    products = torch.stack([parts.products(t) for t in own.values()]).sum(dim=0)
+    return [t.sum(dim=0) for t in own.values()], products
+
+
 def _positions(t: Tensor) -> Tensor:
     """(rows, members, ..., size) as (rows, members and positions, size)."""
     return t if t.dim() == 3 else t.flatten(1, -2) if t.dim() > 3 else t[:, None, :]
@@ -114,4 +129,4 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.LayerNorm: layer_norm,
     nn.Embedding: embedding,
 }
-"""Exact types: a subclass may compute something else."""
+"""Exact types: a subclass may compute something else, and goes by `any_layer`."""

@@ -20,6 +20,11 @@ Stack = Sequence[Tensor]
 """A layer's parameters of K clients, each (K, *shape): weight and, where there is one, bias."""
 
 
+def knows(model: FlatModel) -> bool:
+    """Whether every layer with parameters has a stacked form."""
+    return all(type(m) in FORWARDS for m in model.module.modules() if any(True for _ in m.parameters(recurse=False)))
+
+
 def sgd_step(
     model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float
 ) -> Tensor:

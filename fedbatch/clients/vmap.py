@@ -83,7 +83,7 @@ def _local_steps(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     positions = np.take_along_axis(job.draw.positions[rows], first[:, :, None], axis=1)
     params = job.params.repeat(len(rows), 1)
     stacks = job.model.split(params)
-    known = fused.unsupported_model(job.model, tuple(job.x.shape[1:])) is None
+    known = stacked_layers.knows(job.model) and fused.unsupported_model(job.model, tuple(job.x.shape[1:])) is None
     take_step = stacked_layers.sgd_step if known else _functional_step
     losses = params.new_zeros(len(rows))
     for step in range(int(np.count_nonzero(counts[0]))):

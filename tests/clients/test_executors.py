@@ -113,12 +113,16 @@ def test_halves_agree_with_the_loop(name, model, batch):
     assert_equal(make_job(model, batch=batch, halves=True), name, tolerance=1e-8)
 
 
+@pytest.mark.parametrize("batch", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 @pytest.mark.parametrize("work", WORKS)
-def test_layers_without_a_rule_go_through_torch_func(work):
+def test_layers_without_a_rule_go_through_torch_func(work, batch):
     torch.manual_seed(0)
-    model = FlatModel(nn.Sequential(nn.Linear(5, 4), nn.PReLU(), nn.Linear(4, 3)).double())
-    job = make_job("mlp", work=work, halves=work == "fedsgd")
-    assert_equal(replace(job, model=model, params=model.params.clone()), "vmap", tolerance=1e-9)
+    layers = [nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 2, 3), nn.PReLU(2), nn.Flatten(), nn.Linear(6, 3)]
+    model = FlatModel(nn.Sequential(*layers).double())
+    job = make_job("mlp", work=work, halves=work == "fedsgd", batch=batch)
+    job = replace(job, model=model, params=model.params.clone())
+    for name in ("vmap", "fused")[: 1 + (work == "fedsgd")]:
+        assert_equal(job, name, tolerance=1e-9)
 
 
 @pytest.mark.parametrize("name", ["fused", "vmap"])
@@ -158,12 +162,31 @@ class Twice(nn.Module):
         return self.last(self.first(self.first(x)))
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.last = nn.Parameter(torch.ones(5)), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(x * self.scale)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pair = nn.Bilinear(5, 5, 3)
+
+    def forward(self, x):
+        return self.pair(x, x)
+
+
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
         (lambda: Twice(), "used twice"),
         (lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 3)), "in-place"),
-        (lambda: nn.Sequential(nn.Linear(5, 4), nn.PReLU(), nn.Linear(4, 3)), "no rule for layer 1 .PReLU"),
+        (lambda: Scaled(), "Scaled. has parameters and layers of its own"),
+        (lambda: TwoInputs(), "Bilinear does not map one tensor to one"),
         (lambda: tied(), "share a parameter"),
         (lambda: half_frozen(), "frozen in part"),
     ],
