@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint64]
 
 # The odd constants of the SplitMix64 finaliser (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-# generators", fig. 17; variant 13 of Stafford's mixers).
+# generators").
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)

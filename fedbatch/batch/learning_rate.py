@@ -14,7 +14,7 @@ class LearningRate:
     Attributes:
         rule: factor between the first phase's global batch B_0 and the current B:
             "constant" 1; "sqrt" sqrt(B/B_0); "linear" B/B_0; "gain" (1 + N/B_0) / (1 + N/B) with noise scale N, the
-            ratio of the best learning rates at both batches (McCandlish et al. 2018, eq. 2.6), at most 1 + N/B_0.
+            ratio of the best learning rates at both batches (McCandlish et al. 2018, sec. 2), at most 1 + N/B_0.
         max_factor: cap of the rule's factor, so that lr stays below what is known to be stable.
         warmup_rounds: linear ramp from 0 at the start of the run.
         switch_warmup_rounds: linear ramp from the old to the new factor after a change of phase.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedbatch.aggregate import Sum
 from fedbatch.clients.job import ClientWork, Job, contribution
-from fedbatch.clients.layer_rules import RULES, any_layer
+from fedbatch.clients.layer_rules import RULES, rule_of
 from fedbatch.clients.parts import Parts
 from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
@@ -156,7 +156,7 @@ def _apply_rules(
     by_parameter: dict[int, Tensor] = {}
     products = gradients[0].new_zeros(parts.clients, parts.parts, parts.parts)
     for layer, x, g in zip(capture.layers, capture.inputs, gradients, strict=True):
-        summed, own = RULES.get(type(layer), any_layer)(layer, x, g, parts)
+        summed, own = rule_of(layer)(layer, x, g, parts)
         products += own
         by_parameter |= {id(p): s for p, s in zip(layer.parameters(recurse=False), summed, strict=True)}
     for view, p in zip(model.split(total.total), model.trainable, strict=True):

@@ -130,3 +130,17 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.Embedding: embedding,
 }
 """Exact types: a subclass may compute something else, and goes by `any_layer`."""
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer has no option that the formulas here and in `stacked_layers` leave out."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    if isinstance(layer, nn.Embedding):
+        return layer.padding_idx is None and layer.max_norm is None and not layer.scale_grad_by_freq
+    return True
+
+
+def rule_of(layer: nn.Module) -> Rule:
+    """The rule for a layer."""
+    return RULES.get(type(layer), any_layer) if is_plain(layer) else any_layer

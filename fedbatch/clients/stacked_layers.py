@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedbatch.clients.layer_rules import conv_weight_gradient
+from fedbatch.clients.layer_rules import conv_weight_gradient, is_plain
 from fedbatch.models.flat import FlatModel, Loss
 
 Stack = Sequence[Tensor]
@@ -22,7 +22,8 @@ Stack = Sequence[Tensor]
 
 def knows(model: FlatModel) -> bool:
     """Whether every layer with parameters has a stacked form."""
-    return all(type(m) in FORWARDS for m in model.module.modules() if any(True for _ in m.parameters(recurse=False)))
+    layers = [m for m in model.module.modules() if any(True for _ in m.parameters(recurse=False))]
+    return all(type(layer) in FORWARDS and is_plain(layer) for layer in layers)
 
 
 def sgd_step(

@@ -125,6 +125,43 @@ def test_layers_without_a_rule_go_through_torch_func(work, batch):
         assert_equal(job, name, tolerance=1e-9)
 
 
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(7, 6, padding_idx=0), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.out(self.embed((x.abs() * 3).long() % 7).mean(dim=1))
+
+
+def padded(**options):
+    image = nn.Unflatten(1, (1, 1, 5))
+    return nn.Sequential(image, nn.Conv2d(1, 2, (1, 3), **options), nn.Flatten(), nn.LazyLinear(3))
+
+
+SPECIAL = {
+    "reflect": lambda: padded(padding=(0, 1), padding_mode="reflect"),
+    "circular": lambda: padded(padding=(0, 2), padding_mode="circular"),
+    "same": lambda: padded(padding="same"),
+    "strided": lambda: padded(padding=(0, 1), stride=(1, 2)),
+    "padding_idx": Tokens,
+}
+
+
+@pytest.mark.parametrize("work", ["fedsgd", "epochs"])
+@pytest.mark.parametrize("special", SPECIAL)
+def test_forms_of_a_layer_that_its_rule_does_not_cover(special, work):
+    torch.manual_seed(0)
+    module = SPECIAL[special]()
+    with torch.no_grad():
+        module(torch.ones(2, 5))
+    model = FlatModel(module.double(), channels_last=True)
+    job = make_job("mlp", work=work)
+    job = replace(job, model=model, params=model.params.clone())
+    for name in ("vmap", "fused")[: 1 + (work == "fedsgd")]:
+        assert_equal(job, name, tolerance=1e-9)
+
+
 @pytest.mark.parametrize("name", ["fused", "vmap"])
 def test_float32_and_plain_layout(name):
     job = make_job("cnn", channels_last=False)
