@@ -17,12 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch.compose import config_dir
-from fedbatch.config import RunConfig, parse
+from fedbatch.config import CONTINUED, RunConfig, parse
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.explain import explain
-
-CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "threads")
-"""What may change when a run is resumed without making it another run."""
 
 
 def main() -> None:
@@ -89,6 +86,10 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         if name not in CONTINUED:
             raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
     old: Any = OmegaConf.to_container(OmegaConf.load(saved))
+    if "rounds" in changed and old["privacy"].get("target_epsilon") is not None and values["rounds"] != old["rounds"]:
+        raise ConfigError(
+            f"rounds cannot change on resume: privacy.target_epsilon was planned for {old['rounds']} rounds"
+        )
     return parse(old | {name: values[name] for name in {*changed, "resume", "run_dir"}})
 
 

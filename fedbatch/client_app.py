@@ -6,7 +6,8 @@ from flwr.clientapp import ClientApp
 
 from fedbatch import node, task
 from fedbatch.compose import config_json
-from fedbatch.messages import EvaluatePlan, Hosted, TrainPlan, decode, encode
+from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, TrainPlan, decode, encode
+from fedbatch.node_private import train_private
 
 app = ClientApp()
 
@@ -25,6 +26,9 @@ def train(message: Message, context: Context) -> Message:
     """The summed update of the clients named in the plan."""
     run = task.load(config_json(context.run_config))
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
+    if run.privacy is not None:
+        private_plan = decode(PrivatePlan, message.content, {"params": lengths["params"]})
+        return Message(encode(train_private(private_plan, run, run.privacy)), reply_to=message)
     plan = decode(TrainPlan, message.content, lengths)
     return Message(encode(node.train(plan, run)), reply_to=message)
 

@@ -5,6 +5,7 @@ their own arguments. This module imports neither torch nor Flower, so that a wro
 """
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,12 +18,16 @@ from fedbatch.errors import ConfigError
 
 Node = dict[str, Any]
 CHOICES = {
-    "sampling": ("uniform", "poisson", "all"),
-    "weighting": ("examples", "uniform"),
-    "executor": ("auto", "fused", "vmap", "loop"),
+    "sampling": ("auto", "uniform", "poisson", "all"),
+    "weighting": ("auto", "examples", "uniform"),
+    "executor": ("auto", "fused", "vmap", "loop", "ghost"),
     "matmul_precision": ("highest", "high", "medium"),
     "target_metric": ("test_accuracy", "test_loss", "train_loss"),
 }
+
+
+CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "threads")
+"""What may change when a run is resumed without making it another run."""
 
 
 @dataclass
@@ -79,6 +84,11 @@ class RunConfig:
     def to_json(self) -> str:
         """One line that `from_json` reads back; the form in which a config travels and is stored."""
         return json.dumps(asdict(self))
+
+    def identity(self) -> str:
+        """Hash of all that makes this run another one than the next; see `CONTINUED`."""
+        values = {name: value for name, value in asdict(self).items() if name not in CONTINUED}
+        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:

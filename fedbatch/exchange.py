@@ -15,6 +15,8 @@ from fedbatch.messages import (
     EvaluatePlan,
     Evaluation,
     MessageError,
+    PrivateContribution,
+    PrivatePlan,
     TrainPlan,
     decode,
     encode,
@@ -22,19 +24,21 @@ from fedbatch.messages import (
 from fedbatch.state import ServerState
 
 log = logging.getLogger("fedbatch")
-Answer = TypeVar("Answer", Contribution, Evaluation)
+Answer = TypeVar("Answer", Contribution, PrivateContribution, Evaluation)
+
+Plan = TrainPlan | PrivatePlan | EvaluatePlan
 
 
 class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
 
-MESSAGE_TYPE = {Contribution: "train", Evaluation: "evaluate"}
+MESSAGE_TYPE = {Contribution: "train", PrivateContribution: "train", Evaluation: "evaluate"}
 
 
 def exchange(
     grid: Grid,
-    plans: Mapping[int, TrainPlan | EvaluatePlan],
+    plans: Mapping[int, Plan],
     kind: type[Answer],
     config: RunConfig,
     round_: int,
@@ -74,10 +78,12 @@ def exchange(
     return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
 
 
-def answer_lengths(plan: TrainPlan | EvaluatePlan) -> dict[str, int]:
+def answer_lengths(plan: Plan) -> dict[str, int]:
     """Lengths of the vectors that answer ``plan``."""
     if isinstance(plan, EvaluatePlan):
         return {}
+    if isinstance(plan, PrivatePlan):
+        return {"update_sum": plan.params.numel()}
     size = plan.params.numel()
     return {
         "update_sum": size,
@@ -86,7 +92,7 @@ def answer_lengths(plan: TrainPlan | EvaluatePlan) -> dict[str, int]:
     }
 
 
-def check_clients(answer: Contribution | Evaluation, plan: TrainPlan | EvaluatePlan) -> None:
+def check_clients(answer: Contribution | PrivateContribution | Evaluation, plan: Plan) -> None:
     """A node answers for all the clients it was asked for, and for no others.
 
     Raises:

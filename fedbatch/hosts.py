@@ -1,4 +1,4 @@
-"""Which node hosts which client, and which clients take part in a round."""
+"""Which node hosts which client."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints, generator
+from fedbatch.keys import Ints
 from fedbatch.messages import Hosted, MessageError, decode
 
 POLL_SECONDS = 0.5
@@ -68,24 +68,3 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
     if (np.diff(ids[order]) == 0).any():
         raise ConfigError("two nodes host the same client; give each node its own partition-id")
     return Hosts(ids[order], np.concatenate(hosts)[order], np.concatenate(sizes)[order])
-
-
-def sample_cohort(hosts: Hosts, sampling: str, cohort_size: int, seed: int, round_: int) -> Ints:
-    """Clients of a round, ascending ids.
-
-    Args:
-        hosts: the population.
-        sampling: "uniform" without replacement, "poisson" (each client on its own with probability
-            ``cohort_size / P``, so the number varies) or "all".
-        cohort_size: clients wanted, or expected.
-        seed: run seed.
-        round_: index of the round.
-    """
-    population = len(hosts.clients)
-    if sampling == "all":
-        return hosts.clients
-    draw = generator(seed, "cohort", round_)
-    if sampling == "poisson":
-        return hosts.clients[draw.random(population) < cohort_size / population]
-    chosen = draw.choice(population, size=cohort_size, replace=False, shuffle=False)
-    return hosts.clients[np.sort(chosen)]

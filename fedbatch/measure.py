@@ -22,12 +22,21 @@ class Measured:
         unit: "examples", or "clients" after local steps, when updates are not gradients at one point.
         noise: the noise scale, None with fewer than two clients.
         drift: sampling noise and drift apart, None unless halves were measured.
+        noise_per_unit: energy of privacy noise on the sum that comes with every unit of ``size``.
+        fixed_noise: energy of privacy noise on the sum, whatever its size.
     """
 
     size: float
     unit: str
     noise: NoiseScale | None
     drift: drift.Drift | None
+    noise_per_unit: float = 0.0
+    fixed_noise: float = 0.0
+
+    @property
+    def is_private(self) -> bool:
+        """Whether privacy noise is in what was measured."""
+        return self.noise_per_unit + self.fixed_noise > 0
 
 
 def measure(total: Aggregate, work: ClientWork, population: int) -> Measured:
@@ -61,14 +70,26 @@ def update_averages(state: ServerState, measured: Measured) -> tuple[Tracker, Tr
     return noise, within, between
 
 
-def columns(total: Aggregate, measured: Measured, noise: Tracker, within: Tracker, between: Tracker) -> dict[str, Any]:
+def deciding(noise: Tracker, measured: Measured) -> Interval | None:
+    """What a controller may decide on: with privacy noise counted in, and None while that hides the gradient."""
+    if measured.is_private:
+        mean, numerator = noise.average(), noise.average().trace + measured.noise_per_unit
+        if not (mean.grad_sq > 2 * mean.grad_sq_se and mean.trace_se <= 0.5 * numerator):
+            return None
+    return noise.interval(measured.noise_per_unit, measured.fixed_noise)
+
+
+def columns(measured: Measured, noise: Tracker, within: Tracker, between: Tracker) -> dict[str, Any]:
     """Columns of the record: averages under their plain names, this round's raw estimates as ``round_*``."""
     nan = float("nan")
     now = measured.noise or NoiseScale(nan, nan, nan, nan, nan)
     average = noise.interval() or Interval(nan, nan, nan, 0.0)
-    drifts: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     if measured.drift is not None:
-        drifts = {"b_within": within.average().scale, "m_drift": between.average().scale}
+        further = {"b_within": within.average().scale, "m_drift": between.average().scale}
+    if measured.is_private:
+        counted = noise.interval(measured.noise_per_unit, measured.fixed_noise)
+        further = {"noise_scale_dp": counted.value if counted else nan}
     return {
         "noise_scale": average.value,
         "noise_scale_low": average.low,
@@ -79,7 +100,5 @@ def columns(total: Aggregate, measured: Measured, noise: Tracker, within: Tracke
         "round_grad_sq_se": now.grad_sq_se,
         "round_trace": now.trace,
         "round_trace_se": now.trace_se,
-        **drifts,
-        "mean_update_norm": total.sq_norm_of_mean**0.5,
-        "mean_cosine": total.mean_cosine,
+        **further,
     }

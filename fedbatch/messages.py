@@ -97,6 +97,46 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class PrivatePlan:
+    """What the server asks of one node in one round of a run with differential privacy.
+
+    Attributes:
+        params: (d,) global parameters.
+        clients: int64 (K,) ids of the clients to work for, ascending.
+        round: index of the round, from 0.
+        phase: name of the phase, which fixes work, sample rate and noise.
+        cohort_size: of the phase, where its controller moves it.
+        clip_norm: C of this round.
+        executor: as in `TrainPlan`.
+    """
+
+    params: Tensor
+    clients: Vector
+    round: int
+    phase: str
+    cohort_size: int
+    clip_norm: float
+    executor: str
+
+
+@dataclass(frozen=True)
+class PrivateContribution:
+    """The answer to a `PrivatePlan`. It has no place for norms, losses or realised counts of anybody.
+
+    Attributes:
+        update_sum: (d,) sum of clipped contributions, with noise unless the server adds it.
+        extra_sums: (e,) further sums of the same release: of squared lengths, of clients within the clip norm.
+        clients: int64 (K,) the clients asked for.
+        executor: what ran them.
+    """
+
+    update_sum: Tensor
+    extra_sums: Tensor
+    clients: Vector
+    executor: str
+
+
+@dataclass(frozen=True)
 class EvaluatePlan:
     """Evaluate the global model on the held-out part of these clients."""
 
@@ -115,13 +155,14 @@ class Evaluation:
     loss_sums: Vector
 
 
-Schema = TypeVar("Schema", Hosted, TrainPlan, Contribution, EvaluatePlan, Evaluation)
+Schema = TypeVar("Schema", Hosted, TrainPlan, Contribution, PrivatePlan, PrivateContribution, EvaluatePlan, Evaluation)
+MessageContent = Hosted | TrainPlan | Contribution | PrivatePlan | PrivateContribution | EvaluatePlan | Evaluation
 _INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts", "correct"}
 _WIRE_DTYPES = {"float32", "float64", "int64"}
 _FINITE_COLUMNS = {"weights", "sq_norms", "losses", "loss_sums", "half_dots", "half_sq_diffs"}
 
 
-def encode(message: Hosted | TrainPlan | Contribution | EvaluatePlan | Evaluation) -> RecordDict:
+def encode(message: MessageContent) -> RecordDict:
     """The RecordDict that carries ``message``."""
     arrays: dict[str, Array] = {}
     columns: dict[str, Array] = {}
@@ -166,7 +207,7 @@ def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | 
 
 
 def _check_types(message: Any) -> None:
-    expected = {"Tensor": Tensor, "Vector": np.ndarray, "int": int, "str": str, "bool": bool}
+    expected = {"Tensor": Tensor, "Vector": np.ndarray, "int": int, "float": float, "str": str, "bool": bool}
     for field in fields(message):
         kind = Tensor if field.type is Tensor else expected.get(getattr(field.type, "__name__", ""), np.ndarray)
         value = getattr(message, field.name)

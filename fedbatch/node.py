@@ -1,11 +1,14 @@
-"""A node's answer to a message: build the job, run the executor, leave out what is not finite."""
+"""A node's answer to a message: build the job and run the executor."""
 
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
-from fedbatch.clients.choose import EXECUTORS, chosen
-from fedbatch.clients.job import Job
+from fedbatch.clients.choose import execute
+from fedbatch.clients.draw import Draw
+from fedbatch.clients.job import ClientWork, Job
+from fedbatch.keys import Ints
 from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task
@@ -15,12 +18,19 @@ EVALUATE_BATCH = 512
 
 def train(plan: TrainPlan, task: Task) -> Contribution:
     """The contribution of ``plan.clients``; clients whose update is not finite are excluded and named."""
-    work = task.work(plan.phase)
-    model = task.node_model
-    clients = plan.clients
+    work, clients = task.work(plan.phase), plan.clients
     draw = work.draw(task.partition, clients, plan.batch_sizes, task.config.seed, plan.round)
-    weights = draw.num_examples if task.config.weighting == "examples" else np.ones(len(clients))
-    job = Job(
+    weights = np.ones(len(clients)) if task.config.weighting == "uniform" else draw.num_examples.astype(np.float64)
+    job = new_job(task, plan.params, work, clients, draw, weights)
+    buffers = plan.buffers.to(task.node_model.buffers)
+    task.node_model.module.train()
+    return execute(replace(job, buffers=buffers, halves=plan.halves, cosine=plan.cosine), plan.executor)
+
+
+def new_job(task: Task, params: Tensor, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray) -> Job:
+    """A job on the node's scratch model and data."""
+    model = task.node_model
+    return Job(
         model=model,
         loss=task.loss,
         x=task.train_x,
@@ -28,24 +38,10 @@ def train(plan: TrainPlan, task: Task) -> Contribution:
         work=work,
         clients=clients,
         draw=draw,
-        weights=weights.astype(np.float64),
-        params=plan.params.to(model.params),
-        buffers=plan.buffers.to(model.buffers),
-        halves=plan.halves,
-        cosine=plan.cosine,
+        weights=weights,
+        params=params.to(model.params),
+        buffers=model.buffers.clone(),
     )
-    model.module.train()
-    name = chosen(job) if plan.executor == "auto" else plan.executor
-    execute = EXECUTORS[name]
-    contribution = replace(execute(job), executor=name)
-    finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
-    if finite.all():
-        return contribution
-    # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
-    kept = replace(job, clients=clients[finite], draw=draw.select(finite), weights=job.weights[finite])
-    if not finite.any():
-        execute = EXECUTORS["loop"]  # the one that takes a job of no clients
-    return replace(execute(kept), excluded=clients[~finite], executor=name)
 
 
 def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:

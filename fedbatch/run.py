@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fedbatch import client_app, server_app
 from fedbatch.config import RunConfig
+from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
 from fedbatch.results.store import read_rows
 from fedbatch.results.table import phase_table
@@ -23,5 +24,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     console = Console()
     console.print(phase_table(rows))
+    if "privacy" in summary:
+        console.print(headline(summary["privacy"]), highlight=False, soft_wrap=True)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     return summary

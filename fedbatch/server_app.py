@@ -15,9 +15,13 @@ from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
 from fedbatch.hosts import discover
+from fedbatch.privacy import ledger
+from fedbatch.privacy.ledger import Ledger
+from fedbatch.privacy.statement import statement
 from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore
-from fedbatch.rounds import Server, run_rounds
+from fedbatch.rounds import run_rounds
+from fedbatch.server import Server
 from fedbatch.server_step import ServerOptimizer
 from fedbatch.state import ServerState
 from fedbatch.task import Task
@@ -31,8 +35,8 @@ def main(grid: Grid, context: Context) -> None:
     config = from_json(config_json(context.run_config))
     run = task.load(config.to_json())
     server = new_server(run, grid)
-    store = RunStore(Path(config.run_dir), config)
-    state = first = resume(server, store) if config.resume else start(server)
+    state = first = resume(server) if config.resume else start(server)
+    store = RunStore(server.folder, config)
     checkpoints = store.folder / "checkpoints"
     with store.recording(state.round), Progress(config.rounds, state.round) as progress:
         for state, row in run_rounds(server, first):
@@ -41,7 +45,8 @@ def main(grid: Grid, context: Context) -> None:
             if config.checkpoint_every_rounds and state.round % config.checkpoint_every_rounds == 0:
                 states.save(state, checkpoints)
         states.save(state, checkpoints)
-        store.finish(state)
+        guarantee = statement(run.privacy, state.ledger) if run.privacy else None
+        store.finish(state, guarantee)
 
 
 def new_server(run: Task, grid: Grid) -> Server:
@@ -59,12 +64,17 @@ def new_server(run: Task, grid: Grid) -> Server:
         optimizer=ServerOptimizer(run.new_model(), config.server_optimizer),
         learning_rate=build("learning_rate", config.learning_rate),
         time_model=build("time_model", config.time_model),
+        folder=Path(config.run_dir),
     )
 
 
 def start(server: Server) -> ServerState:
     """The state before round 0."""
-    noise = server.task.config.noise_scale
+    noise, privacy = server.task.config.noise_scale, server.task.privacy
+    if (server.folder / ledger.FILE).exists():
+        raise ConfigError(
+            f"run_dir: {server.folder} has the ledger of an earlier private run; resume it or take another"
+        )
     tracker = Tracker(noise.decay, noise.z)
     return ServerState(
         round=0,
@@ -75,17 +85,22 @@ def start(server: Server) -> ServerState:
         noise=tracker,
         within=tracker,
         between=tracker,
+        ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
+        clip_norm=privacy.mechanism.clip_norm if privacy else 0.0,
     )
 
 
-def resume(server: Server, store: RunStore) -> ServerState:
+def resume(server: Server) -> ServerState:
     """The state of the last valid checkpoint, loaded into the server's model and optimizer."""
     try:
-        saved = states.load_latest(store.folder / "checkpoints")
+        saved = states.load_latest(server.folder / "checkpoints")
     except FileNotFoundError as error:
         raise ConfigError(f"resume: {error}") from error
     model = server.optimizer.model
     with torch.no_grad():
         model.load(saved.params.to(model.params), saved.buffers.to(model.buffers))
     server.optimizer.load_state_dict(saved.optimizer)
+    # The file is ahead of the checkpoint by the rounds that a crash undid: what was sent stays charged.
+    charged = Ledger.of(saved.ledger.accounts, [*saved.ledger.releases, *ledger.read(server.folder / ledger.FILE)])
+    saved = replace(saved, ledger=charged)
     return replace(saved, params=model.params, buffers=model.buffers, optimizer=server.optimizer.state_dict())

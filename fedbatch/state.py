@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedbatch.batch.phases import ControlState
 from fedbatch.batch.tracker import Tracker
+from fedbatch.privacy.ledger import Ledger, Release
 
 KEEP = 2
 
@@ -58,6 +59,8 @@ class ServerState:
         lr_factor_before: the same in the last round of the previous phase.
         totals: what the run has cost.
         executors: what runs the clients of each phase, once ``executor=auto`` has measured.
+        ledger: what has been released under privacy.
+        clip_norm: clip norm of the next round, 0 without privacy.
         switches: phase changes so far, as ``{"round", "from", "to", "reason"}``.
     """
 
@@ -73,6 +76,8 @@ class ServerState:
     lr_factor_before: float = 1.0
     totals: Totals = field(default_factory=Totals)
     executors: dict[str, str] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    clip_norm: float = 0.0
     switches: tuple[dict[str, Any], ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -81,6 +86,7 @@ class ServerState:
         for name in ("control", "noise", "within", "between", "totals"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
+        values["ledger"] = {"accounts": self.ledger.accounts, "releases": [vars(r) for r in self.ledger.releases]}
         torch.save(values | {"switches": list(self.switches)}, buffer)
         return buffer.getvalue()
 
@@ -91,6 +97,8 @@ class ServerState:
         for name in ("noise", "within", "between"):
             values[name] = Tracker(**values[name])
         values["control"], values["totals"] = ControlState(**values["control"]), Totals(**values["totals"])
+        ledger = values["ledger"]
+        values["ledger"] = Ledger.of(ledger["accounts"], (Release(**r) for r in ledger["releases"]))
         return cls(**values | {"switches": tuple(values["switches"])})
 
 

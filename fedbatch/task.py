@@ -1,7 +1,7 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,14 +11,21 @@ from torch import Tensor
 
 from fedbatch import build
 from fedbatch.allocator import keep_freed_memory
-from fedbatch.batch.phases import Phase
+from fedbatch.batch.phases import Controller, Phase
 from fedbatch.clients.choose import unsupported
 from fedbatch.clients.job import ClientWork
+from fedbatch.clients.per_example import PerExample
+from fedbatch.cohort import sample_cohort
 from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
-from fedbatch.keys import key
+from fedbatch.keys import Ints, key
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.plan import PrivacyPlan, make_plan
+from fedbatch.privacy.randomness import Randomness, secret_of
+from fedbatch.privacy.refusals import refuse
+from fedbatch.privacy.terms import Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,8 @@ class Task:
         works: client work of each phase that overrides the run's own.
         default_work: client work of the run.
         node_model: scratch model of the nodes in this process.
+        num_classes: classes of the labels.
+        privacy: the run's mechanism, ready to use; None without privacy.
     """
 
     config: RunConfig
@@ -49,6 +58,11 @@ class Task:
     default_work: ClientWork
     node_model: FlatModel
     num_classes: int
+    privacy: PrivacyPlan | None = None
+
+    def phase(self, name: str) -> Phase:
+        """A phase by its name."""
+        return next(phase for phase in self.controller.phases if phase.name == name)
 
     def work(self, phase: str) -> ClientWork:
         """Client work of a phase."""
@@ -92,8 +106,13 @@ def load(config_json: str) -> Task:
     loss = build.build("loss", config.loss)
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    _check_batches(controller.phases, works, default_work, partition)
-    for work in (default_work, *works.values()):
+    privacy = _privacy(config, controller, works, default_work, partition, model, loss) if config.privacy else None
+    if privacy is None or privacy.mechanism.unit == "client":
+        _check_batches(controller.phases, works, default_work, partition)
+    run_by_executor: Iterable[ClientWork] = (default_work, *works.values())
+    if privacy is not None and privacy.mechanism.unit == "example":
+        run_by_executor = [PerExample(privacy.mechanism.clipping == "per_layer")]
+    for work in run_by_executor:
         if reason := unsupported(config.executor, work, loss, model, dataset.input_shape):
             raise ConfigError(f"executor={config.executor} cannot run this: {reason}; use executor=auto")
     return Task(
@@ -109,7 +128,46 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
+        privacy=privacy,
     )
+
+
+def _privacy(
+    config: RunConfig,
+    controller: Controller,
+    works: dict[str, ClientWork],
+    default_work: ClientWork,
+    partition: HoldoutPartition,
+    model: FlatModel,
+    loss: Loss,
+) -> PrivacyPlan:
+    """The mechanism of the run, refused or calibrated."""
+    clients = np.arange(len(partition), dtype=np.int64)
+    mechanism: Mechanism = build.build("privacy", config.privacy)
+    first = controller.start()
+    phase = next(phase for phase in controller.phases if phase.name == first.phase)
+    terms = Terms(
+        mechanism, partition.sizes(clients), replace(phase, cohort_size=first.cohort_size or phase.cohort_size)
+    )
+    refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases)
+    example_level = mechanism.unit == "example"
+
+    def cohort(phase: Phase, round_: int) -> Ints | None:
+        if not example_level:
+            return None
+        return sample_cohort(clients, config.sampling, phase.cohort_size, config.seed, round_)
+
+    def steps(phase: Phase) -> int:
+        work = works.get(phase.name, default_work)
+        return work.num_steps(terms.sample_rate(phase)) if example_level else 1
+
+    def has_squares(phase: Phase) -> bool:
+        gradient = works.get(phase.name, default_work).is_gradient
+        return mechanism.measure_noise_scale and (gradient or not example_level)
+
+    adaptive = controller.adaptive or config.target_value is not None
+    randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
+    return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness)
 
 
 def _check_batches(

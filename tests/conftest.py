@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 
 TINY = ("dataset=digits", "population=20", "cohort_size=4", "client_batch_size=4", "rounds=4", "model.width=8")
 LARGE = ("controller.large.cohort_size=8", "controller.large.client_batch_size=8")
+PRIVATE = ("controller=fixed", "privacy.target_epsilon=null", "executor=fused")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +46,17 @@ def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
                 own = [o for o in LARGE if o.split("=")[0] not in changed]
                 composed = compose("config", [*overrides, *own])
         return parse(OmegaConf.to_container(composed, resolve=True))
+
+    return make
+
+
+@pytest.fixture
+def make_task(make_config):
+    """``make_task("example_local", "privacy.noise_multiplier=1")``: a loaded task of a private run."""
+
+    def make(mechanism, *overrides, **options):
+        config = make_config(f"privacy={mechanism}", *PRIVATE, "privacy.noise_multiplier=1.0", *overrides, **options)
+        return task.load(config.to_json())
 
     return make
 

@@ -23,7 +23,7 @@ def test_json_round_trip(make_config):
         ({"nodes": 50}, r"nodes \(50\) is larger than population"),
         ({"client_batch_size": 0}, "client_batch_size must be at least 1"),
         ({"executor": "lop"}, "executor must be one of .*did you mean loop"),
-        ({"sampling": "random"}, "sampling must be one of uniform, poisson, all"),
+        ({"sampling": "random"}, "sampling must be one of auto, uniform, poisson, all"),
         ({"weighting": "example"}, "did you mean examples"),
         ({"target_metric": "accuracy"}, "target_metric must be one of .*did you mean test_accuracy"),
         ({"client_holdout": 1.0}, r"client_holdout must be in \[0, 1\)"),

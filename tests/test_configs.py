@@ -53,6 +53,7 @@ SETTINGS = {
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],
+    "privacy/example_distributed": ["privacy.min_clients=4"],
     "controller/noise_scale_switch": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"],
 }
 NEEDS_MORE_DATA = {"dataset/fashion_mnist", "dataset/hugging_face", "partitioner/natural"}

@@ -4,28 +4,11 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedbatch.errors import ConfigError
-from fedbatch.hosts import Hosts, discover, sample_cohort
+from fedbatch.hosts import Hosts, discover
 from fedbatch.messages import Hosted, encode
 from fedbatch.runtime.local import LocalGrid
 
 HOSTS = Hosts(np.arange(50), np.repeat(np.array([7, 9], dtype=np.uint64), 25), np.full(50, 10))
-
-
-def test_uniform_cohorts_are_distinct_sorted_and_fair():
-    cohorts = [sample_cohort(HOSTS, "uniform", 10, seed=0, round_=r) for r in range(2000)]
-    assert all(len(c) == 10 and (np.diff(c) > 0).all() for c in cohorts)
-    counts = np.bincount(np.concatenate(cohorts), minlength=50)
-    assert (abs(counts - 400) < 5 * np.sqrt(400 * 0.8)).all()
-
-
-def test_poisson_cohorts_vary_in_size_as_binomial():
-    sizes = np.array([len(sample_cohort(HOSTS, "poisson", 10, seed=0, round_=r)) for r in range(3000)])
-    assert abs(sizes.mean() - 10) < 4 * np.sqrt(8 / 3000)  # 50 clients at probability 0.2: variance 8
-    assert sizes.var() == pytest.approx(8, rel=0.15)
-
-
-def test_all_is_everybody():
-    assert np.array_equal(sample_cohort(HOSTS, "all", 3, 0, 0), HOSTS.clients)
 
 
 def test_a_cohort_splits_over_its_nodes():

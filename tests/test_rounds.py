@@ -223,10 +223,10 @@ def test_the_chosen_executor_is_recorded_and_kept(make_config, monkeypatch):
 
     rows, _, _ = run(make_config("rounds=2"))
     assert {row["executor"] for row in rows} <= set(choose.EXECUTORS)
-    monkeypatch.setattr(node, "chosen", lambda job: "vmap")
+    monkeypatch.setattr(choose, "chosen", lambda job: "vmap")
     config = make_config("rounds=2", folder="part")
     run(config)
-    monkeypatch.setattr(node, "chosen", lambda job: pytest.fail("measured again"))
+    monkeypatch.setattr(choose, "chosen", lambda job: pytest.fail("measured again"))
     rows, _, _ = run(make_config("rounds=4", f"resume={config.run_dir}", folder="part"))
     assert [row["executor"] for row in rows] == ["vmap"] * 4
 

@@ -13,6 +13,8 @@ class Fixed:
 
     phase: Phase
 
+    adaptive = False
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The one phase."""
@@ -34,6 +36,8 @@ class Schedule:
         phases: the phases by any key.
         starts: first round of each, by the same keys; one must be 0.
     """
+
+    adaptive = False
 
     def __init__(self, phases: Mapping[str, Phase], starts: Mapping[str, int]):
         if set(phases) != set(starts) or 0 not in starts.values() or len(set(starts.values())) < len(starts):
@@ -99,6 +103,8 @@ class NoiseScaleSwitch:
     down: float = 0.05
     settle_rounds: int = 50
 
+    adaptive = True
+
     def __post_init__(self) -> None:
         if self.small.name == self.large.name:
             raise ValueError(f"controller: the phases need different names (both are {self.small.name!r})")
@@ -150,6 +156,8 @@ class Adaptive:
     max_cohort_size: int
     step: float = 1.5
     settle_rounds: int = 50
+
+    adaptive = True
 
     def __post_init__(self) -> None:
         if self.exchange_rate <= 0 or self.step <= 1:

@@ -64,9 +64,13 @@ class ControlState:
 
 
 class Controller(Protocol):
-    """Decides the phase of the next round. Pure: state in, state out."""
+    """Decides the phase of the next round. Pure: state in, state out.
+
+    ``adaptive`` says whether it looks at more than the number of the round, which decides how privacy is accounted.
+    """
 
     phases: tuple[Phase, ...]
+    adaptive: bool
 
     def start(self) -> ControlState:
         """The state before round 0."""

@@ -78,13 +78,29 @@ class Tracker:
         errors = math.sqrt(self.grad_sq_var) / self.weight, math.sqrt(self.trace_var) / self.weight
         return NoiseScale(grad_sq, trace, scale, *errors)
 
-    def interval(self) -> Interval | None:
-        """The averaged noise scale with bounds from the ends of both averages' own intervals; None before a round."""
+    def interval(self, noise_per_unit: float = 0.0, fixed_noise: float = 0.0) -> Interval | None:
+        """The averaged noise scale with bounds from the ends of both averages' own intervals; None before a round.
+
+        Args:
+            noise_per_unit: energy of further noise on the sum that comes with every unit, such as each client's own
+                privacy noise.
+            fixed_noise: energy of further noise on the sum whatever its size, such as the server's.
+
+        With further noise the value is the batch at which all noise of the mean equals the gradient in length; without,
+        that is the noise scale.
+        """
         if not self.weight:
             return None
         mean = self.average()
         top, bottom = mean.trace + self.z * mean.trace_se, mean.trace - self.z * mean.trace_se
         most, least = mean.grad_sq + self.z * mean.grad_sq_se, mean.grad_sq - self.z * mean.grad_sq_se
-        low = max(bottom, 0.0) / most if most > 0 else math.inf
-        high = max(top, 0.0) / least if least > 0 else math.inf
-        return Interval(max(mean.scale, 0.0), low, high, self.weight**2 / self.sq_weight)
+        pairs = ((mean.trace, mean.grad_sq), (bottom, most), (top, least))
+        value, low, high = (_batch_equal_to_noise(max(t + noise_per_unit, 0.0), g, fixed_noise) for t, g in pairs)
+        return Interval(value, low, high, self.weight**2 / self.sq_weight)
+
+
+def _batch_equal_to_noise(trace: float, grad_sq: float, fixed_noise: float) -> float:
+    """The B that solves ``trace / B + fixed_noise / B^2 = grad_sq``."""
+    if grad_sq <= 0:
+        return math.inf
+    return (trace + math.sqrt(trace**2 + 4 * grad_sq * fixed_noise)) / (2 * grad_sq)

@@ -7,28 +7,47 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 import fedbatch
 from fedbatch import cache
-from fedbatch.clients import fused, vmap
+from fedbatch.clients import fused, ghost, vmap
 from fedbatch.clients.job import ClientWork, Executor, Job
 from fedbatch.clients.loop import loop
+from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
 
 log = logging.getLogger("fedbatch")
 
-EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "loop": loop, "vmap": vmap.stacked}
+EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.stacked}
 SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS = 256, 32, 3
 
 Unsupported = Callable[[ClientWork, Loss, FlatModel, tuple[int, ...]], str | None]
-_UNSUPPORTED: dict[str, Unsupported] = {"fused": fused.unsupported, "vmap": vmap.unsupported}
+_UNSUPPORTED: dict[str, Unsupported] = {
+    "fused": fused.unsupported,
+    "ghost": ghost.unsupported,
+    "vmap": vmap.unsupported,
+}
 
 
 def unsupported(name: str, work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
     """Why executor ``name`` cannot run this work with inputs of ``shape``, or None if it can. The loop always can."""
     check = _UNSUPPORTED.get(name)
     return check(work, loss, model, shape) if check else None
+
+
+def execute(job: Job, executor: str) -> Contribution:
+    """The contribution of the job's clients; those whose update is not finite are excluded and named."""
+    name = chosen(job) if executor == "auto" else executor
+    contribution = replace(EXECUTORS[name](job), executor=name)
+    finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
+    if finite.all():
+        return contribution
+    # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
+    kept = replace(job, clients=job.clients[finite], draw=job.draw.select(finite), weights=job.weights[finite])
+    again = EXECUTORS[name if finite.any() else "loop"]  # the loop takes a job of no clients
+    return replace(again(kept), excluded=job.clients[~finite], executor=name)
 
 
 def chosen(job: Job) -> str:
@@ -67,7 +86,7 @@ def _fingerprint(job: Job) -> str:
     """Hash of all that the speed of a job depends on."""
     size = min(len(job.clients), SAMPLE_CLIENTS)
     parts = [job.model.module, type(job.loss), job.work, job.x.shape[1:], job.params.dtype, job.params.device]
-    parts += [size, job.draw.positions.shape[1:], job.halves, job.cosine, job.model.channels_last]
+    parts += [size, job.draw.positions.shape[1:], job.halves, job.cosine, job.clip is None, job.model.channels_last]
     parts += [torch.get_num_threads(), torch.__version__, fedbatch.__version__, platform.node()]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 

@@ -24,6 +24,10 @@ class FedSGD:
         slots = first_slots(key(seed, "batch", round_), clients, sizes, int(counts.max(initial=0)))
         return Draw(partition.lookup(clients[:, None], slots)[:, None, :], counts[:, None])
 
+    def num_steps(self, sample_rate: float) -> int:
+        """One gradient a round."""
+        return 1
+
     def update(self, job: Job, row: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         """The gradient; with ``job.halves``, as the weighted mean of the gradients of two halves of the batch."""
         x, y = job.batch(row, 0)

@@ -120,17 +120,26 @@ def fused(job: Job) -> Contribution:
     """Run all clients of ``job`` at once, in chunks."""
     job.model.load(job.params, job.buffers)
     total, units = Sum(job.params), Sum(job.params)
-    products, losses = [], []
+    inner, losses = [], []
     for rows in chunks(job):
         parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device)
         capture, gradients, loss = _backward(job, rows, parts)
-        products.append(_apply_rules(job.model, capture, gradients, parts, total))
-        losses.append(loss)
+        layers = zip(capture.layers, capture.inputs, gradients, strict=True)
+        products, summed = zip(*[rule_of(layer)(layer, x, g, parts) for layer, x, g in layers], strict=True)
+        by_layer = torch.stack(products)  # (L, K, S, S), of gradients that carry their client's weight
+        by_layer /= torch.from_numpy(job.weights[rows]).to(by_layer)[:, None, None] ** 2
+        factors: Tensor | list[None] = [None] * len(summed)
+        if job.clip is not None:
+            factors, clipped = job.clip(by_layer.sum(dim=(2, 3)))
+            inner.append(clipped[:, None, None])
+        else:
+            inner.append(by_layer.sum(dim=0))
+        _add(job.model, capture.layers, [s(f) for s, f in zip(summed, factors, strict=True)], total)
         if job.cosine:
-            _apply_rules(job.model, capture, _unit(gradients, parts, products[-1]), parts, units)
-    weights = torch.from_numpy(job.weights).to(job.params.device)[:, None, None]
-    inner = torch.cat(products).double() / weights**2  # the parts carried their client's weight
-    return contribution(job, total.value(), units.value(), inner, torch.cat(losses))
+            unit = _unit_factors(inner[-1], job.weights[rows])
+            _add(job.model, capture.layers, [s(unit) for s in summed], units)
+        losses.append(loss)
+    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses))
 
 
 def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:
@@ -149,27 +158,21 @@ def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Ten
     return capture, gradients, own
 
 
-def _apply_rules(
-    model: FlatModel, capture: "Capture", gradients: tuple[Tensor, ...], parts: Parts, total: Sum
-) -> Tensor:
-    """Inner products (K, S, S) over all layers; the summed gradient is added to ``total``."""
-    by_parameter: dict[int, Tensor] = {}
-    products = gradients[0].new_zeros(parts.clients, parts.parts, parts.parts)
-    for layer, x, g in zip(capture.layers, capture.inputs, gradients, strict=True):
-        summed, own = rule_of(layer)(layer, x, g, parts)
-        products += own
-        by_parameter |= {id(p): s for p, s in zip(layer.parameters(recurse=False), summed, strict=True)}
+def _add(model: FlatModel, layers: list[nn.Module], gradients: list[list[Tensor]], total: Sum) -> None:
+    """Add the summed gradients of all layers to the flat ``total``."""
+    by_parameter = {
+        id(p): g
+        for layer, own in zip(layers, gradients, strict=True)
+        for p, g in zip(layer.parameters(recurse=False), own, strict=True)
+    }
     for view, p in zip(model.split(total.total), model.trainable, strict=True):
         view += by_parameter[id(p)]
-    return products
 
 
-def _unit(gradients: tuple[Tensor, ...], parts: Parts, inner: Tensor) -> tuple[Tensor, ...]:
-    """The gradients at layer outputs with each client scaled to a unit update."""
-    norms = inner.sum(dim=(1, 2)).clamp(min=0).sqrt()
-    counts = torch.from_numpy(parts.sizes.sum(axis=1)).to(norms.device)
-    scale = torch.where(norms > 0, 1 / norms, 0).repeat_interleave(counts)
-    return tuple(g * scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients)
+def _unit_factors(inner: Tensor, weights: Floats) -> Tensor:
+    """Factors (K,) that scale each client's weighted update to length 1; 0 for a zero update."""
+    norms = inner.sum(dim=(1, 2)).clamp(min=0).sqrt() * torch.from_numpy(weights).to(inner)
+    return torch.where(norms > 0, 1 / norms, 0)
 
 
 def chunks(job: Job) -> Iterator[slice]:

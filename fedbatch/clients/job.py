@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.parts import half_columns
 from fedbatch.data.partition import Partition
@@ -25,6 +26,10 @@ class ClientWork(Protocol):
 
     def draw(self, partition: Partition, clients: Ints, batch_sizes: Ints, seed: int, round_: int) -> Draw:
         """The examples of each client in this round."""
+        ...
+
+    def num_steps(self, sample_rate: float) -> int:
+        """Steps of a round when each takes every example with probability ``sample_rate``, as privacy samples."""
         ...
 
     def update(self, job: "Job", row: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
@@ -49,6 +54,8 @@ class Job:
         buffers: (m,) global buffers.
         halves: whether to measure the two halves of each batch.
         cosine: whether to add up unit updates.
+        clip: how to clip each client's update before it is weighted and added; the contribution's ``sq_norms`` are
+            then those of the clipped updates. Not together with halves and cosine.
     """
 
     model: FlatModel
@@ -61,8 +68,9 @@ class Job:
     weights: np.ndarray
     params: Tensor
     buffers: Tensor
-    halves: bool
-    cosine: bool
+    halves: bool = False
+    cosine: bool = False
+    clip: Clip | None = None
 
     def batch(self, row: int, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of one step of one client."""

@@ -1,11 +1,12 @@
-"""Per layer: the summed parameter gradient of a batch, and inner products of each client's own, from activations.
+"""Per layer: inner products of each client's own gradient, and the summed gradient of a batch, from activations.
 
 A layer's gradient for a group of examples follows from its input and the gradient at its output alone. So one backward
 to layer outputs serves all clients at once, and a client's gradient is not even formed where a cheaper route to its
 norm exists. (Goodfellow 2015, arXiv 1510.01799, has the case of groups of one example.)
 
-Every rule takes ``(layer, input, output_gradient, parts)`` and returns the summed gradients of the layer's parameters,
-in their order, and the inner products (K, S, S) between the parts of each client.
+Every rule takes ``(layer, input, output_gradient, parts)`` and returns the inner products (K, S, S) between the parts
+of each client, and a function that gives the summed gradients of the layer's parameters, in their order. That function
+takes None, or a factor (K,) for each client: clipping knows its factors only once the norms of all layers are known.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from torch.func import functional_call, vjp, vmap
 
 from fedbatch.clients.parts import Parts
 
-Result = tuple[list[Tensor], Tensor]
+SummedGradients = Callable[[Tensor | None], list[Tensor]]
+Result = tuple[Tensor, SummedGradients]
 Rule = Callable[..., Result]
 
 
@@ -29,36 +31,52 @@ def linear(layer: nn.Linear, x: Tensor, g: Tensor, parts: Parts) -> Result:
     """
     a, b = (_positions(parts.spread(t)) for t in (x, g))  # (K S, m, in) and (K S, m, out)
     members, width = a.shape[1], parts.parts * a.shape[1]
+    own = None
     if width * (layer.in_features + layer.out_features) < layer.in_features * layer.out_features:
         a, c = (t.reshape(parts.clients, width, -1) for t in (a, b))
         pairs = (a @ a.mT) * (c @ c.mT)
         products = pairs.view(-1, parts.parts, members, parts.parts, members).sum(dim=(2, 4))
-        weight = g.flatten(0, -2).mT @ x.flatten(0, -2)
     else:
         own = b.mT @ a  # (K S, out, in)
-        products, weight = parts.products(own), own.sum(dim=0)
-    if layer.bias is None:
-        return [weight], products
-    own_bias = b.sum(dim=1)
-    return [weight, own_bias.sum(dim=0)], products + parts.products(own_bias)
+        products = parts.products(own)
+    own_bias = None if layer.bias is None else b.sum(dim=1)
+    if own_bias is not None:
+        products = products + parts.products(own_bias)
+
+    def summed(factors: Tensor | None) -> list[Tensor]:
+        if own is None:
+            weight = parts.scaled(g, factors).flatten(0, -2).mT @ x.flatten(0, -2)
+        else:
+            weight = parts.total(own, factors)
+        return [weight] if own_bias is None else [weight, parts.total(own_bias, factors)]
+
+    return products, summed
 
 
 def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
     """Convolution: the weight gradient of one part after the other, which together cost one ordinary backward."""
-    total = torch.zeros_like(layer.weight)
-    products = []
+    unscaled = torch.zeros_like(layer.weight)
+    squares = []
     sizes = parts.sizes.ravel().tolist()
     slices = zip(x.split(sizes), g.split(sizes), strict=True)
     for _ in range(parts.clients):
         own = [conv_weight_gradient(layer, layer.weight, *next(slices)) for _ in range(parts.parts)]
         flat = torch.stack([t.reshape(-1) for t in own])
-        products.append(flat @ flat.mT)
+        squares.append(flat @ flat.mT)
         for weight in own:
-            total += weight
-    if layer.bias is None:
-        return [total], torch.stack(products)
-    bias = parts.sums(g.sum(dim=(2, 3)))
-    return [total, bias.sum(dim=0)], torch.stack(products) + parts.products(bias)
+            unscaled += weight
+    products = torch.stack(squares)
+    own_bias = None if layer.bias is None else parts.sums(g.sum(dim=(2, 3)))
+    if own_bias is not None:
+        products = products + parts.products(own_bias)
+
+    def summed(factors: Tensor | None) -> list[Tensor]:
+        weight = unscaled
+        if factors is not None:  # once more over the whole batch: cheaper in memory than to keep every part's own
+            weight = conv_weight_gradient(layer, layer.weight, x, parts.scaled(g, factors))
+        return [weight] if own_bias is None else [weight, parts.total(own_bias, factors)]
+
+    return products, summed
 
 
 def conv_weight_gradient(layer: nn.Conv2d, weight: Tensor, x: Tensor, g: Tensor) -> Tensor:
@@ -72,8 +90,8 @@ def conv_weight_gradient(layer: nn.Conv2d, weight: Tensor, x: Tensor, g: Tensor)
 def group_norm(layer: nn.GroupNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:
     """Scale and shift of a group norm; its statistics are an example's own, so nothing mixes."""
     normalized = F.group_norm(x, layer.num_groups, None, None, layer.eps)
-    scale, shift = (parts.sums(t.flatten(2).sum(dim=2) if t.dim() > 2 else t) for t in (g * normalized, g))
-    return [scale.sum(dim=0), shift.sum(dim=0)], parts.products(scale) + parts.products(shift)
+    own = [parts.sums(t.flatten(2).sum(dim=2) if t.dim() > 2 else t) for t in (g * normalized, g)]
+    return _from_own(own, parts)
 
 
 def layer_norm(layer: nn.LayerNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:
@@ -82,8 +100,7 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor, g: Tensor, parts: Parts) -> Resul
     axes = len(layer.normalized_shape)
     kinds = [g * normalized] if layer.bias is None else [g * normalized, g]
     own = [parts.sums(_positions(t.flatten(t.dim() - axes)).sum(dim=1)) for t in kinds]  # (K S, size) each
-    gradients = [t.sum(dim=0).view(layer.normalized_shape) for t in own]
-    return gradients, torch.stack([parts.products(t) for t in own]).sum(dim=0)
+    return _from_own([t.view(-1, *layer.normalized_shape) for t in own], parts)
 
 
 def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result:
@@ -99,8 +116,12 @@ def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result
     own = rows.view(-1, parts.parts, size)
     products = rows.new_zeros(parts.clients, parts.parts, parts.parts)
     products.index_add_(0, pairs // layer.num_embeddings, own @ own.mT)
-    total = torch.zeros_like(layer.weight).index_add_(0, tokens.flatten(), g.reshape(-1, size))
-    return [total], products
+
+    def summed(factors: Tensor | None) -> list[Tensor]:
+        values = parts.scaled(g, factors).reshape(-1, size)
+        return [torch.zeros_like(layer.weight).index_add_(0, tokens.flatten(), values)]
+
+    return products, summed
 
 
 def any_layer(layer: nn.Module, x: Tensor, g: Tensor, parts: Parts) -> Result:
@@ -113,8 +134,13 @@ def any_layer(layer: nn.Module, x: Tensor, g: Tensor, parts: Parts) -> Result:
         return gradients
 
     own = vmap(own_gradients)(parts.spread(x), parts.spread(g))  # each (K S, *shape); padding has g = 0
-    products = torch.stack([parts.products(t) for t in own.values()]).sum(dim=0)
-    return [t.sum(dim=0) for t in own.values()], products
+    return _from_own(list(own.values()), parts)
+
+
+def _from_own(own: list[Tensor], parts: Parts) -> Result:
+    """The result of a rule that has every part's own gradients, one (K S, *shape) for each parameter."""
+    products = torch.stack([parts.products(t) for t in own]).sum(dim=0)
+    return products, lambda factors: [parts.total(t, factors) for t in own]
 
 
 def _positions(t: Tensor) -> Tensor:

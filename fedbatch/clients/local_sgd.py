@@ -1,5 +1,6 @@
 """Local SGD: a client trains for some steps and sends its parameter change (FedAvg, McMahan et al. 2017, alg. 1)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,10 @@ class LocalSGD:
         columns = np.minimum(starts[:, :, None] + np.arange(width), order.shape[1] - 1)  # (K, steps, width)
         slots = np.take_along_axis(order, columns.reshape(len(clients), -1), axis=1)
         return slots.reshape(len(clients), steps, width), counts
+
+    def num_steps(self, sample_rate: float) -> int:
+        """Steps of a round in which each takes every example with probability ``sample_rate``."""
+        return self.steps or (self.epochs or 0) * math.ceil(1 / sample_rate)
 
     def update(self, job: Job, row: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         """Start minus end of local training, and the mean of the losses seen on the way, weighted by examples."""

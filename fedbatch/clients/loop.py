@@ -18,7 +18,10 @@ def loop(job: Job) -> Contribution:
     for row in range(len(job.clients)):
         job.model.load(job.params, job.buffers)
         update, loss, halves = job.work.update(job, row)
-        sq_norm = update.dot(update)
+        if job.clip is None:
+            sq_norm = update.dot(update)
+        else:
+            update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))
         buffers.add(job.model.buffers, float(job.weights[row]))
         if job.cosine and sq_norm > 0:
@@ -44,6 +47,14 @@ def loop(job: Job) -> Contribution:
         half_sq_diffs=_column(diffs) if complete else EMPTY,
         excluded=np.zeros(0, np.int64),
     )
+
+
+def clipped(job: Job, update: Tensor) -> tuple[Tensor, Tensor]:
+    """The clipped update (d,) and its squared norm."""
+    assert job.clip is not None
+    factors, squares = job.clip(job.model.layer_sq_norms(update)[:, None])
+    parts = update.split(job.model.layer_sizes)
+    return torch.cat([part * factor for part, factor in zip(parts, factors[:, 0], strict=True)]), squares[0]
 
 
 def _column(values: list[Tensor]) -> np.ndarray:

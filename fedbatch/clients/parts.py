@@ -59,6 +59,19 @@ class Parts:
         """Sums of values of examples (n, ...) over the members of each part, (K * S, ...)."""
         return self.spread(values).sum(dim=1)
 
+    def scaled(self, values: Tensor, factors: Tensor | None) -> Tensor:
+        """Values of examples (n, ...) times their client's factor (K,); as they are where there is none."""
+        if factors is None:
+            return values
+        counts = torch.from_numpy(self.sizes.sum(axis=1)).to(factors.device)
+        return values * factors.repeat_interleave(counts).view(-1, *[1] * (values.dim() - 1))
+
+    def total(self, own: Tensor, factors: Tensor | None) -> Tensor:
+        """Sum over parts of (K * S, ...), each times its client's factor (K,) where there is one."""
+        if factors is None:
+            return own.sum(dim=0)
+        return torch.tensordot(factors.repeat_interleave(self.parts), own, dims=1)
+
     def products(self, gradients: Tensor) -> Tensor:
         """Inner products (K, S, S) between the parts of each client, from their gradients (K * S, size)."""
         by_client = gradients.view(self.clients, self.parts, -1)

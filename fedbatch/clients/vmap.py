@@ -47,8 +47,14 @@ def stacked(job: Job) -> Contribution:
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         parts, loss = _gradients(job, rows) if job.work.is_gradient else _local_steps(job, rows)
-        products = parts @ parts.mT  # (K, S, S)
         updates = parts.sum(dim=1) if parts.shape[1] > 1 else parts[:, 0]  # (K, d); a view where that is enough
+        if job.clip is None:
+            products = parts @ parts.mT  # (K, S, S)
+        else:
+            factors, squares = job.clip(job.model.layer_sq_norms(updates))
+            for part, factor in zip(updates.split(job.model.layer_sizes, dim=1), factors, strict=True):
+                part *= factor[:, None]
+            products = squares[:, None, None]
         total.add(torch.from_numpy(job.weights[rows]).to(updates) @ updates, 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))

@@ -26,6 +26,7 @@ class FlatModel:
         grads: ``(d,)``, filled by `loss_and_gradient`.
         buffers: ``(m,)``, empty for models without running statistics.
         trainable: parameters in the order of the flat vector.
+        layer_sizes: numbers of parameters of the layers, in the order of the flat vector.
         forward: what `loss_and_gradient` calls: the module, or its compiled form.
     """
 
@@ -41,6 +42,7 @@ class FlatModel:
             self.grads = torch.zeros_like(self.params)
             for p, values, grads in zip(self.trainable, self.split(self.params), self.split(self.grads), strict=True):
                 p.data, p.grad = values, grads
+        self.layer_sizes = self._layer_sizes()
         self.forward: Callable[[Tensor], Tensor] = self.module
         self.buffers = self._flatten_buffers()
         self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
@@ -54,6 +56,10 @@ class FlatModel:
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """The flat vector (d,) of tensors in the shapes of the parameters; the inverse of `split`."""
         return torch.cat([(t.permute(0, 2, 3, 1) if self._permuted(t.shape) else t).reshape(-1) for t in tensors])
+
+    def layer_sq_norms(self, flat: Tensor) -> Tensor:
+        """Squared norms (L, ...) of the layers of vectors (..., d); a layer is a module with parameters of its own."""
+        return torch.stack([part.square().sum(dim=-1) for part in flat.split(self.layer_sizes, dim=-1)])
 
     def _shape(self, part: Tensor, shape: torch.Size) -> Tensor:
         lead = part.shape[:-1]
@@ -80,6 +86,15 @@ class FlatModel:
         value = loss(self.forward(x), y)
         value.backward()
         return value.detach()
+
+    def _layer_sizes(self) -> list[int]:
+        """Parameters come module by module, and a shared one with the module that has it first."""
+        order = {id(p): i for i, p in enumerate(self.trainable)}
+        sizes = []
+        for module in self.module.modules():
+            own = [order.pop(id(p)) for p in module.parameters(recurse=False) if id(p) in order]
+            sizes.append(sum(self.trainable[i].numel() for i in own))
+        return [size for size in sizes if size]
 
     def _flatten_buffers(self) -> Tensor:
         named = [

@@ -65,8 +65,8 @@ class RunStore:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
-    def finish(self, state: ServerState) -> None:
-        """Write the summary of a run that came to its end."""
+    def finish(self, state: ServerState, guarantee: Mapping[str, Any] | None = None) -> None:
+        """Write the summary of a run that came to its end, with its privacy guarantee if it has one."""
         self._write_summary(
             {
                 "status": "finished",
@@ -76,6 +76,7 @@ class RunStore:
                 "phase_switches": list(state.switches),
                 "executors": state.executors,
                 "params_sha256": params_sha256(state.params),
+                **({"epsilon": guarantee["epsilon"], "privacy": guarantee} if guarantee else {}),
             }
         )
 

@@ -12,7 +12,9 @@ Row = dict[str, Any]
 def phase_table(rows: Sequence[Row]) -> Table:
     """Rounds, global batch, examples, accuracy, loss and noise scale at the end of each stretch."""
     table = Table()
-    for name in ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale"):
+    private = "epsilon_rdp" in rows[0] if rows else False
+    names = ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale")
+    for name in (*names, *(["epsilon (rdp)"] if private else [])):
         table.add_column(name, justify="left" if name == "phase" else "right")
     for _, group in groupby(rows, key=lambda row: (row["phase"], row["cohort_size"])):
         stretch = list(group)
@@ -26,5 +28,6 @@ def phase_table(rows: Sequence[Row]) -> Table:
             f"{tested['test_accuracy']:.3f}",
             f"{tested['test_loss']:.3f}",
             f"{last['noise_scale']:.4g} {last['noise_scale_unit']}",
+            *([f"{last['epsilon_rdp']:.3g}"] if private else []),
         )
     return table

@@ -1,0 +1,75 @@
+"""A round's client work without privacy: plan, send, add up, measure."""
+
+import numpy as np
+
+from fedbatch import measure
+from fedbatch.aggregate import combine, nobody
+from fedbatch.batch.phases import Phase
+from fedbatch.cohort import sample_cohort
+from fedbatch.exchange import exchange
+from fedbatch.keys import Ints
+from fedbatch.messages import Contribution, TrainPlan
+from fedbatch.server import Collected, Server
+from fedbatch.state import ServerState
+from fedbatch.stopwatch import Stopwatch
+
+
+def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
+    """The mean update of the round's cohort and what its norms say about noise."""
+    cohort, sizes = plan_cohort(server, phase, state.round)
+    plans = make_plans(server, state, phase, cohort, sizes)
+    clock.lap("plan_seconds")
+
+    contributions, rejected = exchange(server.grid, plans, Contribution, server.task.config, state.round)
+    clock.lap("client_seconds")
+
+    total = combine(contributions) if plans else nobody(state.params, state.buffers)
+    measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
+    clock.lap("aggregate_seconds")
+    return Collected(
+        update=total.mean_update,
+        buffers=total.mean_buffers,
+        clients=total.clients,
+        num_examples=total.num_examples,
+        measured=measured,
+        executor=contributions[0].executor if contributions else "",
+        columns={
+            "cohort_size": len(total.clients),
+            "global_batch": int(total.num_examples.sum()),
+            "train_loss": total.loss,
+            "mean_update_norm": total.sq_norm_of_mean**0.5,
+            "mean_cosine": total.mean_cosine,
+            "excluded_clients": len(total.excluded),
+            "rejected_replies": len(rejected),
+        },
+    )
+
+
+def plan_cohort(server: Server, phase: Phase, round_: int) -> tuple[Ints, Ints]:
+    """Clients of the round and their batch sizes."""
+    config = server.task.config
+    cohort = sample_cohort(server.hosts.clients, config.sampling, phase.cohort_size, config.seed, round_)
+    available = server.hosts.num_examples[np.searchsorted(server.hosts.clients, cohort)]
+    sizes = available if phase.client_batch_size is None else np.minimum(phase.client_batch_size, available)
+    return cohort[sizes > 0], sizes[sizes > 0]
+
+
+def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, sizes: Ints) -> dict[int, TrainPlan]:
+    """One plan for each node that hosts a client of the cohort."""
+    noise = server.task.config.noise_scale
+    halves = noise.halves and server.task.work(phase.name).is_gradient
+    executor = server.task.config.executor
+    return {
+        node: TrainPlan(
+            params=state.params,
+            buffers=state.buffers,
+            clients=clients,
+            batch_sizes=sizes[np.searchsorted(cohort, clients)],
+            round=state.round,
+            phase=phase.name,
+            halves=halves,
+            cosine=noise.cosine,
+            executor=state.executors.get(phase.name, "auto") if executor == "auto" else executor,
+        )
+        for node, clients in server.hosts.by_node(cohort).items()
+    }

@@ -1,0 +1,138 @@
+"""A round's client work under differential privacy: charge, send, add up, release, measure from what is released."""
+
+from typing import Any
+
+import numpy as np
+
+from fedbatch.aggregate import Sum
+from fedbatch.batch.phases import Phase
+from fedbatch.cohort import sample_cohort
+from fedbatch.exchange import exchange
+from fedbatch.keys import Ints
+from fedbatch.measure import Measured
+from fedbatch.messages import PrivateContribution, PrivatePlan
+from fedbatch.privacy import ledger
+from fedbatch.privacy.accounting import worst_epsilon
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.randomness import fingerprint
+from fedbatch.privacy.release import Released, release
+from fedbatch.server import Collected, Server
+from fedbatch.state import ServerState
+from fedbatch.stopwatch import Stopwatch
+
+
+class BudgetSpent(Exception):
+    """The next round would pass the privacy budget; the run is complete without it."""
+
+
+def collect_private(
+    server: Server, privacy: PrivacyPlan, state: ServerState, phase: Phase, clock: Stopwatch
+) -> Collected:
+    """The noised mean update of the round's cohort, charged before anything is sent.
+
+    Raises:
+        BudgetSpent: nothing was sent, the state is as it was.
+        RunFailedError: too few contributions for the sum to carry its noise.
+    """
+    params = fingerprint(state.params)
+    cohort = draw_cohort(server, privacy, phase, state.round, params)
+    charged = charge(server, privacy, state, privacy.release(phase, state.round, params, cohort))
+    plans = make_plans(server, state, phase, cohort)
+    clock.lap("plan_seconds")
+
+    answers, rejected = exchange(server.grid, plans, PrivateContribution, server.task.config, state.round)
+    clock.lap("client_seconds")
+
+    update, extras = Sum(state.params), np.zeros(privacy.num_extras(phase))
+    for answer in answers:
+        update.add(answer.update_sum.to(state.params.device), 1.0)
+        extras = extras + answer.extra_sums.double().numpy()
+    answered = np.sort(np.concatenate([cohort[:0], *(a.clients for a in answers)]))
+    gradient = server.task.work(phase.name).is_gradient
+    released = release(
+        privacy, phase, state.clip_norm, (update.total, extras), answered, (state.round, params), gradient
+    )
+    clock.lap("aggregate_seconds")
+    seen, num_examples = public_work(server, privacy, phase, state.round, cohort)
+    return Collected(
+        update=released.mean.to(state.params.dtype),
+        buffers=state.buffers,
+        clients=seen,
+        num_examples=num_examples,
+        measured=measured(privacy, released),
+        executor=answers[0].executor if answers else "",
+        columns={
+            "cohort_size": len(seen),
+            "global_batch": int(num_examples.sum()),
+            "train_loss": float("nan"),
+            "mean_update_norm": float(released.mean.norm()),
+            "mean_cosine": float("nan"),
+            "rejected_replies": len(rejected),
+            "epsilon_rdp": worst_epsilon(charged.schedules(), privacy.delta, "rdp", privacy.calibration.order),
+            "noise_multiplier": privacy.noise_multiplier(phase),
+            "clip_norm": state.clip_norm,
+            "gradient_snr": released.snr,
+        },
+        changes={"ledger": charged, "clip_norm": released.next_clip_norm},
+    )
+
+
+def draw_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int, params: str) -> Ints:
+    """Clients of the round; at client level by a keyed Poisson draw, because who takes part is then a secret."""
+    clients, config = server.hosts.clients, server.task.config
+    if privacy.mechanism.unit == "example":
+        cohort = sample_cohort(clients, config.sampling, phase.cohort_size, config.seed, round_)
+        return cohort[privacy.terms.sizes[cohort] > 0]
+    draws = privacy.randomness.uniform(len(clients), "cohort", round_, params)
+    return clients[draws < privacy.terms.sample_rate(phase)]
+
+
+def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: ledger.Release) -> ledger.Ledger:
+    """The ledger with a release that is about to be made, on disk before it is."""
+    charged = state.ledger.charge(due)
+    if not privacy.allows(charged):
+        budget = privacy.calibration.epsilon
+        raise BudgetSpent(
+            f"stopped after round {state.round}: the next would pass the privacy budget epsilon {budget:g}"
+        )
+    if charged is not state.ledger:
+        ledger.write(server.folder / ledger.FILE, due)
+    return charged
+
+
+def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints) -> dict[int, PrivatePlan]:
+    """One plan for each node that hosts a client of the cohort."""
+    executor = server.task.config.executor
+    return {
+        node: PrivatePlan(
+            params=state.params,
+            clients=clients,
+            round=state.round,
+            phase=phase.name,
+            cohort_size=phase.cohort_size,
+            clip_norm=state.clip_norm,
+            executor=state.executors.get(phase.name, "auto") if executor == "auto" else executor,
+        )
+        for node, clients in server.hosts.by_node(cohort).items()
+    }
+
+
+def public_work(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int, cohort: Ints) -> tuple[Ints, Ints]:
+    """Clients and numbers of examples for costs and simulated time, which tell nothing about who took part.
+
+    At client level they are those of another cohort, of the expected size and drawn from the public seed.
+    """
+    sizes = privacy.terms.sizes
+    if privacy.mechanism.unit == "example":
+        return cohort, np.rint(sizes[cohort] * privacy.terms.sample_rate(phase)).astype(np.int64)
+    seen = sample_cohort(server.hosts.clients, "uniform", phase.cohort_size, server.task.config.seed, round_)
+    return seen, sizes[seen] if phase.client_batch_size is None else np.minimum(sizes[seen], phase.client_batch_size)
+
+
+def measured(privacy: PrivacyPlan, released: Released) -> Measured:
+    """The estimates, with the noise that a larger batch would also have to drown."""
+    unit, energy = f"{privacy.mechanism.unit}s", released.noise.energy
+    values: dict[str, Any] = {"size": released.batch, "unit": unit, "noise": released.estimate, "drift": None}
+    if privacy.mechanism.server_adds_noise or not released.batch:
+        return Measured(**values, fixed_noise=energy)
+    return Measured(**values, noise_per_unit=energy / released.batch)  # every client brings its own

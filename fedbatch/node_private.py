@@ -1,0 +1,137 @@
+"""A node's contribution under differential privacy: sample, clip, add up and, where it is the client's, add noise."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.aggregate import Sum
+from fedbatch.batch.phases import Phase
+from fedbatch.clients.choose import EXECUTORS, execute
+from fedbatch.clients.clip import Clip
+from fedbatch.clients.job import Job
+from fedbatch.clients.local_sgd import LocalSGD
+from fedbatch.clients.per_example import as_examples
+from fedbatch.errors import RunFailedError
+from fedbatch.keys import Ints
+from fedbatch.messages import PrivateContribution, PrivatePlan
+from fedbatch.node import new_job
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.randomness import Floats, fingerprint
+from fedbatch.privacy.release import add_noise
+from fedbatch.task import Task
+
+Sums = tuple[Tensor, Floats, str]
+"""Float64 sums (d,) of contributions and (e,) of extra coordinates, and what ran them."""
+CHECKED_EXAMPLES, TOLERANCE = 4, 1e-3
+
+
+def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> PrivateContribution:
+    """The part of a release that the clients of this node make."""
+    phase = replace(task.phase(plan.phase), cohort_size=plan.cohort_size)
+    work = task.work(phase.name)
+    task.node_model.module.train()
+    if privacy.mechanism.unit == "client":
+        sums = client_sums(plan, task, privacy, phase)
+    elif isinstance(work, LocalSGD):
+        sums = local_step_sums(plan, task, privacy, phase, work)
+    else:
+        sums = example_sums(plan, task, privacy, phase)
+    update, extras, executor = sums
+    return PrivateContribution(update.to(plan.params.dtype), torch.from_numpy(extras), plan.clients, executor)
+
+
+def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:
+    """Client level: the sum of clipped updates. A client without data, or with a non-finite update, adds nothing."""
+    available = task.partition.sizes(plan.clients)
+    clients = plan.clients[available > 0]
+    sizes = available[available > 0]
+    batches = sizes if phase.client_batch_size is None else np.minimum(phase.client_batch_size, sizes)
+    work = task.work(phase.name)
+    draw = work.draw(task.partition, clients, batches, task.config.seed, plan.round)
+    job = new_job(task, plan.params, work, clients, draw, np.ones(len(clients)))
+    executor = plan.executor if len(clients) else "loop"
+    contribution = execute(replace(job, clip=privacy.clip(plan.clip_norm)), executor)
+    squares = contribution.sq_norms
+    extras = [float(squares.sum())] if privacy.has_squares(phase) else []
+    if privacy.follows_quantile:
+        limit = plan.clip_norm**2 * (1 - 1e-6)  # what was clipped has length C only up to float32
+        within = np.count_nonzero(squares < limit) + np.count_nonzero(available == 0)
+        extras.append(within - len(plan.clients) / 2)
+    return contribution.update_sum.double(), np.array(extras), contribution.executor
+
+
+def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:
+    """Example level: the sum of clipped gradients of the sampled examples of all clients, with each client's noise."""
+    params, key = plan.params.to(task.node_model.params), (plan.round, fingerprint(plan.params))
+    drawn = [sample_examples(task, privacy, phase, int(client), key) for client in plan.clients]
+    update, squares, executor = clipped_sum(task, privacy, params, np.concatenate(drawn), plan)
+    sums = update, np.array([squares] if privacy.has_squares(phase) else [])
+    noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(params))
+    for client in plan.clients:
+        sums = add_noise(privacy, phase, sums, noise, (int(client), *key))
+    return *sums, executor
+
+
+def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase, work: LocalSGD) -> Sums:
+    """Example level with local steps: every step of every client is a release of its own; updates weigh by size."""
+    start, round_key = plan.params.to(task.node_model.params), (plan.round, fingerprint(plan.params))
+    noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(start))
+    total, executor = Sum(start), ""
+    for client in plan.clients.tolist():
+        size = int(privacy.terms.sizes[client])
+        params = start.clone()
+        for step in range(privacy.steps(phase)):
+            key = (*round_key, step)
+            drawn = sample_examples(task, privacy, phase, client, key)
+            gradient, _, name = clipped_sum(task, privacy, params, drawn, plan)
+            gradient, _ = add_noise(privacy, phase, (gradient, np.zeros(0)), noise, (client, *key))
+            gradient /= privacy.terms.sample_rate(phase) * size
+            gradient += work.proximal * (params - start)
+            params -= (work.lr * gradient).to(params)
+            executor = executor or name
+        total.add(start - params, float(size))
+    return total.total, np.zeros(0), executor
+
+
+def sample_examples(task: Task, privacy: PrivacyPlan, phase: Phase, client: int, key: tuple[Any, ...]) -> Ints:
+    """Poisson sampling: positions of the client's examples that take part, each on its own with the phase's q."""
+    draws = privacy.randomness.uniform(int(privacy.terms.sizes[client]), "examples", client, *key)
+    slots = np.flatnonzero(draws < privacy.terms.sample_rate(phase))
+    return task.partition.lookup(np.full(len(slots), client), slots)
+
+
+def clipped_sum(
+    task: Task, privacy: PrivacyPlan, params: Tensor, positions: Ints, plan: PrivatePlan
+) -> tuple[Tensor, float, str]:
+    """Sum (d,) of the clipped gradients of examples, sum of their squared lengths, and what ran them.
+
+    An example whose gradient is not finite adds nothing, so that it cannot move the sum by more than C either.
+    """
+    if not len(positions):
+        return torch.zeros_like(params, dtype=torch.float64), 0.0, ""
+    contribution = execute(_example_job(task, params, positions, privacy.clip(plan.clip_norm)), plan.executor)
+    check_executor(task, contribution.executor, privacy.mechanism.clipping)
+    return contribution.update_sum.double(), float(contribution.sq_norms.sum()), contribution.executor
+
+
+def _example_job(task: Task, params: Tensor, positions: Ints, clip: Clip) -> Job:
+    return replace(new_job(task, params, *as_examples(positions, clip)), clip=clip)
+
+
+@lru_cache(maxsize=8)
+def check_executor(task: Task, name: str, clipping: str) -> None:
+    """Compare an executor with the loop on a few examples, once: a wrong norm would quietly void the guarantee.
+
+    Raises:
+        RunFailedError: they disagree.
+    """
+    few = np.arange(min(CHECKED_EXAMPLES, len(task.train_x)))
+    params = task.node_model.params.clone()
+    clip = Clip(1e-3, clipping == "per_layer")  # small enough that every example is clipped
+    fast, plain = (EXECUTORS[n](_example_job(task, params, few, clip)).update_sum for n in (name, "loop"))
+    if (fast - plain).norm() > TOLERANCE * plain.norm():
+        raise RunFailedError(f"executor {name} clips this model wrongly; use executor=vmap or loop")

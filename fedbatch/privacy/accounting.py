@@ -1,0 +1,200 @@
+"""Epsilon of Poisson-subsampled Gaussian releases, and the noise that a target epsilon needs.
+
+A schedule is a sequence of phases ``(q, noise_multiplier, steps)``: each step takes every unit (example or client) with
+probability q and releases the sum of clipped contributions with Gaussian noise of ``noise_multiplier`` clip norms.
+Neighbouring data sets differ by adding or removing one unit. Phases are composed, never averaged: the cost of a step
+is far from linear in q. Needs the extra ``dp``.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from fedbatch.errors import ConfigError
+
+PhaseSpec = tuple[float, float, float]
+Divergences = np.ndarray[Any, np.dtype[np.float64]]
+ACCOUNTANTS = ("pld", "rdp")
+LEAST_PLD_NOISE = 0.1
+"""Below it the grid of privacy losses does not fit in memory; epsilon is then about a hundred or more."""
+
+
+def epsilon(phases: Sequence[PhaseSpec], delta: float, accountant: str = "pld") -> float:
+    """Upper bound on epsilon at ``delta`` of a schedule, whatever the order of its phases.
+
+    Args:
+        phases: ``(q, noise_multiplier, steps)`` each; q in [0, 1], noise_multiplier >= 0, steps >= 0.
+        delta: in (0, 1); to mean anything, well below one over the number of units.
+        accountant: "pld" (privacy loss distributions, tight; Koskela et al. 2020) or "rdp" (Renyi divergence, 5-25 %
+            above; Mironov 2017, Mironov et al. 2019). With noise below 0.1 the latter stands in for the former.
+
+    Returns:
+        Epsilon >= 0; infinite where a phase has no noise.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> round(epsilon([(0.01, 1.0, 1000)], 1e-5), 3)
+    1.828
+    >>> epsilon([], 1e-5)
+    0.0
+    """
+    _check(phases, delta, accountant)
+    spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
+    if any(sigma == 0 for _, sigma, _ in spent):
+        return float("inf")
+    if not spent:
+        return 0.0
+    if min(sigma for _, sigma, _ in spent) < LEAST_PLD_NOISE:
+        accountant = "rdp"
+    return _compose(tuple(spent), delta, accountant)
+
+
+def noise_multiplier(
+    target_epsilon: float, delta: float, phases: Sequence[PhaseSpec], accountant: str = "pld"
+) -> float:
+    """The factor on the phases' noise multipliers at which the schedule costs ``target_epsilon``.
+
+    Args:
+        target_epsilon: > 0.
+        delta: in (0, 1).
+        phases: ``(q, relative_noise, steps)``; relative noise 1 everywhere for one constant noise multiplier.
+        accountant: as in `epsilon`.
+
+    Returns:
+        The factor; the epsilon of the scaled schedule is at most the target, and within 0.1 % of it.
+
+    Raises:
+        ValueError: an argument out of range, or a phase without noise to scale.
+
+    >>> factor = noise_multiplier(2.0, 1e-5, [(0.01, 1.0, 1000)])
+    >>> 1.999 < epsilon([(0.01, factor, 1000)], 1e-5) <= 2.0
+    True
+    """
+    _check(phases, delta, accountant)
+    spent = [(q, relative, steps) for q, relative, steps in phases if steps and q]
+    if target_epsilon <= 0:
+        raise ValueError(f"target_epsilon must be > 0 (got {target_epsilon})")
+    if not spent or any(relative == 0 for _, relative, _ in spent):
+        raise ValueError("noise_multiplier needs at least one step, and relative noise > 0 in every phase")
+
+    def cost(factor: float, by: str) -> float:
+        return epsilon([(q, factor * relative, steps) for q, relative, steps in spent], delta, by)
+
+    # Renyi bounds are fast and never below the target's true cost, so they bracket the slower search from above.
+    start = _least(lambda factor: cost(factor, "rdp"), target_epsilon, 1.0)
+    return start if accountant == "rdp" else _least(lambda factor: cost(factor, accountant), target_epsilon, start)
+
+
+def _least(cost: Callable[[float], float], target: float, start: float) -> float:
+    """The least factor, to 2e-5, with ``cost(factor) <= target``, for a cost that falls with the factor."""
+
+    def excess(log_factor: float) -> float:
+        return math.log(max(cost(math.exp(log_factor)), 1e-9) / target)
+
+    low = high = math.log(start)
+    while excess(high) > 0:
+        low, high = high, high + 0.7
+    while low == high or excess(low) <= 0:
+        low, high = low - 0.3, low
+    from scipy.optimize import brentq  # comes with dp-accounting
+
+    root = math.exp(brentq(excess, low, high, xtol=1e-5))
+    while cost(root) > target:  # the root is found from either side; the budget only from one
+        root *= 1 + 1e-5
+    return root
+
+
+@lru_cache(maxsize=256)
+def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> float:
+    """Epsilon; remembered, for a run asks before it starts and again at its end, at a second each."""
+    return max(0.0, float(_accountant(accountant).compose(_event(spent)).get_epsilon(delta)))
+
+
+@lru_cache(maxsize=4096)
+def rdp_of_step(sample_rate: float, sigma: float) -> Divergences:
+    """Renyi divergences (orders,) of one step; they add up over steps, chosen adaptively or not."""
+    if sigma == 0:
+        return np.full(len(_accountant("rdp").orders), np.inf)
+    return np.asarray(_accountant("rdp").compose(_event([(sample_rate, sigma, 1)])).rdp, dtype=np.float64)
+
+
+def divergences(phases: Sequence[PhaseSpec]) -> Divergences:
+    """Summed Renyi divergences (orders,) of a schedule."""
+    total = np.zeros(len(_accountant("rdp").orders))
+    for q, sigma, steps in phases:
+        if steps:
+            total = total + steps * rdp_of_step(q, sigma)
+    return total
+
+
+def rdp_epsilon(total: Divergences, delta: float, order: float | None = None) -> float:
+    """Epsilon of summed divergences; at one fixed order, as a filter must (Feldman and Zrnic 2021)."""
+    if not np.isfinite(total).any():
+        return float("inf")
+    orders = np.asarray(_accountant("rdp").orders)
+    at = slice(None) if order is None else orders == order
+    return max(0.0, float(_library().rdp.compute_epsilon(orders[at], total[at], delta)[0]))
+
+
+def worst_epsilon(
+    schedules: Sequence[Sequence[PhaseSpec]], delta: float, accountant: str, order: float | None = None
+) -> float:
+    """The largest epsilon of alternative schedules; with ``order``, by Renyi divergence at that order alone."""
+    if order is None:
+        return max(epsilon(phases, delta, accountant) for phases in schedules)
+    return max(rdp_epsilon(divergences(phases), delta, order) for phases in schedules)
+
+
+def best_order(total: Divergences, delta: float) -> float:
+    """The order at which summed divergences give the least epsilon."""
+    return float(_library().rdp.compute_epsilon(_accountant("rdp").orders, total, delta)[1])
+
+
+def version() -> str:
+    """What computes the bounds."""
+    return f"dp-accounting {metadata.version('dp-accounting')}"
+
+
+@cache
+def _library() -> Any:
+    """dp-accounting, imported when first needed: it takes a second, and is an extra."""
+    try:
+        import dp_accounting
+        import dp_accounting.pld
+        import dp_accounting.rdp
+    except ImportError as error:
+        raise ConfigError("privacy: needs dp-accounting and opacus; pip install 'fedbatch[dp]'") from error
+    # Renyi orders whose series does not converge are left out, which is safe and happens at every large q.
+    logging.getLogger("absl").addFilter(lambda record: "failed to converge" not in record.getMessage())
+    return dp_accounting
+
+
+def _accountant(name: str) -> Any:
+    return _library().pld.PLDAccountant() if name == "pld" else _library().rdp.RdpAccountant()
+
+
+def _event(phases: Sequence[PhaseSpec]) -> Any:
+    dp = _library()
+    steps = [
+        dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), int(steps))
+        for q, sigma, steps in phases
+    ]
+    return dp.ComposedDpEvent(steps)
+
+
+def _check(phases: Sequence[PhaseSpec], delta: float, accountant: str) -> None:
+    if accountant not in ACCOUNTANTS:
+        raise ValueError(f"accountant must be one of {', '.join(ACCOUNTANTS)} (got {accountant!r})")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be in (0, 1) (got {delta})")
+    for q, sigma, steps in phases:
+        if not (0 <= q <= 1 and sigma >= 0 and steps >= 0 and int(steps) == steps):
+            raise ValueError(
+                f"a phase is (q in [0, 1], noise_multiplier >= 0, whole number of steps >= 0) (got {(q, sigma, steps)})"
+            )

@@ -1,0 +1,119 @@
+"""The ledger: every release of a run with its cost, written down before it is made.
+
+Append-only, in `ServerState` and as ``ledger.jsonl`` in the run folder. What a run has spent is a pure function of it.
+A release is named by its round and the parameters it was computed at: doing it again, after a crash or a lost reply,
+uses the same keys, gives the same values, and is charged once.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedbatch.keys import Ints
+from fedbatch.privacy.accounting import PhaseSpec
+
+FILE = "ledger.jsonl"
+MOST_SCHEDULES = 4
+
+
+@dataclass(frozen=True)
+class Release:
+    """One round's release.
+
+    Attributes:
+        round: index of the round.
+        params: fingerprint of the parameters it is computed at.
+        sample_rate: q, probability with which each unit takes part.
+        noise_multiplier: accounted noise of everything released together, in clip norms.
+        steps: how many times it is done.
+        clients: ids of those charged, where the server sees who takes part; None for all units alike.
+    """
+
+    round: int
+    params: str
+    sample_rate: float
+    noise_multiplier: float
+    steps: int
+    clients: tuple[int, ...] | None = None
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """What decides the price of one step."""
+        return self.sample_rate, self.noise_multiplier
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All releases so far.
+
+    Attributes:
+        accounts: 1 where all units are charged alike, or the number of clients, by id, each with its own account.
+        releases: in the order in which they were charged.
+
+    >>> once = Ledger().charge(Release(0, "ab", 0.1, 1.0, 1))
+    >>> once.charge(Release(0, "ab", 0.1, 1.0, 1)).schedules()      # a replay costs nothing
+    [[(0.1, 1.0, 1)]]
+    """
+
+    accounts: int = 1
+    releases: Mapping[Release, None] = field(default_factory=dict)
+    _steps: Mapping[tuple[float, float], Ints] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, accounts: int, releases: Iterable[Release]) -> "Ledger":
+        """The ledger of these releases; what stands twice is charged once."""
+        ledger = cls(accounts)
+        for release in releases:
+            ledger = ledger.charge(release)
+        return ledger
+
+    def charge(self, release: Release) -> "Ledger":
+        """The ledger with this release; the same ledger if it is there already."""
+        if release in self.releases:
+            return self
+        steps = self._steps.get(release.cost, np.zeros(self.accounts, np.int64)).copy()
+        steps[slice(None) if release.clients is None else list(release.clients)] += release.steps
+        return Ledger(self.accounts, {**self.releases, release: None}, {**self._steps, release.cost: steps})
+
+    def schedules(self) -> list[list[PhaseSpec]]:
+        """What accounts have spent, as phases; only those that no other account exceeds in every phase.
+
+        Where more than a few are left, one that exceeds them all stands for them: an upper bound.
+        """
+        if not self._steps:
+            return [[]]
+        spent = np.stack(list(self._steps.values()), axis=1)  # (accounts, costs)
+        worst = [spent.max(axis=0)]
+        if spent.shape[1] > 1:
+            distinct = np.unique(spent, axis=0)
+            kept = [r for r in distinct if not ((distinct >= r).all(axis=1) & (distinct > r).any(axis=1)).any()]
+            worst = kept if len(kept) <= MOST_SCHEDULES else worst
+        return [[(q, sigma, int(n)) for (q, sigma), n in zip(self._steps, row, strict=True)] for row in worst]
+
+
+def write(path: Path, release: Release) -> None:
+    """Append a release to the file and wait until it is on disk."""
+    with open(path, "a") as file:
+        file.write(json.dumps(vars(release)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[Release]:
+    """The releases in a file. A last line cut short by a crash was never sent, for charging comes first; it goes."""
+    if not path.exists():
+        return []
+    *lines, torn = path.read_bytes().split(b"\n")
+    if torn:
+        os.truncate(path, path.stat().st_size - len(torn))
+    return [_release(json.loads(line)) for line in lines]
+
+
+def _release(values: dict[str, Any]) -> Release:
+    clients = values.pop("clients")
+    return Release(**values, clients=None if clients is None else tuple(clients))

@@ -1,0 +1,186 @@
+"""The mechanisms: who is protected, who samples, who adds the noise, and what one round of it costs.
+
+Every mechanism releases a sum of contributions, each clipped to length C, with Gaussian noise, and divides it by a
+constant. Extra coordinates travel in the same release: the sum of squared lengths, from which the noise scale is
+estimated, and for an adaptive clip norm the number of clients within it. Coordinates with noise multipliers
+``sigma_i`` cost together what one of ``(sum sigma_i^-2)^-1/2`` costs, so the configured noise multiplier is that of
+the whole release, and each coordinate gets a little more.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedbatch.errors import ConfigError
+
+SQUARES_NOISE = 10.0
+"""Noise of the sum of squared lengths, in units of the update's: it costs the update 0.5 % more noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """What all mechanisms are told.
+
+    Attributes:
+        clip_norm: C > 0, largest length of one unit's contribution; ``inf`` only without noise.
+        clipping: "flat", or "per_layer" with ``C / sqrt(layers)`` for each.
+        noise_multiplier: standard deviation of the noise on the sum, in clip norms, >= 0; None to calibrate it to
+            ``target_epsilon``. With ``noise_schedule=proportional`` it is that of the first phase.
+        noise_schedule: "constant" noise multiplier, or "proportional" to the phase's batch, which keeps the noise of
+            the mean constant.
+        target_epsilon: budget; None to spend what the noise multiplier costs.
+        delta: None for a tenth of one over the number of units.
+        accountant: "pld", "rdp", or "auto": pld, or an RDP filter where phases depend on what was released.
+        measure_noise_scale: release the sum of squared lengths too.
+        secret_file: file of the key for sampling and noise; None derives it from the seed, for reproducible studies.
+        generator: "philox", or "chacha20", cryptographic and some ten times slower.
+    """
+
+    clip_norm: float
+    clipping: str
+    noise_multiplier: float | None
+    noise_schedule: str
+    target_epsilon: float | None
+    delta: float | None
+    accountant: str
+    measure_noise_scale: bool
+    secret_file: str | None
+    generator: str
+
+    unit: ClassVar[str]
+    server_adds_noise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("clipping", ("flat", "per_layer")),
+            ("noise_schedule", ("constant", "proportional")),
+            ("accountant", ("auto", "pld", "rdp")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"privacy.{name} must be one of {', '.join(choices)} (got {getattr(self, name)!r})")
+        if not self.clip_norm > 0:
+            raise ConfigError(f"privacy.clip_norm must be > 0 (got {self.clip_norm})")
+        if self.noise_multiplier is None and self.target_epsilon is None:
+            raise ConfigError("privacy: set noise_multiplier or target_epsilon")
+        if self.noise_multiplier is not None and not 0 <= self.noise_multiplier < math.inf:
+            raise ConfigError(f"privacy.noise_multiplier must be >= 0 (got {self.noise_multiplier})")
+        if math.isinf(self.clip_norm) and self.noise_multiplier != 0:
+            raise ConfigError("privacy.clip_norm=inf bounds nothing; set a finite one, or noise_multiplier=0")
+        if self.target_epsilon is not None and self.target_epsilon <= 0:
+            raise ConfigError(f"privacy.target_epsilon must be > 0 (got {self.target_epsilon})")
+
+    def update_noise(self, accounted: float, has_squares: bool, batch: float) -> float:
+        """Noise multiplier of the update within a release of ``batch`` expected units, accounted as ``accounted``."""
+        return accounted * math.sqrt(1 + SQUARES_NOISE**-2) if has_squares else accounted
+
+    def noise_shares(self, clients: int) -> float:
+        """Variance of the noise on the sum of ``clients`` contributions, in units of one noise multiplier's."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleLocal(Mechanism):
+    """Each client clips every example's gradient and adds the whole noise to its own sum (Abadi et al. 2016).
+
+    Protects an example from everyone but its own client. Clients' data are disjoint, so the client that took part most
+    often has the largest epsilon; which clients take part is no secret and amplifies nothing.
+    """
+
+    unit = "example"
+
+    def noise_shares(self, clients: int) -> float:
+        """Each client brings noise of its own."""
+        return float(clients)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleDistributed(ExampleLocal):
+    """As example level, local, but each client adds a share, and only the sum of all has the whole noise.
+
+    Protects an example from those who see sums only: it needs secure aggregation, which a simulation can only assume.
+
+    Attributes:
+        min_clients: contributions without which a round is not released; the shares are sized for it.
+        colluders: clients that might tell the server their shares, < ``min_clients``.
+        secure_aggregation: "simulated" to study it as if the server saw sums only.
+    """
+
+    min_clients: int
+    colluders: int
+    secure_aggregation: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.secure_aggregation != "simulated":
+            raise ConfigError(
+                "privacy.secure_aggregation: shares of noise protect nobody from a server that sees each of them, and "
+                "there is no secure aggregation here; set it to simulated to study it, or take privacy=example_local"
+            )
+        if not 0 <= self.colluders < self.min_clients:
+            raise ConfigError(
+                f"privacy: need 0 <= colluders < min_clients (got {self.colluders} and {self.min_clients})"
+            )
+
+    def noise_shares(self, clients: int) -> float:
+        """Each brings a share, such that those of ``min_clients - colluders`` honest clients add up to the whole."""
+        return clients / (self.min_clients - self.colluders)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientCentral(Mechanism):
+    """Each client's whole update is clipped, and a trusted server samples clients and adds noise (McMahan et al. 2018).
+
+    Protects all that one client holds, from those who see models.
+
+    Attributes:
+        clip_quantile: share of clients that the clip norm should let through, in (0, 1), which it then follows from
+            round to round (Andrew et al. 2021); None keeps it fixed.
+        clip_rate: learning rate of the clip norm's logarithm, > 0.
+        count_noise: standard deviation of the noise on the number of clients within the clip norm, in clients; None
+            for a twentieth of the expected cohort.
+    """
+
+    clip_quantile: float | None
+    clip_rate: float
+    count_noise: float | None
+
+    unit = "client"
+    server_adds_noise = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_quantile is None:
+            return
+        if self.clipping != "flat":
+            raise ConfigError("privacy.clip_quantile is of the length of the whole update; set privacy.clipping=flat")
+        if not 0 < self.clip_quantile < 1 or self.clip_rate <= 0:
+            raise ConfigError("privacy: clip_quantile must be in (0, 1) and clip_rate > 0")
+
+    def noise_of_count(self, cohort: float) -> float:
+        """Standard deviation of the noise on the count, in clients."""
+        return cohort / 20 if self.count_noise is None else self.count_noise
+
+    def update_noise(self, accounted: float, has_squares: bool, batch: float) -> float:
+        """Noise multiplier of the update; the count within the clip norm has sensitivity 1/2 and its own noise."""
+        if self.clip_quantile is not None and accounted > 0:
+            left = accounted**-2 - (2 * self.noise_of_count(batch)) ** -2
+            if left <= 0:
+                raise ConfigError(
+                    f"privacy.count_noise ({self.noise_of_count(batch):.3g} clients) must be above half the noise "
+                    f"multiplier ({accounted:.3g}), or the count alone spends the budget; raise it or cohort_size"
+                )
+            accounted = left**-0.5
+        return super().update_noise(accounted, has_squares, batch)
+
+    def next_clip_norm(self, clip_norm: float, centred_count: float, cohort: float) -> float:
+        """The clip norm of the next round.
+
+        Args:
+            clip_norm: C of this round.
+            centred_count: noised sum of +1/2 for each client within C and -1/2 for each beyond it; centred, because
+                that halves what one client can change.
+            cohort: expected number of clients; never the realised one, which is not released.
+        """
+        assert self.clip_quantile is not None
+        share_within = centred_count / cohort + 0.5
+        return clip_norm * math.exp(-self.clip_rate * (share_within - self.clip_quantile))

@@ -1,0 +1,144 @@
+"""A mechanism made ready for a run: terms, calibrated noise and keys, fixed before the first round."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedbatch.batch.phases import Controller, Observation, Phase
+from fedbatch.clients.clip import Clip
+from fedbatch.keys import Ints
+from fedbatch.privacy.accounting import worst_epsilon
+from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
+from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.mechanisms import SQUARES_NOISE, ClientCentral, Mechanism
+from fedbatch.privacy.noise_scale import ReleaseNoise
+from fedbatch.privacy.randomness import Floats, Randomness
+from fedbatch.privacy.terms import Terms
+
+Cohort = Callable[[Phase, int], Ints | None]
+"""Clients that a round of a phase charges; None where all are charged alike."""
+Steps = Callable[[Phase], int]
+"""Releases that a client makes in a round of a phase."""
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """What both ends of a private run know before it starts.
+
+    Attributes:
+        terms: sample rates and batches.
+        delta: of the guarantee.
+        calibration: noise and cost.
+        randomness: keyed draws.
+        steps: releases that a client makes in a round of a phase: 1, or its local steps at example level.
+        has_squares: whether a phase's release has the sum of squared lengths as an extra coordinate.
+    """
+
+    terms: Terms
+    delta: float
+    calibration: Calibration
+    randomness: Randomness
+    steps: Steps
+    has_squares: Callable[[Phase], bool]
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """The mechanism."""
+        return self.terms.mechanism
+
+    def clip(self, clip_norm: float) -> Clip:
+        """How contributions are clipped."""
+        return Clip(clip_norm, self.mechanism.clipping == "per_layer")
+
+    def noise_multiplier(self, phase: Phase) -> float:
+        """Accounted noise multiplier of a phase's release."""
+        return self.calibration.first_noise * self.terms.relative_noise(phase)
+
+    def update_noise(self, phase: Phase) -> float:
+        """Noise multiplier of the update within a phase's release."""
+        accounted = self.noise_multiplier(phase)
+        return self.mechanism.update_noise(accounted, self.has_squares(phase), self.terms.batch(phase))
+
+    def release_noise(self, phase: Phase, clip_norm: float, shares: float, size: int) -> ReleaseNoise:
+        """The noise on a sum of (size,) coordinates with the variance of ``shares`` noise multipliers."""
+        deviation = self.update_noise(phase) * shares**0.5
+        unit = clip_norm if deviation else 1.0  # without noise the clip norm may be infinite
+        return ReleaseNoise(clip_norm, deviation * unit, SQUARES_NOISE * deviation * unit**2, size)
+
+    def extra_deviations(self, phase: Phase, noise: ReleaseNoise) -> Floats:
+        """Standard deviations (e,) of the noise on the extra coordinates of a phase's release, in their order."""
+        squares = [noise.squares] if self.has_squares(phase) else []
+        quantile = self.follows_quantile
+        count = [quantile.noise_of_count(self.terms.batch(phase))] if quantile else []
+        return np.array(squares + count, dtype=np.float64)
+
+    def num_extras(self, phase: Phase) -> int:
+        """e, number of extra coordinates of a phase's release."""
+        return int(self.has_squares(phase)) + bool(self.follows_quantile)
+
+    @property
+    def follows_quantile(self) -> ClientCentral | None:
+        """The mechanism if its clip norm follows a quantile; the last extra coordinate is then the count within it."""
+        mechanism = self.mechanism
+        return mechanism if isinstance(mechanism, ClientCentral) and mechanism.clip_quantile is not None else None
+
+    def release(self, phase: Phase, round_: int, params: str, clients: Ints) -> Release:
+        """The accounted event of one round."""
+        charged = None if self.terms.accounts == 1 else tuple(clients.tolist())
+        q, sigma = self.terms.sample_rate(phase), self.noise_multiplier(phase)
+        return Release(round_, params, q, sigma, self.steps(phase), charged)
+
+    def allows(self, ledger: Ledger) -> bool:
+        """Whether a ledger is within the budget of an adaptive run; a fixed schedule was priced beforehand."""
+        order = self.calibration.order
+        return order is None or worst_epsilon(ledger.schedules(), self.delta, "rdp", order) <= self.calibration.epsilon
+
+
+def make_plan(
+    terms: Terms,
+    controller: Controller,
+    rounds: int,
+    adaptive: bool,
+    cohort: Cohort,
+    steps: Steps,
+    has_squares: Callable[[Phase], bool],
+    randomness: Randomness,
+) -> PrivacyPlan:
+    """Calibrate a mechanism for a run of ``rounds`` rounds.
+
+    Raises:
+        ConfigError: see `calibrate`.
+    """
+    delta = terms.mechanism.delta or 0.1 / terms.units
+    if adaptive:
+        alone = [[phase] * rounds for phase in controller.phases]
+        schedules: Schedules = [s for phases in alone for s in _schedules(terms, iter(phases), cohort, steps)]
+    else:
+        schedules = _schedules(terms, fixed_phases(controller, rounds), cohort, steps)
+    calibration = calibrate(terms.mechanism, schedules, delta, adaptive)
+    plan = PrivacyPlan(terms, delta, calibration, randomness, steps, has_squares)
+    for phase in controller.phases:
+        plan.update_noise(phase)  # refuses what cannot be split among the coordinates
+    return plan
+
+
+def fixed_phases(controller: Controller, rounds: int) -> Iterator[Phase]:
+    """The phase of each round, for a controller that looks at nothing but the round."""
+    by_name = {phase.name: phase for phase in controller.phases}
+    state = controller.start()
+    for round_ in range(rounds):
+        phase = by_name[state.phase]
+        yield phase if state.cohort_size is None else replace(phase, cohort_size=state.cohort_size)
+        state = controller.next(state, Observation(round_, 0.0, None))
+
+
+def _schedules(terms: Terms, phases: Iterator[Phase], cohort: Cohort, steps: Steps) -> Schedules:
+    """What the accounts spend over these rounds, with noise relative to the first phase."""
+    ledger = Ledger(terms.accounts)
+    for round_, phase in enumerate(phases):
+        clients = cohort(phase, round_)
+        charged = None if clients is None else tuple(clients.tolist())
+        release = Release(round_, "", terms.sample_rate(phase), terms.relative_noise(phase), steps(phase), charged)
+        ledger = ledger.charge(release)
+    return ledger.schedules()

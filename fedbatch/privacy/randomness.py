@@ -1,0 +1,97 @@
+"""Keyed randomness of releases: what is drawn is a function of a secret and of what is released.
+
+The key names the run, the client, the round, the parameters and the purpose. So an exact replay after a crash is the
+same release, charged once, while noise is never used twice for different parameters, whose difference would cancel it.
+Whoever knows the secret has no barrier at all: without a secret file it follows from the run's seed, which is right for
+a reproducible study and wrong for real data.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from torch import Tensor
+
+from fedbatch.errors import ConfigError
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+GENERATORS = ("philox", "chacha20")
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """Uniform and normal draws by key.
+
+    Attributes:
+        secret: 32 bytes.
+        run: identity of the run, so that two configs with one secret share no noise.
+        generator: "philox" (NumPy; fast) or "chacha20" (cryptographic; ChaCha20 keystream).
+
+    >>> source = Randomness(b"0" * 32, "run", "philox")
+    >>> bool((source.uniform(3, "sample", 1) == source.uniform(3, "sample", 1)).all())
+    True
+    """
+
+    secret: bytes
+    run: str
+    generator: str = "philox"
+
+    def __post_init__(self) -> None:
+        if self.generator not in GENERATORS:
+            raise ConfigError(f"privacy.generator must be one of {', '.join(GENERATORS)} (got {self.generator!r})")
+
+    def uniform(self, count: int, *what: object) -> Floats:
+        """Uniform draws (count,) in [0, 1) for the use that ``what`` names."""
+        if self.generator == "philox":
+            return self._philox(what).random(count, dtype=np.float64)
+        return (self._words(count, what) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def normal(self, count: int, *what: object) -> Tensor:
+        """Standard normal draws (count,), float64, for the use that ``what`` names."""
+        if self.generator == "philox":
+            return torch.from_numpy(self._philox(what).standard_normal(count))
+        pairs = -(-count // 2)
+        words = self._words(2 * pairs, what)
+        unit = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # never 0, whose logarithm is infinite
+        radius, angle = np.sqrt(-2 * np.log(unit[:pairs])), 2 * np.pi * unit[pairs:]
+        return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count])
+
+    def _key(self, what: tuple[object, ...]) -> bytes:
+        text = "\x1f".join(map(str, (self.run, *what)))
+        return hashlib.blake2b(text.encode(), key=self.secret, digest_size=32).digest()
+
+    def _philox(self, what: tuple[object, ...]) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(self._key(what)[:16], "little")))
+
+    def _words(self, count: int, what: tuple[object, ...]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        # Every key is used for one stream only, so the nonce may be constant.
+        stream = Cipher(algorithms.ChaCha20(self._key(what), b"\0" * 16), mode=None).encryptor()
+        return np.frombuffer(stream.update(bytes(8 * count)), dtype=np.uint64)
+
+
+def secret_of(path: str | None, seed: int) -> bytes:
+    """The secret in a file, made there with 32 random bytes if it does not exist; without a file, from the seed."""
+    if path is None:
+        return hashlib.blake2b(f"fedbatch/{seed}".encode(), digest_size=SECRET_BYTES).digest()
+    file = Path(path).expanduser()
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as new:
+            new.write(os.urandom(SECRET_BYTES))
+    secret = file.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(
+            f"privacy.secret_file must hold {SECRET_BYTES} bytes (got {len(secret)}); delete it for a new one"
+        )
+    return secret
+
+
+def fingerprint(params: Tensor) -> str:
+    """Short hash of the parameters (d,) that a release is computed at."""
+    return hashlib.blake2b(params.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()

@@ -1,0 +1,99 @@
+"""What a private run refuses before its first round, each in one line with the remedy."""
+
+from collections.abc import Iterable
+
+from fedbatch.batch.phases import Phase
+from fedbatch.clients.fedsgd import FedSGD
+from fedbatch.clients.job import ClientWork
+from fedbatch.clients.local_sgd import LocalSGD
+from fedbatch.config import RunConfig
+from fedbatch.errors import ConfigError
+from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.privacy.mechanisms import ExampleDistributed
+from fedbatch.privacy.terms import Terms
+
+
+def refuse(
+    config: RunConfig, terms: Terms, model: FlatModel, loss: Loss, works: Iterable[ClientWork], phases: Iterable[Phase]
+) -> None:
+    """Raise for whatever the mechanism's guarantee would not cover.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    for wrong, message in (*_of_run(config, terms), *_of_model(terms, model, loss, works), *_of_phases(terms, phases)):
+        if wrong:
+            raise ConfigError(message)
+
+
+def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
+    mechanism, client_level = terms.mechanism, terms.mechanism.unit == "client"
+    everyone = config.sampling == "all"
+    yield (
+        mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
+        f"privacy.delta must be in (0, 1/{terms.units}), below one over the number of {mechanism.unit}s (got "
+        f"{mechanism.delta}); delta=null takes a tenth of that",
+    )
+    yield (
+        client_level and config.sampling == "uniform",
+        "sampling=uniform draws a fixed number of clients, but the cost is that of Poisson sampling, which is lower; "
+        "use sampling=auto or poisson",
+    )
+    yield (
+        client_level and everyone and config.cohort_size < config.population,
+        f"sampling=all takes part with everyone; set cohort_size={config.population} so that it is accounted so",
+    )
+    yield (
+        client_level and config.weighting == "examples",
+        "weighting=examples would let a client with many examples move the sum by more than clip_norm; use "
+        "weighting=auto or uniform",
+    )
+    yield (
+        not client_level and config.weighting == "uniform",
+        "weighting=uniform: at example level a round releases a sum over examples; use weighting=auto or examples",
+    )
+    yield (
+        config.noise_scale.halves or config.noise_scale.cosine,
+        "noise_scale: halves and cosine need each client's own norms, which are not released; set both to false",
+    )
+    yield (
+        config.client_holdout > 0,
+        "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0",
+    )
+    yield (
+        config.target_metric == "train_loss" and config.target_value is not None,
+        "target_metric=train_loss is not released; use test_loss or test_accuracy",
+    )
+
+
+def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[ClientWork]) -> Iterable[tuple[bool, str]]:
+    example_level = terms.mechanism.unit == "example"
+    yield (
+        bool(model.buffers.numel()),
+        "model: running statistics (batch norm) mix examples and are sent without noise; use model.norm=group or none",
+    )
+    yield (
+        example_level and not getattr(loss, "per_example", False),
+        "loss couples the examples of a batch, so that clipping one does not bound its influence; use a per-example "
+        "loss, or privacy=client_central",
+    )
+    for work in works:
+        yield (
+            example_level and not isinstance(work, FedSGD | LocalSGD),
+            f"client_work: {type(work).__name__} has no example-level form; use fedsgd, local_sgd, or "
+            "privacy=client_central",
+        )
+
+
+def _of_phases(terms: Terms, phases: Iterable[Phase]) -> Iterable[tuple[bool, str]]:
+    mechanism = terms.mechanism
+    for phase in phases:
+        yield (
+            isinstance(mechanism, ExampleDistributed) and phase.cohort_size < mechanism.min_clients,
+            f"privacy.min_clients is larger than the cohort of phase {phase.name} ({phase.cohort_size}), so that every "
+            "round would be aborted; lower it or raise cohort_size",
+        )
+        yield (
+            mechanism.unit == "client" and phase.client_work is not None,
+            f"controller.{phase.name}.client_work: one clip norm cannot fit two kinds of update; set it to null",
+        )

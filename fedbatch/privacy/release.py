@@ -1,0 +1,102 @@
+"""The server's half of a release: noise where it is the server's, division by a constant, and what follows from it."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedbatch.batch.noise_scale import NoiseScale
+from fedbatch.batch.phases import Phase
+from fedbatch.errors import RunFailedError
+from fedbatch.keys import Ints
+from fedbatch.privacy import noise_scale
+from fedbatch.privacy.mechanisms import ExampleDistributed
+from fedbatch.privacy.noise_scale import ReleaseNoise
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.randomness import Floats
+
+
+@dataclass(frozen=True)
+class Released:
+    """Values of one round that may be seen by those the mechanism protects against.
+
+    Attributes:
+        mean: (d,) noised mean update.
+        batch: expected number of units behind it, the constant of the division.
+        estimate: noise scale of clipped contributions, None where squared lengths are not released.
+        noise: what was added to the sums.
+        next_clip_norm: clip norm of the next round.
+    """
+
+    mean: Tensor
+    batch: float
+    estimate: NoiseScale | None
+    noise: ReleaseNoise
+    next_clip_norm: float
+
+    @property
+    def snr(self) -> float:
+        """Estimated length of the mean clipped contribution over that of the noise on it; NaN where not measured."""
+        if self.estimate is None:
+            return float("nan")
+        if not self.noise.energy:
+            return float("inf")
+        return float(max(self.estimate.grad_sq, 0.0) ** 0.5 * self.batch / self.noise.energy**0.5)
+
+
+def release(
+    plan: PrivacyPlan,
+    phase: Phase,
+    clip_norm: float,
+    sums: tuple[Tensor, Floats],
+    answered: Ints,
+    key: tuple[object, ...],
+    is_gradient: bool,
+) -> Released:
+    """Make the release of a round.
+
+    Args:
+        plan: the run's mechanism.
+        phase: the round's phase.
+        clip_norm: C of this round.
+        sums: float64 sums (d,) of contributions and (e,) of extra coordinates, over all nodes.
+        answered: ids of the clients behind them.
+        key: round and parameters, for the server's noise.
+        is_gradient: whether contributions are gradients at the global parameters.
+
+    Raises:
+        RunFailedError: too few contributions for the sum to carry its noise.
+    """
+    mechanism, terms, (update, extras) = plan.mechanism, plan.terms, sums
+    if isinstance(mechanism, ExampleDistributed) and len(answered) < mechanism.min_clients:
+        raise RunFailedError(
+            f"{len(answered)} contributions are fewer than privacy.min_clients={mechanism.min_clients}, so their sum "
+            "has too little noise and is not released"
+        )
+    size = update.numel()
+    noise = plan.release_noise(phase, clip_norm, mechanism.noise_shares(len(answered)), size)
+    if mechanism.server_adds_noise:
+        update, extras = add_noise(plan, phase, (update, extras), noise, ("server", *key))
+    batch = terms.batch(phase, answered)
+    by_examples = mechanism.unit == "example" and not is_gradient  # local steps come weighted by their client's size
+    divisor = float(terms.sizes[answered].sum()) if by_examples else batch
+    mean = update / divisor if divisor else update
+    estimate = None
+    if plan.has_squares(phase) and batch:
+        squared = float(mean.dot(mean))
+        estimate = noise_scale.estimate(squared, float(extras[0]), batch, terms.sample_rate(phase), noise)
+    if plan.follows_quantile:
+        clip_norm = plan.follows_quantile.next_clip_norm(clip_norm, float(extras[-1]), batch)
+    return Released(mean, batch, estimate, noise, clip_norm)
+
+
+def add_noise(
+    plan: PrivacyPlan, phase: Phase, sums: tuple[Tensor, Floats], noise: ReleaseNoise, key: tuple[object, ...]
+) -> tuple[Tensor, Floats]:
+    """The sums with keyed noise, one draw for all coordinates; the update is changed in place."""
+    update, extras = sums
+    if not noise.update:
+        return sums
+    size = update.numel()
+    draws = plan.randomness.normal(size + len(extras), "noise", *key)
+    noised = extras + draws[size:].numpy() * plan.extra_deviations(phase, noise)
+    return update.add_(draws[:size].to(update), alpha=noise.update), noised

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from fedbatch.errors import ConfigError
+from fedbatch.privacy.randomness import Randomness, fingerprint, secret_of
+
+KEY = b"k" * 32
+
+
+@pytest.mark.parametrize("generator", ["philox", "chacha20"])
+def test_draws_have_the_right_law(generator):
+    source = Randomness(KEY, "run", generator)
+    normal, uniform = source.normal(100_001, "noise", 1).numpy(), source.uniform(100_000, "sample", 1)
+    assert len(normal) == 100_001 and normal.dtype == np.float64
+    assert stats.kstest(normal, "norm").pvalue > 1e-6 and stats.kstest(uniform, "uniform").pvalue > 1e-6
+    assert uniform.min() >= 0 and uniform.max() < 1
+
+
+@pytest.mark.parametrize("generator", ["philox", "chacha20"])
+def test_same_key_same_draw_and_any_difference_another(generator):
+    def draw(secret=KEY, run="run", what=("noise", 3, 1, "hash")):
+        return Randomness(secret, run, generator).normal(1000, *what).numpy()
+
+    first = draw()
+    assert (first == draw()).all()
+    others = [
+        draw(secret=b"l" * 32),
+        draw(run="other"),
+        *(draw(what=("noise", *w)) for w in [(4, 1, "hash"), (3, 2, "hash"), (3, 1, "hush"), (31, "hash")]),
+    ]
+    for other in others:
+        assert abs(np.corrcoef(first, other)[0, 1]) < 6 / 1000**0.5
+
+
+def test_a_secret_file_is_made_once_for_its_owner_only(tmp_path):
+    path = tmp_path / "deep" / "secret"
+    secret = secret_of(str(path), 0)
+    assert len(secret) == 32 and secret_of(str(path), 1) == secret and path.stat().st_mode & 0o077 == 0
+    path.write_bytes(b"short")
+    with pytest.raises(ConfigError, match=r"privacy.secret_file must hold 32 bytes \(got 5\)"):
+        secret_of(str(path), 0)
+    assert secret_of(None, 1) == secret_of(None, 1) != secret_of(None, 2)
+
+
+def test_an_unknown_generator_is_refused():
+    with pytest.raises(ConfigError, match="privacy.generator must be one of philox, chacha20"):
+        Randomness(KEY, "run", "mersenne")
+
+
+def test_a_fingerprint_sees_every_bit():
+    params = torch.zeros(10)
+    before = fingerprint(params)
+    params[3] = 1e-45
+    assert fingerprint(params) != before
