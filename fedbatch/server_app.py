@@ -86,7 +86,7 @@ def start(server: Server) -> ServerState:
         within=tracker,
         between=tracker,
         ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
-        clip_norm=privacy.mechanism.clip_norm if privacy else 0.0,
+        clip_norm=float(privacy.mechanism.clip_norm) if privacy else 0.0,
     )
 
 

@@ -10,15 +10,10 @@ docs/figures/client_counts.png.
 """
 
 import argparse
-import hashlib
-import io
-import json
 import math
 import os
-import shlex
 import sys
 import tempfile
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -29,10 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 from client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
-
-from fedbatch import client_app, server_app
-from fedbatch.compose import config_json
-from fedbatch.runtime.local import run_locally
+from runs import run_once, status
 
 ROOT = Path(__file__).parents[1]
 LOCAL = ("client_work=local_sgd", "client_work.lr=0.1", "client_batch_size=8", "executor=vmap")
@@ -153,27 +145,6 @@ def overrides(study: Study, method: str, size: int, rate: float, seed: int) -> l
     """The command line of a run."""
     numbers = {"population": study.population, "cohort_size": size, "server_optimizer.lr": f"{rate:.6g}", "seed": seed}
     return [*study.common, *METHODS[method], *(f"{name}={value}" for name, value in numbers.items())]
-
-
-def run_once(runs: Path, options: list[str]) -> Path:
-    """Run unless it is finished; a failure is left in the folder as error.txt, and the study goes on."""
-    folder = runs / hashlib.sha256("\n".join(sorted(options)).encode()).hexdigest()[:12]
-    if status(folder) == "finished":
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        config = config_json({"overrides": shlex.join([*options, f"run_dir={folder}"])})
-        with redirect_stdout(io.StringIO()):
-            run_locally(server_app.app, client_app.app, 1, {"config": config})
-    except Exception as error:  # whatever it is, the other runs are worth having
-        (folder / "error.txt").write_text(f"{shlex.join(options)}\n{type(error).__name__}: {error}\n")
-    return folder
-
-
-def status(folder: Path) -> str:
-    """As in the run's summary; "failed" where there is none."""
-    path = folder / "summary.json"
-    return str(json.loads(path.read_text())["status"]) if path.is_file() else "failed"
 
 
 def record(folder: Path) -> pl.DataFrame:
