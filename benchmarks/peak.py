@@ -22,10 +22,11 @@ def main(text: str) -> None:
         begin = time.perf_counter()
         system.round(round_)
         seconds.append(time.perf_counter() - begin)
-    print(json.dumps({"peak_rss_mb": _peak_mb(), "seconds": statistics.median(seconds[1:] or seconds)}))
+    print(json.dumps({"peak_rss_mb": peak_mb(), "seconds": statistics.median(seconds[1:] or seconds)}))
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Peak resident memory of this process."""
     # On Linux getrusage counts what the parent held when it forked us; VmHWM begins anew with the program.
     status = Path("/proc/self/status")
     if status.exists():
