@@ -88,8 +88,9 @@ def columns(measured: Measured, noise: Tracker, within: Tracker, between: Tracke
     if measured.drift is not None:
         further = {"b_within": within.average().scale, "m_drift": between.average().scale}
     if measured.is_private:
-        counted = noise.interval(measured.noise_per_unit, measured.fixed_noise)
-        further = {"noise_scale_dp": counted.value if counted else nan}
+        counted = noise.interval(measured.noise_per_unit, measured.fixed_noise) or Interval(nan, nan, nan, 0.0)
+        names = ("noise_scale_dp", "noise_scale_dp_low", "noise_scale_dp_high")
+        further = dict(zip(names, (counted.value, counted.low, counted.high), strict=True))
     return {
         "noise_scale": average.value,
         "noise_scale_low": average.low,

@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from fedbatch.robust import Krum, NormBound, TrimmedMean, median
 
-updates = (
-    st.integers(0, 10_000)
-    .map(lambda seed: np.random.default_rng(seed))
-    .flatmap(
-        lambda rng: st.tuples(st.integers(1, 12), st.integers(1, 5)).map(
-            lambda shape: torch.from_numpy(rng.normal(size=shape))
-        )
-    )
-)
+
+@st.composite
+def matrices(draw):
+    shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 5)))
+    return torch.from_numpy(np.random.default_rng(draw(st.integers(0, 10_000))).normal(size=shape))
+
+
+updates = matrices()
 
 
 @settings(deadline=None)

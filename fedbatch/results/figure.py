@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedbatch.results.shown import noise_column
+
 Row = dict[str, Any]
 NOISE, BATCH, ACCURACY, SHADE = (
     "#0072B2",
@@ -23,7 +25,8 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     rounds = np.array([row["rounds"] for row in rows])
-    value, low, high = (_column(rows, name) for name in ("noise_scale", "noise_scale_low", "noise_scale_high"))
+    name = noise_column(rows[-1]) if rows else "noise_scale"
+    value, low, high = (_column(rows, name + end) for end in ("", "_low", "_high"))
     value[~np.isfinite(value)] = np.nan  # not identified in these rounds
     in_clients = bool(rows) and rows[-1]["noise_scale_unit"] == "clients"
     batch = _column(rows, "cohort_size" if in_clients else "global_batch")
@@ -35,7 +38,12 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
         alpha=0.2,
         lw=0,
     )
-    top.plot(rounds, value, color=NOISE, label="noise scale and its interval")
+    top.plot(
+        rounds,
+        value,
+        color=NOISE,
+        label="noise scale and its interval" if name == "noise_scale" else "noise scale with privacy noise",
+    )
     top.step(rounds, batch, color=BATCH, where="mid", label="global batch")
     top.set(yscale="log", ylabel="clients" if in_clients else "examples")
     top.legend(frameon=False, loc="upper left")

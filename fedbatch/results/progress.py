@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from fedbatch.results.shown import noise_column
+
 PLAIN_LINES = 20
 
 
@@ -40,7 +42,7 @@ class Progress:
         """Show one round; a change of phase is always told, with its reason."""
         if not math.isnan(row["test_accuracy"]):
             self._accuracy = row["test_accuracy"]
-        noise = f"{row['noise_scale']:.4g} {row['noise_scale_unit']}"
+        noise = f"{row[noise_column(row)]:.4g} {row['noise_scale_unit']}"
         accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
         self._bar.update(self._task, completed=row["rounds"], phase=row["phase"], accuracy=accuracy, noise=noise)
         if not self._console.is_terminal and row["rounds"] % max(1, self._rounds // PLAIN_LINES) == 0:

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from fedbatch.results.shown import noise_column
+
 Row = dict[str, Any]
 
 
@@ -27,7 +29,7 @@ def phase_table(rows: Sequence[Row]) -> Table:
             f"{last['examples']:,}",
             f"{tested['test_accuracy']:.3f}",
             f"{tested['test_loss']:.3f}",
-            f"{last['noise_scale']:.4g} {last['noise_scale_unit']}",
+            f"{last[noise_column(last)]:.4g} {last['noise_scale_unit']}",
             *([f"{last['epsilon_rdp']:.3g}"] if private else []),
         )
     return table
