@@ -21,7 +21,7 @@ from fedbatch.config import RunConfig, parse
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.explain import explain
 
-CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "threads")
+CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "runtime", "threads")
 """What may change when a run is resumed without making it another run."""
 
 
@@ -86,10 +86,10 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         raise ConfigError(f"resume: {folder} has no config.yaml; give the folder of an earlier run")
     changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
     for name in changed:
-        if name not in CONTINUED:
+        if name.split(".")[0] not in CONTINUED:
             raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
     old: Any = OmegaConf.to_container(OmegaConf.load(saved))
-    return parse(old | {name: values[name] for name in {*changed, "resume", "run_dir"}})
+    return parse(old | {name: values[name] for name in {*(c.split(".")[0] for c in changed), "resume", "run_dir"}})
 
 
 if __name__ == "__main__":

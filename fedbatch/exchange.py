@@ -19,6 +19,7 @@ from fedbatch.messages import (
     decode,
     encode,
 )
+from fedbatch.runtime import flower
 from fedbatch.state import ServerState
 
 log = logging.getLogger("fedbatch")
@@ -60,7 +61,7 @@ def exchange(
             continue
         try:
             if reply.has_error():
-                raise MessageError(reply.error.reason)
+                raise MessageError(flower.reason(reply.error))
             answer = decode(kind, reply.content, answer_lengths(plan))
             check_clients(answer, plan)
             answers.append(answer)
