@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: run test check bench data figures clean
+.PHONY: run test check bench deploy-demo data figures clean
 
 run: $(VENV)/installed
 	$(BIN)/fedbatch
@@ -29,6 +29,10 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --threads 1 --json docs/results/bench.json
 	$(BIN)/python -m benchmarks --quick --threads 2 --no-ray --json docs/results/bench_2_threads.json
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
+
+# A SuperLink and two SuperNodes with certificates and data of their own, as processes on this machine.
+deploy-demo: $(VENV)/installed
+	$(BIN)/python -m simulations.deployment
 
 data: $(VENV)/installed
 	$(BIN)/python -m fedbatch.data.fetch_fashion_mnist

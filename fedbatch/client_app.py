@@ -1,29 +1,30 @@
 """The Flower ClientApp: decode, do the work for the clients this node hosts, encode."""
 
-import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedbatch import node, task
 from fedbatch.compose import config_json
+from fedbatch.config import from_json
 from fedbatch.messages import EvaluatePlan, Hosted, TrainPlan, decode, encode
+from fedbatch.node_config import hosted_clients, on_own_data
+from fedbatch.task import Task
 
 app = ClientApp()
 
 
 @app.query()
 def hosted(message: Message, context: Context) -> Message:
-    """The clients of this node: an equal, contiguous share of the population."""
-    run = task.load(config_json(context.run_config))
-    index, count = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
-    clients = np.array_split(np.arange(len(run.partition), dtype=np.int64), count)[index]
+    """The clients of this node."""
+    run = load(context)
+    clients = hosted_clients(len(run.partition), context.node_config)
     return Message(encode(Hosted(clients, run.partition.sizes(clients))), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """The summed update of the clients named in the plan."""
-    run = task.load(config_json(context.run_config))
+    run = load(context)
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
     plan = decode(TrainPlan, message.content, lengths)
     return Message(encode(node.train(plan, run)), reply_to=message)
@@ -32,6 +33,14 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Loss and accuracy on the held-out part of the clients named in the plan."""
-    run = task.load(config_json(context.run_config))
+    run = load(context)
     plan = decode(EvaluatePlan, message.content)
     return Message(encode(node.evaluate(plan, run)), reply_to=message)
+
+
+def load(context: Context) -> Task:
+    """What this node works with."""
+    text = config_json(context.run_config)
+    if "data" in context.node_config:
+        text = on_own_data(from_json(text), context.node_config).to_json()
+    return task.load(text)

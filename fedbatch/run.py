@@ -24,6 +24,11 @@ def run(config: RunConfig) -> dict[str, Any]:
     folder = Path(config.run_dir)
     runtime = build("runtime", config.runtime)
     runtime(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    return report(folder)
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """Draw the figure of a run that ended, show its table, and return its summary."""
     rows = read_rows(folder / "rounds.jsonl")
     save_figure(rows, folder / "noise_scale.png")
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
