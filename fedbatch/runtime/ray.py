@@ -123,8 +123,8 @@ def simulation(client_app: ClientApp, num_nodes: int, resources: dict[str, float
                 _thread.interrupt_main()
 
     thread = Thread(target=work, daemon=True)
-    thread.start()
     try:
+        thread.start()  # in here: a simulation that fails at once interrupts even this
         yield grids.get()
     except KeyboardInterrupt:
         if failures:
