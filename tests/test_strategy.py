@@ -135,12 +135,12 @@ def test_a_controller_sets_nodes_and_batch_size_of_the_next_round():
     assert strategy.control.phase == "large" and strategy.control.since_round == 3
 
 
-@pytest.mark.parametrize("cohort", range(1, 30))
-def test_no_node_is_lost_to_rounding(cohort):
+@pytest.mark.parametrize("cohort", [1, 2, 29, 48, 49])
+def test_no_node_is_lost_to_rounding(cohort):  # int(49 * (1 / 49)) is 0
     phase = Phase("adaptive", cohort)
-    controller = Adaptive(phase, 1.0, 2, 29, settle_rounds=1000)
-    strategy = NoiseScale(FedAvg(min_train_nodes=1), controller=controller)
-    messages, config = configure(strategy, arrays(0.0), nodes=29)
+    controller = Adaptive(phase, 1.0, 2, 49, settle_rounds=1000)
+    strategy = NoiseScale(FedAvg(min_train_nodes=0), controller=controller)
+    messages, config = configure(strategy, arrays(0.0), nodes=49)
     assert len(messages) == cohort and "batch-size" not in config
 
 
