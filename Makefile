@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: run test check bench data figures clean
+.PHONY: run test check bench deploy-demo data figures clean
 
 run: $(VENV)/installed
 	$(BIN)/fedbatch
@@ -31,6 +31,10 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
 	$(BIN)/python -m benchmarks.dp_step --json docs/results/dp_step.json
 
+# A SuperLink and two SuperNodes with certificates and data of their own, as processes on this machine.
+deploy-demo: $(VENV)/installed
+	$(BIN)/python -m simulations.deployment
+
 data: $(VENV)/installed
 	$(BIN)/python -m fedbatch.data.fetch_fashion_mnist
 
@@ -44,7 +48,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ray]'
 	touch $@ $(VENV)/installed
 
 clean:

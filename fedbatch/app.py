@@ -83,14 +83,14 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         raise ConfigError(f"resume: {folder} has no config.yaml; give the folder of an earlier run")
     changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
     for name in changed:
-        if name not in CONTINUED:
+        if name.split(".")[0] not in CONTINUED:
             raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
     old: Any = OmegaConf.to_container(OmegaConf.load(saved))
     if "rounds" in changed and old["privacy"].get("target_epsilon") is not None and values["rounds"] != old["rounds"]:
         raise ConfigError(
             f"rounds cannot change on resume: privacy.target_epsilon was planned for {old['rounds']} rounds"
         )
-    return parse(old | {name: values[name] for name in {*changed, "resume", "run_dir"}})
+    return parse(old | {name: values[name] for name in {*(c.split(".")[0] for c in changed), "resume", "run_dir"}})
 
 
 if __name__ == "__main__":

@@ -1,30 +1,32 @@
 """The Flower ClientApp: decode, do the work for the clients this node hosts, encode."""
 
-import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedbatch import node, task
 from fedbatch.compose import config_json
+from fedbatch.config import from_json
+from fedbatch.errors import ConfigError
 from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, TrainPlan, decode, encode
+from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.node_private import train_private
+from fedbatch.task import Task
 
 app = ClientApp()
 
 
 @app.query()
 def hosted(message: Message, context: Context) -> Message:
-    """The clients of this node: an equal, contiguous share of the population."""
-    run = task.load(config_json(context.run_config))
-    index, count = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
-    clients = np.array_split(np.arange(len(run.partition), dtype=np.int64), count)[index]
+    """The clients of this node."""
+    run = load(context)
+    clients = hosted_clients(len(run.partition), context.node_config)
     return Message(encode(Hosted(clients, run.partition.sizes(clients))), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """The summed update of the clients named in the plan."""
-    run = task.load(config_json(context.run_config))
+    run = load(context)
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
     if run.privacy is not None:
         private_plan = decode(PrivatePlan, message.content, {"params": lengths["params"]})
@@ -36,6 +38,17 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Loss and accuracy on the held-out part of the clients named in the plan."""
-    run = task.load(config_json(context.run_config))
+    run = load(context)
     plan = decode(EvaluatePlan, message.content)
     return Message(encode(node.evaluate(plan, run)), reply_to=message)
+
+
+def load(context: Context) -> Task:
+    """What this node works with."""
+    text = config_json(context.run_config)
+    if "data" in context.node_config:
+        text = on_own_data(from_json(text), context.node_config).to_json()
+    run = task.load(text)
+    if run.privacy is not None and "data" in context.node_config:
+        raise ConfigError("node-config data: a private run takes client sizes from its config; leave data out")
+    return run

@@ -26,7 +26,7 @@ CHOICES = {
 }
 
 
-CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "threads")
+CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "runtime", "threads")
 """What may change when a run is resumed without making it another run."""
 
 

@@ -21,6 +21,7 @@ from fedbatch.messages import (
     decode,
     encode,
 )
+from fedbatch.runtime import flower
 from fedbatch.state import ServerState
 
 log = logging.getLogger("fedbatch")
@@ -64,7 +65,7 @@ def exchange(
             continue
         try:
             if reply.has_error():
-                raise MessageError(reply.error.reason)
+                raise MessageError(flower.reason(reply.error))
             answer = decode(kind, reply.content, answer_lengths(plan))
             check_clients(answer, plan)
             answers.append(answer)

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
 from fedbatch.messages import Hosted, MessageError, decode
+from fedbatch.runtime import flower
 
 POLL_SECONDS = 0.5
 
@@ -55,7 +56,7 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
     clients, hosts, sizes = [], [], []
     for reply in grid.send_and_receive(messages, timeout=timeout):
         if reply.has_error():
-            raise ConfigError(f"node {reply.metadata.src_node_id} cannot start: {reply.error.reason}")
+            raise ConfigError(f"node {reply.metadata.src_node_id} cannot start: {flower.reason(reply.error)}")
         try:
             answer = decode(Hosted, reply.content)
         except MessageError as error:

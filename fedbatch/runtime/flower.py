@@ -1,14 +1,34 @@
-"""What fedbatch needs of Flower beyond its public API, kept in one file so that a new Flower breaks one file.
+"""What fedbatch needs of Flower beyond its current public API, kept in one file so that a new Flower breaks one file.
 
 Flower 1.41 reads the identity of the sender from a process-wide variable when a message is made, and a Grid must own a
-``Run``. Both are set by Flower's own runtimes; a Grid in this process has to set them itself.
+``Run``. Both are set by Flower's own runtimes; a Grid in this process has to set them itself. ``run_simulation`` is
+public but on its way out; ``flwr run`` in its place hides the exit code, the exceptions and the terminal of a run.
 """
 
-from flwr.app import Context, Message, RecordDict
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 SERVER_NODE_ID = 1
+
+
+def quiet_and_offline(home: Path) -> dict[str, str]:
+    """Environment in which Flower and Ray need no network, say nothing of their own and write to ``home``."""
+    return {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else a SuperLink installs requirements for every run
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray announces how it will treat nodes without a GPU one day
+    }
 
 
 def new_run(run_id: int = 1) -> Run:
@@ -26,3 +46,37 @@ def stamp(message: Message, message_id: str) -> Message:
     """Give a message its id, which Flower's SuperLink would do."""
     message.metadata.__dict__["_message_id"] = message_id
     return message
+
+
+class Configured(ClientApp):
+    """A ClientApp with its run config: Flower's simulation of an app that is no folder has none."""
+
+    def __init__(self, app: ClientApp, run_config: dict):
+        super().__init__()
+        self._app, self._run_config = app, run_config
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """The app's answer; its state is that of ``context``."""
+        return self._app(message, replace(context, run_config=self._run_config))
+
+
+def simulate(server_app: ServerApp, client_app: ClientApp, num_nodes: int, resources: dict[str, float]) -> None:
+    """Flower's simulation on Ray, each node with these resources; ends when the ServerApp does, and Ray with it."""
+    from flwr.simulation import run_simulation  # imports Ray
+
+    # It logs each reply, its own deprecation, and errors that it goes on to raise or that arrive as error replies.
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    run_simulation(server_app, client_app, num_nodes, backend_config={"client_resources": {**resources}})
+
+
+def reason(error: Error) -> str:
+    r"""Why a node could not answer: the first line of its exception, without what Flower's runtimes wrap around it.
+
+    >>> reason(Error(2, "<class 'E'>:<'(stack)\nException ClientAppException occurred. Message: no data\nhere'>"))
+    'no data'
+    >>> reason(Error(0, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died.\n pid: 7'>"))
+    'The actor died.'
+    """
+    text = (error.reason or "").rpartition("ClientAppException occurred. Message: ")[2]
+    text = re.sub(r"^<class '[^']*'>:<'", "", text).removesuffix("'>")
+    return text.strip().splitlines()[0] if text.strip() else "no reason given"

@@ -1,6 +1,7 @@
 """A Flower Grid in this process: the same ServerApp and ClientApp, without Ray and without sockets."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -85,6 +86,15 @@ class LocalGrid(Grid):
         except Exception as error:  # the contract of Flower's own runtimes: a client's exception is an error reply
             reply = Message(Error(CLIENT_ERROR, f"{type(error).__name__}: {error}"), reply_to=message)
         return stamp(reply, f"{message.metadata.message_id}-reply")
+
+
+@dataclass(frozen=True)
+class Local:
+    """Runs all nodes in this process."""
+
+    def __call__(self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
+        """See `run_locally`."""
+        run_locally(server_app, client_app, num_nodes, run_config)
 
 
 def run_locally(server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:

@@ -1,0 +1,142 @@
+"""Nodes side by side on Ray: Flower's own simulation, driven from this process.
+
+Flower keeps its ServerApp in a thread beside the simulation. Here it is the other way round: the simulation has the
+thread and the ServerApp stays where it is, so that its exceptions, its progress bar and Ctrl-C are those of a run in
+this process, and a simulation that breaks down ends the run where Flower would wait for answers for ever.
+"""
+
+import _thread
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from queue import Queue
+from threading import Event, Thread
+from typing import Any
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedbatch import cache
+from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, new_context, quiet_and_offline, simulate
+
+CONNECT_SECONDS = 10
+WIND_DOWN_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Runs each node in a Ray actor; nodes for which there is no room wait for their turn.
+
+    Attributes:
+        cpus_per_node: processors that Ray reserves for a node, > 0.
+        gpus_per_node: GPUs that it reserves, >= 0; 0.25 puts four nodes on one.
+        address: None starts Ray on this machine and stops it after the run; "auto" or "host:port" joins a cluster.
+
+    Raises:
+        ConfigError: Ray is not installed, or a number is out of range.
+    """
+
+    cpus_per_node: float
+    gpus_per_node: float
+    address: str | None
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_node <= 0:
+            raise ConfigError(f"runtime.cpus_per_node must be above 0 (got {self.cpus_per_node:g})")
+        if self.gpus_per_node < 0:
+            raise ConfigError(f"runtime.gpus_per_node must not be negative (got {self.gpus_per_node:g})")
+        if find_spec("ray") is None:
+            raise ConfigError("runtime=ray needs Ray: pip install 'fedbatch[ray]', or use runtime=local")
+
+    def __call__(self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
+        """Run both apps; an exception of the ServerApp comes through.
+
+        Raises:
+            ConfigError: Ray cannot be reached, or has no machine with the resources of a node.
+            RunFailedError: Ray breaks down.
+        """
+        self._start()
+        resources = {"num_cpus": self.cpus_per_node, "num_gpus": self.gpus_per_node}
+        with simulation(Configured(client_app, run_config), num_nodes, resources) as grid:
+            server_app(grid, new_context(grid.run.run_id, SERVER_NODE_ID, {}, run_config))
+
+    def _start(self) -> None:
+        # Flower would start Ray by itself, but with a traceback where something is missing.
+        for name, value in quiet_and_offline(cache.folder() / "flower").items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if self.address and ":" in self.address:  # Ray itself would try for minutes
+                host, port = self.address.rsplit(":", 1)
+                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            ray.init(address=self.address, **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"runtime.address={self.address}: {reason}; `ray start --head` starts a cluster"
+            ) from error
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        if not any(m.get("CPU", 0) >= self.cpus_per_node and m.get("GPU", 0) >= self.gpus_per_node for m in machines):
+            ray.shutdown()
+            largest = ", ".join(f"{m.get('CPU', 0):g} CPUs and {m.get('GPU', 0):g} GPUs" for m in machines)
+            raise ConfigError(
+                f"runtime: no machine has the {self.cpus_per_node:g} CPUs and {self.gpus_per_node:g} GPUs of a node "
+                f"(there are {largest}); lower runtime.cpus_per_node or runtime.gpus_per_node"
+            )
+
+
+@contextmanager
+def simulation(client_app: ClientApp, num_nodes: int, resources: dict[str, float]) -> Iterator[Grid]:
+    """The Grid of a running simulation of Flower, on the Ray of this process; both end with the block.
+
+    Args:
+        client_app: the app of every node.
+        num_nodes: nodes, numbered by ``partition-id``.
+        resources: of a node, as Ray names them.
+
+    Raises:
+        RunFailedError: the simulation broke down before the block was done.
+    """
+    grids: Queue[Grid] = Queue()
+    done = Event()
+    failures: list[BaseException] = []
+    relay = ServerApp()
+
+    @relay.main()
+    def hand_over(grid: Grid, _: Context) -> None:
+        grids.put(grid)
+        done.wait()
+
+    def work() -> None:
+        try:
+            simulate(relay, client_app, num_nodes, resources)
+        except BaseException as error:
+            failures.append(error)
+            if not done.is_set():
+                _thread.interrupt_main()
+
+    thread = Thread(target=work, daemon=True)
+    try:
+        thread.start()  # in here: a simulation that fails at once interrupts even this
+        yield grids.get()
+    except KeyboardInterrupt:
+        if failures:
+            raise RunFailedError(f"Ray: {root_cause(failures[0])}") from failures[0]
+        raise
+    finally:
+        done.set()
+        thread.join(WIND_DOWN_SECONDS)
+
+
+def root_cause(error: BaseException) -> str:
+    """The first line of what began it all."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,77 @@
+"""Two hospitals, each with its own data on its own SuperNode, train one model through a SuperLink.
+
+    make deploy-demo                                   TLS, and only SuperNodes whose key is registered
+    python -m simulations.deployment --plain           neither
+    python -m simulations.deployment rounds=10 server_optimizer.lr=0.05
+
+All on this machine, as processes that end with the run, however it ends.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedbatch.build import validate
+from fedbatch.compose import config_json
+from fedbatch.config import from_json
+from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.explain import explain
+from fedbatch.run import report
+from simulations.deployment.federation import loopback
+from simulations.deployment.hospitals import FEATURES, write_hospitals
+
+RUN_DIR = Path("runs/deployment")
+
+
+def main() -> int:
+    """Run the demonstration; 0 done, 1 the run failed, 2 the config cannot work."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plain", action="store_true", help="without TLS and keys")
+    parser.add_argument("overrides", nargs="*", help="as for fedbatch, e.g. rounds=10")
+    arguments = parser.parse_args()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when the data sets are
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: through the blocks that end the processes
+    try:
+        deploy(arguments.overrides, secure=not arguments.plain)
+    except ConfigError as error:
+        print(f"deployment: {explain(error)}", file=sys.stderr)
+        return 2
+    except RunFailedError as error:
+        print(f"deployment: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def deploy(extra: list[str], *, secure: bool) -> None:
+    """Bring the federation up, run, show the table, take it down."""
+    folder = RUN_DIR.absolute()
+    with tempfile.TemporaryDirectory() as name:
+        private = Path(name)
+        server, *hospitals = write_hospitals(private)
+        overrides = [
+            f"run_dir={folder}",
+            *("dataset=hugging_face", f"dataset.source={server}", f"dataset.input_column=[{','.join(FEATURES)}]"),
+            *("population=2", "nodes=2", "sampling=all", "cohort_size=2", "client_batch_size=64"),
+            *("model=logistic", "controller=fixed", "rounds=4", "evaluate_every_rounds=1"),
+            *extra,
+        ]
+        validate(from_json(config_json({"overrides": " ".join(overrides)})))
+        logs = folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        nodes: list[Mapping[str, int | str]] = [
+            {"partition-id": index, "num-partitions": len(hospitals), "data": str(data)}
+            for index, data in enumerate(hospitals)
+        ]
+        with loopback(private, logs, nodes, secure=secure) as federation:
+            kind = "TLS, registered SuperNodes only" if secure else "plain"
+            print(f"SuperLink at {federation.address} ({kind}), {len(nodes)} SuperNodes; logs in {logs}", flush=True)
+            federation.run(" ".join(overrides))
+    report(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

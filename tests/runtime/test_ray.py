@@ -1,0 +1,135 @@
+"""Runs on Ray as a user meets them; what does not start Ray is quick."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedbatch.errors import ConfigError
+from fedbatch.runtime import ray
+
+ROOT = Path(__file__).parents[2]
+TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=3 nodes=2".split()
+
+
+def start(*arguments, cwd, home):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "FEDBATCH_CACHE": str(cwd / "cache")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedbatch.app", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, cwd):
+    home = cwd / "home"
+    home.mkdir(exist_ok=True)
+    process = start(*arguments, cwd=cwd, home=home)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"cpus_per_node": 0.0}, r"runtime.cpus_per_node must be above 0 \(got 0\)"),
+        ({"gpus_per_node": -1.0}, r"runtime.gpus_per_node must not be negative \(got -1\)"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(arguments, line):
+    with pytest.raises(ConfigError, match=line):
+        ray.Ray(**{"cpus_per_node": 1.0, "gpus_per_node": 0.0, "address": None, **arguments})
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(ray, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'fedbatch\[ray\]'"):
+        ray.Ray(1.0, 0.0, None)
+
+
+def test_the_root_cause_is_one_line():
+    outer = RuntimeError("Ending simulation.")
+    outer.__cause__ = ValueError("no space\nleft")
+    assert ray.root_cause(outer) == "no space"
+    assert ray.root_cause(KeyError()) == "KeyError"
+
+
+def test_a_simulation_that_breaks_down_ends_the_run(monkeypatch):
+    def simulate(server_app, client_app, num_nodes, resources):
+        ray.Thread(target=server_app, args=("the grid", None), daemon=True).start()  # as Flower does
+        raise RuntimeError("Ending simulation.") from OSError("a worker died")
+
+    monkeypatch.setattr(ray, "simulate", simulate)
+    with pytest.raises(ray.RunFailedError, match="Ray: a worker died"), ray.simulation(None, 2, {}) as grid:
+        assert grid == "the grid"
+        time.sleep(60)  # a ServerApp that waits for answers
+
+
+@pytest.mark.slow
+def test_ray_and_local_arrive_at_the_same_bits(tmp_path):
+    pytest.importorskip("ray")
+    told = {}
+    for where in ("local", "ray"):
+        code, output, errors = run(*TINY, f"runtime={where}", f"run_dir={where}", cwd=tmp_path)
+        assert (code, errors) == (0, "")
+        told[where] = [line for line in output.splitlines() if "executor=" not in line and "run folder" not in line]
+    assert told["ray"] == told["local"]
+    local, on_ray = tmp_path / "local", tmp_path / "ray"
+    assert summary(on_ray)["params_sha256"] == summary(local)["params_sha256"]
+    assert {path.name for path in on_ray.iterdir()} == {path.name for path in local.iterdir()}
+    assert not (tmp_path / "home" / ".flwr").exists()
+
+
+@pytest.mark.slow
+def test_a_node_that_asks_too_much_is_one_line_and_exit_code_2(tmp_path):
+    pytest.importorskip("ray")
+    code, output, errors = run(*TINY, "runtime=ray", "runtime.cpus_per_node=10000", "run_dir=out", cwd=tmp_path)
+    assert (code, output, errors.count("\n")) == (2, "", 1) and not (tmp_path / "out").exists()
+    assert errors.startswith("fedbatch: runtime: no machine has the 10000 CPUs and 0 GPUs of a node")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
+    pytest.importorskip("ray")
+    code, output, errors = run(*TINY, "runtime=ray", "runtime.address=127.0.0.1:1", cwd=tmp_path)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith("fedbatch: runtime.address=127.0.0.1:1: ")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_on_ray_fails(tmp_path):
+    pytest.importorskip("ray")
+    code, _, errors = run(*TINY, "runtime=ray", "server_optimizer.lr=1e38", "run_dir=out", cwd=tmp_path)
+    assert code == 1 and summary(tmp_path / "out")["status"] == "failed"
+    assert errors.splitlines()[-1].startswith("fedbatch: no client has a finite update") and "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_and_another_runtime_goes_on_with_it(tmp_path):
+    pytest.importorskip("ray")
+    endless = ("rounds=100000", "checkpoint_every_rounds=1")
+    process = start(*TINY, "runtime=ray", *endless, "run_dir=out", cwd=tmp_path, home=tmp_path)
+    record = tmp_path / "out" / "rounds.jsonl"
+    deadline = time.monotonic() + 120
+    while not (record.exists() and len(record.read_text().splitlines()) > 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.startswith("fedbatch: interrupted")
+    done = summary(tmp_path / "out")
+    assert done["status"] == "interrupted"
+    code, *_ = run("resume=out", "runtime=local", f"rounds={done['rounds'] + 2}", cwd=tmp_path)
+    assert code == 0 and summary(tmp_path / "out")["status"] == "finished"
