@@ -29,6 +29,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --threads 1 --json docs/results/bench.json
 	$(BIN)/python -m benchmarks --quick --threads 2 --no-ray --json docs/results/bench_2_threads.json
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
+	$(BIN)/python -m benchmarks.optimizer_step --json docs/results/optimizer_step.json
 
 data: $(VENV)/installed
 	$(BIN)/python -m fedbatch.data.fetch_fashion_mnist
