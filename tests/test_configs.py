@@ -55,12 +55,7 @@ SETTINGS = {
     "model/cnn": ["model.channels=4", "model.hidden=8"],
     "model/resnet18": ["model.width=8"],
     "dataset/fashion_mini": ["model.width=8"],
-    "experiment/language": [
-        "dataset=shakespeare_roles",
-        "dataset.min_sequences=300",
-        "population=33",
-        *TINY_TRANSFORMER,
-    ],
+    "experiment/language": [*TEXT, "population=33", *TINY_TRANSFORMER],
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],
