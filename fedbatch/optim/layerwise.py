@@ -43,12 +43,11 @@ class Layerwise(torch.optim.Optimizer):
                 loss = closure()
         self._ratios = []
         for group in self.param_groups:
-            excluded = [p for p in group["params"] if group["exclude_1d"] and p.dim() <= 1]
-            left_out = {id(p) for p in excluded}
-            for tensors in _batches([p for p in group["params"] if id(p) not in left_out]):
-                self._ratios.append(self._step(group, tensors, adapt=True))
-            for tensors in _batches(excluded):
-                self._step(group | {"weight_decay": 0.0}, tensors, adapt=False)
+            for adapt in (True, False):
+                chosen = [p for p in group["params"] if adapt != (group["exclude_1d"] and p.dim() <= 1)]
+                for tensors in _batches(chosen):
+                    ratios = self._step(group if adapt else group | {"weight_decay": 0.0}, tensors, adapt)
+                    self._ratios += [ratios] if adapt else []
         return loss
 
     def trust_ratios(self) -> Tensor:
