@@ -30,6 +30,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --quick --threads 2 --no-ray --json docs/results/bench_2_threads.json
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
 	$(BIN)/python -m benchmarks.dp_step --json docs/results/dp_step.json
+	$(BIN)/python -m benchmarks.optimizer_step --json docs/results/optimizer_step.json
 
 # A SuperLink and two SuperNodes with certificates and data of their own, as processes on this machine.
 deploy-demo: $(VENV)/installed

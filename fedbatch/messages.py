@@ -147,7 +147,7 @@ class EvaluatePlan:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over each client's held-out examples: int64 (K,) counts and correct, float64 (K,) loss sums."""
+    """Sums over each client's held-out examples: int64 (K,) counts, float64 (K,) correct and loss sums."""
 
     clients: Vector
     counts: Vector
@@ -157,9 +157,9 @@ class Evaluation:
 
 Schema = TypeVar("Schema", Hosted, TrainPlan, Contribution, PrivatePlan, PrivateContribution, EvaluatePlan, Evaluation)
 MessageContent = Hosted | TrainPlan | Contribution | PrivatePlan | PrivateContribution | EvaluatePlan | Evaluation
-_INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts", "correct"}
+_INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts"}
 _WIRE_DTYPES = {"float32", "float64", "int64"}
-_FINITE_COLUMNS = {"weights", "sq_norms", "losses", "loss_sums", "half_dots", "half_sq_diffs"}
+_FINITE_COLUMNS = {"weights", "sq_norms", "losses", "correct", "loss_sums", "half_dots", "half_sq_diffs"}
 
 
 def encode(message: MessageContent) -> RecordDict:

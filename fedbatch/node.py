@@ -55,4 +55,4 @@ def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
         counts.append(len(index))
         correct.append(sums.correct)
         losses.append(sums.loss_sum)
-    return Evaluation(plan.clients, np.array(counts), np.array(correct), np.array(losses, dtype=np.float64))
+    return Evaluation(plan.clients, np.array(counts), np.array(correct, np.float64), np.array(losses, np.float64))

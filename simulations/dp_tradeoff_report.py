@@ -76,9 +76,9 @@ def _pareto(ax: Axes, rows: pl.DataFrame) -> None:
         own = rows.filter(pl.col("batch") == batch)
         private = own.filter(pl.col("epsilon").is_finite())
         _with_spread(ax, private, "epsilon", f"batch {batch:,.0f}", color)
-        free = own.filter(pl.col("epsilon").is_infinite())["accuracy"]
+        free = own.filter(pl.col("epsilon").is_infinite())["accuracy"].to_numpy()
         if len(free):
-            ax.axhline(100 * free.mean(), color=color, linestyle=":", linewidth=1)
+            ax.axhline(100 * float(free.mean()), color=color, linestyle=":", linewidth=1)
     ax.set(xscale="log", xlabel="epsilon (examples; fixed rounds)", ylabel="test accuracy %")
     ax.set_title("Larger batches, better accuracy at the same epsilon\n(dotted: without privacy)", fontsize=10)
     ax.legend(fontsize=8)

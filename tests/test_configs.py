@@ -46,10 +46,17 @@ def test_says_how_to_use_it(path):
     assert any(f"fedbatch {path.parent.name}={path.stem}" in line for line in comments)
 
 
+TEXT = ["dataset=shakespeare_roles", "dataset.min_sequences=300"]  # half a second of evaluation
+TINY_TRANSFORMER = ["model.layers=1", "model.heads=2", "model.width=8"]
 SETTINGS = {
+    "model/gpt": [*TEXT, *TINY_TRANSFORMER],
+    "model/bert": [*TEXT, "dataset.task=masked", *TINY_TRANSFORMER],
+    "dataset/shakespeare_roles": ["dataset.min_sequences=300", "model=gpt", *TINY_TRANSFORMER],
     "model/cnn": ["model.channels=4", "model.hidden=8"],
     "model/resnet18": ["model.width=8"],
     "dataset/fashion_mini": ["model.width=8"],
+    "experiment/language": [*TEXT, "population=33", *TINY_TRANSFORMER],
+    "experiment/masked_language": [*TEXT, "dataset.context=64", "population=33", *TINY_TRANSFORMER],
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-RULES = ("constant", "sqrt", "linear", "gain")
+RULES = ("constant", "sqrt", "linear", "power", "gain")
 DECAYS = ("none", "cosine")
 
 
@@ -13,8 +13,10 @@ class LearningRate:
 
     Attributes:
         rule: factor between the first phase's global batch B_0 and the current B:
-            "constant" 1; "sqrt" sqrt(B/B_0); "linear" B/B_0; "gain" (1 + N/B_0) / (1 + N/B) with noise scale N, the
-            ratio of the best learning rates at both batches (McCandlish et al. 2018, sec. 2), at most 1 + N/B_0.
+            "constant" 1; "sqrt" sqrt(B/B_0); "linear" B/B_0; "power" (B/B_0)^exponent; "gain" (1 + N/B_0) / (1 + N/B)
+            with noise scale N, the ratio of the best learning rates at both batches (McCandlish et al. 2018, sec. 2),
+            at most 1 + N/B_0.
+        exponent: in [0, 1], of the rule "power"; for Adam and its kin between 0.5 and 1 (McCandlish et al. 2018).
         max_factor: cap of the rule's factor, so that lr stays below what is known to be stable.
         warmup_rounds: linear ramp from 0 at the start of the run.
         switch_warmup_rounds: linear ramp from the old to the new factor after a change of phase.
@@ -22,6 +24,7 @@ class LearningRate:
     """
 
     rule: str = "gain"
+    exponent: float = 0.5
     max_factor: float = 2.0
     warmup_rounds: int = 0
     switch_warmup_rounds: int = 10
@@ -30,6 +33,8 @@ class LearningRate:
     def __post_init__(self) -> None:
         if self.rule not in RULES or self.decay not in DECAYS:
             raise ValueError(f"learning_rate: rule must be one of {RULES} and decay one of {DECAYS}")
+        if not 0 <= self.exponent <= 1:
+            raise ValueError(f"learning_rate: exponent must be in [0, 1] (got {self.exponent})")
         if self.max_factor <= 0 or self.warmup_rounds < 0 or self.switch_warmup_rounds < 0:
             raise ValueError("learning_rate: max_factor must be > 0 and warm-ups not negative")
 
@@ -49,7 +54,8 @@ class LearningRate:
         elif self.rule == "gain":
             factor = 1.0 if noise_scale is None else (1 + noise_scale / base_size) / (1 + noise_scale / size)
         else:
-            factor = (size / base_size) ** (0.5 if self.rule == "sqrt" else 1.0)
+            exponent = {"sqrt": 0.5, "linear": 1.0, "power": self.exponent}[self.rule]
+            factor = (size / base_size) ** exponent
         return min(factor, self.max_factor)
 
     def schedule_factor(self, round_: int, rounds: int) -> float:

@@ -45,7 +45,7 @@ class Job:
         model: scratch model of this node; executors overwrite it.
         loss: loss function.
         x: training inputs (N, ...), on the device.
-        y: training labels (N,), on the device.
+        y: training labels (N,), or (N, T) where examples are sequences, on the device.
         work: the client work.
         clients: int64 (K,) ids, ascending.
         draw: the examples of each client.

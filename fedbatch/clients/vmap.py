@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedbatch.aggregate import Sum
 from fedbatch.clients import fused, stacked_layers
@@ -119,6 +120,8 @@ def _functional_step(
 
 
 def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+    # The fused attention kernel for CPUs has no batching rule: vmap would call it for each client in turn.
+    @sdpa_kernel(SDPBackend.MATH)
     def weighted_loss(params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
         return (loss(functional_call(model.module, params, (x,)), y, reduction="none") * share).sum()
 

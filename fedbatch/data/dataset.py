@@ -10,20 +10,23 @@ import numpy.typing as npt
 class Dataset:
     """A classification data set with a held-out test split that stays on the server.
 
+    One label an example, or one a position where an example is a sequence.
+
     Attributes:
         name: short name for records and messages.
-        train_x: float32 ``(examples, *input_shape)``, already scaled.
-        train_y: int64 ``(examples,)``, labels in ``0 .. num_classes - 1``.
-        test_x: float32 ``(test_examples, *input_shape)``.
-        test_y: int64 ``(test_examples,)``.
-        num_classes: number of labels.
+        train_x: ``(examples, *input_shape)``: float32, already scaled, or int64 tokens in ``0 .. num_classes - 1``.
+        train_y: int64 ``(examples,)``, labels in ``0 .. num_classes - 1``, or ``(examples, positions)`` with -100 where
+            there is nothing to tell.
+        test_x: ``(test_examples, *input_shape)``.
+        test_y: int64 ``(test_examples,)`` or ``(test_examples, positions)``.
+        num_classes: number of labels, or of tokens.
         owner: int64 ``(examples,)``, the natural client of each training example, or None.
     """
 
     name: str
-    train_x: npt.NDArray[np.float32]
+    train_x: npt.NDArray[np.float32] | npt.NDArray[np.int64]
     train_y: npt.NDArray[np.int64]
-    test_x: npt.NDArray[np.float32]
+    test_x: npt.NDArray[np.float32] | npt.NDArray[np.int64]
     test_y: npt.NDArray[np.int64]
     num_classes: int
     owner: npt.NDArray[np.int64] | None = None

@@ -4,13 +4,13 @@ import gzip
 import hashlib
 import math
 import os
-import sys
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from fedbatch.data import embedded
 from fedbatch.data.dataset import Dataset
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,26 +31,9 @@ FILES = {
 
 
 def fashion_mini() -> Dataset:
-    """10,000 training and 2,000 test images of Fashion-MNIST, class-balanced, carried by the package.
-
-    Raises:
-        FileNotFoundError: no copy of the package on the path has the file.
-        ValueError: the package's file is not the published one.
-    """
-    path = _mini_file()
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != MINI_SHA256:
-        raise ValueError(f"dataset=fashion_mini: {path} is damaged (wrong SHA-256); reinstall fedbatch")
-    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+    """10,000 training and 2,000 test images of Fashion-MNIST, class-balanced, in the package; see `embedded`."""
+    with np.load(BytesIO(embedded.read(MINI, MINI_SHA256)), allow_pickle=False) as arrays:
         return _dataset("fashion_mini", *(arrays[name] for name in ("train_x", "train_y", "test_x", "test_y")))
-
-
-def _mini_file() -> Path:
-    # Flower's app bundle carries only text files, so inside it the data is that of the installed package.
-    for path in (MINI, *(Path(entry, "fedbatch", "data", MINI.name) for entry in sys.path)):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"dataset=fashion_mini: no {MINI.name} on the path; pip install fedbatch on this machine")
 
 
 def fashion_mnist(folder: str | None = None) -> Dataset:

@@ -110,7 +110,8 @@ def drawn(dataset: Dataset, *, population: int, examples_per_client: int, seed: 
 def from_flower(dataset: Dataset, *, kind: str, seed: int, **arguments: Any) -> IndexPartition:
     """A split by one of Flower's partitioners, computed once and then read from a cache.
 
-    The partitioner sees the columns ``idx``, ``label`` and, for a data set with natural clients, ``owner``.
+    The partitioner sees the columns ``idx``, ``label`` where an example has one label, and ``owner`` for a data set
+    with natural clients.
 
     Args:
         dataset: only its training labels and owners matter.
@@ -138,11 +139,13 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
         near = difflib.get_close_matches(kind, kinds, cutoff=0.4) or kinds
         raise ValueError(f"partitioner.kind={kind} is not a partitioner of Flower; did you mean {' or '.join(near)}?")
 
-    columns = {"idx": np.arange(len(dataset.train_y)), "label": dataset.train_y}
+    columns = {"idx": np.arange(len(dataset.train_y))}
+    if dataset.train_y.ndim == 1:
+        columns["label"] = dataset.train_y
     if dataset.owner is not None:
         columns["owner"] = dataset.owner
-    by = arguments.get("partition_by", "label")
-    if by not in columns:
+    by = arguments.get("partition_by")
+    if by is not None and by not in columns:
         raise ValueError(
             f"partitioner.partition_by={by}: data set {dataset.name} has only {', '.join(columns)}; "
             "for natural clients choose a data set with owners (dataset.owner_column)"

@@ -5,6 +5,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+NO_LABEL = -100
+"""What torch's cross-entropy leaves out."""
+
 
 class CrossEntropy:
     """Softmax cross-entropy in nats.
@@ -26,5 +29,16 @@ class CrossEntropy:
         self.label_smoothing = label_smoothing
 
     def __call__(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "none", "sum"] = "mean") -> Tensor:
-        """Loss of ``logits`` (batch, classes) against ``labels`` (batch,), a scalar or (batch,) with "none"."""
-        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.label_smoothing)
+        """Loss of ``logits`` (batch, classes) against ``labels`` (batch,), a scalar or (batch,) with "none".
+
+        With a label a position, (batch, positions, classes) against (batch, positions), an example is a sequence, and
+        its loss is the mean over the positions whose label is not -100; 0 where there is none.
+        """
+        if labels.dim() == 1:
+            return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.label_smoothing)
+        flat = F.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=self.label_smoothing
+        )
+        told = (labels != NO_LABEL).sum(dim=1).clamp(min=1)
+        own = flat.view(labels.shape).sum(dim=1) / told
+        return own if reduction == "none" else own.mean() if reduction == "mean" else own.sum()

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedbatch.losses.cross_entropy import NO_LABEL
 from fedbatch.models.flat import FlatModel, Loss
 
 
 @dataclass(frozen=True)
 class ExampleSums:
-    """Sums over ``count`` examples; sums add over clients where means do not."""
+    """Sums over ``count`` examples; sums add over clients where means do not.
+
+    Of an example with a label a position, ``correct`` is the share of its positions that are right.
+    """
 
     count: int
-    correct: int
+    correct: float
     loss_sum: float
 
     @property
@@ -29,14 +33,20 @@ class ExampleSums:
 
 @torch.no_grad()
 def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int = 1024) -> ExampleSums:
-    """Evaluate ``model`` on inputs ``x`` (N, ...) and labels ``y`` (N,), ``batch_size`` examples at a time."""
+    """Evaluate ``model`` on inputs ``x`` (N, ...), labels ``y`` (N,) or (N, T), ``batch_size`` examples at a time."""
     was_training = model.module.training
     model.module.eval()
-    correct, loss_sum = y.new_zeros(()), torch.zeros((), dtype=torch.float64, device=y.device)
+    correct, loss_sum = torch.zeros(2, dtype=torch.float64, device=y.device)
     for start in range(0, len(y), batch_size):
         labels = y[start : start + batch_size]
         logits = model.module(x[start : start + batch_size])
-        correct += (logits.argmax(dim=1) == labels).sum()
+        correct += _share_right(logits.argmax(dim=-1), labels).sum()
         loss_sum += loss(logits, labels, reduction="none").double().sum()
     model.module.train(was_training)
-    return ExampleSums(len(y), int(correct), float(loss_sum))
+    return ExampleSums(len(y), float(correct), float(loss_sum))
+
+
+def _share_right(predicted: Tensor, labels: Tensor) -> Tensor:
+    """1 or 0 for each example (N,), or the share of those of its positions that have a label."""
+    right = (predicted == labels).double()
+    return right if labels.dim() == 1 else right.sum(dim=1) / (labels != NO_LABEL).sum(dim=1).clamp(min=1)

@@ -8,6 +8,13 @@ def test_fixed_rules(rule, factor):
     assert LearningRate(rule=rule, max_factor=100).batch_factor(1024, 64, 100.0) == pytest.approx(factor)
 
 
+def test_power_rule():
+    rate = LearningRate(rule="power", exponent=0.75, max_factor=100)
+    assert rate.batch_factor(1024, 64, 100.0) == pytest.approx(8.0)
+    with pytest.raises(ValueError, match="exponent must be in"):
+        LearningRate(rule="power", exponent=1.5)
+
+
 def test_gain_rule_is_the_ratio_of_optimal_rates():
     """eps(B) = eps_max / (1 + N/B): at N = 192, from B = 64 (1/4 of eps_max) to B = 192 (1/2) doubles."""
     rule = LearningRate(rule="gain", max_factor=100)

@@ -19,6 +19,7 @@ from fedbatch.models.cnn import cnn
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import logistic, mlp
 from fedbatch.models.resnet import resnet18
+from fedbatch.models.transformer import bert, gpt
 
 
 class Words(nn.Module):
@@ -37,7 +38,8 @@ class Words(nn.Module):
         return self.out(torch.tanh(self.mix(x)).mean(dim=1))
 
 
-IMAGE, TABLE = (1, 8, 8), (5,)
+IMAGE, TABLE, TEXT = (1, 8, 8), (5,), (6,)
+SMALL = {"layers": 2, "heads": 2, "width": 4}
 MODELS = {
     "logistic": (TABLE, lambda: logistic(TABLE, 3)),
     "mlp": (TABLE, lambda: mlp(TABLE, 3, width=70, depth=2)),
@@ -46,6 +48,8 @@ MODELS = {
     "cnn_group": (IMAGE, lambda: cnn(IMAGE, 3, channels=4, hidden=16, norm="group", groups=2)),
     "resnet18": (IMAGE, lambda: resnet18(IMAGE, 3, width=4, norm="group", groups=2)),
     "words": (TABLE, Words),
+    "gpt": (TEXT, lambda: gpt(TEXT, 7, **SMALL, tie_weights=False)),
+    "bert": (TEXT, lambda: bert(TEXT, 7, **SMALL, tie_weights=False)),
 }
 LOSSES = {"cross_entropy": CrossEntropy(), "smoothed": CrossEntropy(0.2)}
 WORKS = {
@@ -60,6 +64,10 @@ EQUAL, UNEQUAL = [4] * 6, [9, 2, 7, 6, 3, 16]
 def make_job(model="mlp", loss="cross_entropy", work="fedsgd", batch=UNEQUAL, halves=False, channels_last=True):
     shape, build = MODELS[model]
     rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(SIZES.sum(), *shape)), rng.integers(3, size=SIZES.sum())
+    if shape == TEXT:
+        x, y = rng.integers(7, size=(2, SIZES.sum(), *shape))
+        y[rng.random(y.shape) < 0.3] = -100
     torch.manual_seed(0)
     flat = FlatModel(build().double(), channels_last=channels_last)
     if model == "logistic":
@@ -70,8 +78,8 @@ def make_job(model="mlp", loss="cross_entropy", work="fedsgd", batch=UNEQUAL, ha
     return Job(
         model=flat,
         loss=LOSSES[loss],
-        x=torch.from_numpy(rng.normal(size=(SIZES.sum(), *shape))),
-        y=torch.from_numpy(rng.integers(3, size=SIZES.sum())),
+        x=torch.from_numpy(x),
+        y=torch.from_numpy(y),
         work=WORKS[work],
         clients=clients,
         draw=draw,
@@ -107,7 +115,7 @@ def test_executors_agree_with_the_loop(name, model, loss, work, batch):
 
 
 @pytest.mark.parametrize("batch", [EQUAL, UNEQUAL, [5] * 4 + [4, 4]], ids=["equal", "unequal", "odd"])
-@pytest.mark.parametrize("model", ["mlp", "mlp_wide_batch", "cnn_group", "words"])
+@pytest.mark.parametrize("model", ["mlp", "mlp_wide_batch", "cnn_group", "words", "gpt"])
 @pytest.mark.parametrize("name", ["fused", "vmap"])
 def test_halves_agree_with_the_loop(name, model, batch):
     assert_equal(make_job(model, batch=batch, halves=True), name, tolerance=1e-8)
@@ -123,6 +131,15 @@ def test_layers_without_a_rule_go_through_torch_func(work, batch):
     job = replace(job, model=model, params=model.params.clone())
     for name in ("vmap", "fused")[: 1 + (work == "fedsgd")]:
         assert_equal(job, name, tolerance=1e-9)
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_tied_weights_are_for_vmap_and_loop(work):
+    torch.manual_seed(0)
+    model = FlatModel(gpt(TEXT, 7, **SMALL, tie_weights=True).double())
+    job = replace(make_job("gpt", work=work), model=model, params=model.params.clone())
+    assert_equal(job, "vmap")
+    assert "share a parameter" in unsupported("fused", FedSGD(), job.loss, model, TEXT)
 
 
 class Tokens(nn.Module):

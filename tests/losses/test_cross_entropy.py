@@ -22,3 +22,17 @@ def test_reductions_are_consistent():
 def test_bad_smoothing():
     with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropy(1.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_sequence_is_one_example_whose_positions_are_averaged(smoothing):
+    logits, labels = torch.randn(3, 5, 4).double(), torch.randint(4, (3, 5))
+    labels[0, 2:] = labels[1, 0] = -100
+    labels[2] = -100
+    loss = CrossEntropy(smoothing)
+    own = loss(logits, labels, reduction="none")
+    torch.testing.assert_close(own[0], loss(logits[0, :2], labels[0, :2]))
+    torch.testing.assert_close(own[1], loss(logits[1, 1:], labels[1, 1:]))
+    assert own[2] == 0, "nothing to tell"
+    torch.testing.assert_close(loss(logits, labels), own.mean())
+    torch.testing.assert_close(loss(logits, labels, reduction="sum"), own.sum())

@@ -26,3 +26,12 @@ def test_evaluates_in_eval_mode_and_restores_training():
 
 def test_nothing_to_evaluate_is_nan():
     assert math.isnan(ExampleSums(0, 0, 0.0).accuracy) and math.isnan(ExampleSums(0, 0, 0.0).loss)
+
+
+def test_of_a_sequence_the_share_of_right_positions_counts():
+    model = FlatModel(nn.Embedding.from_pretrained(10 * torch.eye(3), freeze=False))  # predicts its input
+    x = torch.tensor([[0, 1, 2, 0], [1, 1, 1, 1]])
+    y = torch.tensor([[0, 1, 0, -100], [1, 0, 0, 0]])
+    sums = example_sums(model, CrossEntropy(), x, y)
+    assert (sums.count, sums.correct) == (2, pytest.approx(2 / 3 + 1 / 4))
+    assert sums.loss == pytest.approx(CrossEntropy()(model.module(x), y).item())
