@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedbatch.errors import RunFailedError
-from fedbatch.messages import Contribution, Vector
+from fedbatch.messages import Contribution, Updates, Vector
+from fedbatch.robust import Aggregator
 
 
 class DivergedError(RunFailedError):
@@ -121,6 +122,37 @@ def combine(contributions: Sequence[Contribution]) -> Aggregate:
         half_dots=column("half_dots"),
         half_sq_diffs=column("half_sq_diffs"),
         excluded=np.sort(np.concatenate([c.excluded for c in contributions])),
+    )
+
+
+def combine_single(answers: Sequence[Updates], aggregator: Aggregator, buffers: Tensor) -> Aggregate:
+    """Combine single updates by a robust rule; the norms, for the noise scale, are those of their plain mean.
+
+    Raises:
+        DivergedError: no client has a finite update.
+    """
+    parts = [a for a in answers if len(a.clients)]
+    if not parts:
+        raise DivergedError("no client has a finite update: training has diverged; lower server_optimizer.lr")
+    clients = np.concatenate([a.clients for a in parts])
+    order = np.argsort(clients, kind="stable")
+    updates = torch.cat([a.updates.view(len(a.clients), -1) for a in parts])[torch.from_numpy(order)]
+    mean = updates.double().mean(dim=0)
+    none = np.zeros(0)
+    return Aggregate(
+        mean_update=aggregator(updates),
+        mean_buffers=buffers,
+        weight_sum=float(len(clients)),
+        sq_norm_of_mean=float(mean.dot(mean)),
+        mean_cosine=float("nan"),
+        clients=clients[order],
+        weights=np.ones(len(clients)),
+        num_examples=np.concatenate([a.num_examples for a in parts])[order],
+        sq_norms=updates.double().square().sum(dim=1).numpy(),
+        losses=np.concatenate([a.losses for a in parts])[order],
+        half_dots=none,
+        half_sq_diffs=none,
+        excluded=np.sort(np.concatenate([a.excluded for a in answers])),
     )
 
 

@@ -7,10 +7,11 @@ from fedbatch import node, task
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
-from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, TrainPlan, decode, encode
+from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, TrainPlan
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.node_private import train_private
 from fedbatch.task import Task
+from fedbatch.wire import decode, encode
 
 app = ClientApp()
 

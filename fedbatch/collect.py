@@ -1,17 +1,22 @@
 """A round's client work without privacy: plan, send, add up, measure."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from fedbatch import measure
-from fedbatch.aggregate import combine, nobody
+from fedbatch.aggregate import combine, combine_single, nobody
 from fedbatch.batch.phases import Phase
+from fedbatch.clients.job import ClientWork
 from fedbatch.cohort import sample_cohort
 from fedbatch.exchange import exchange
 from fedbatch.keys import Ints
-from fedbatch.messages import Contribution, TrainPlan
+from fedbatch.messages import Contribution, TrainPlan, Updates
 from fedbatch.server import Collected, Server
 from fedbatch.state import ServerState
 from fedbatch.stopwatch import Stopwatch
+from fedbatch.wire import MessageError
 
 
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
@@ -20,10 +25,18 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
     plans = make_plans(server, state, phase, cohort, sizes)
     clock.lap("plan_seconds")
 
-    contributions, rejected = exchange(server.grid, plans, Contribution, server.task.config, state.round)
+    kind: Any = Contribution if server.task.aggregator is None else Updates
+    check = partial(check_sizes, server, server.task.work(phase.name))
+    answers, rejected = exchange(server.grid, plans, kind, server.task.config, state.round, check)
     clock.lap("client_seconds")
 
-    total = combine(contributions) if plans else nobody(state.params, state.buffers)
+    if not plans:
+        total = nobody(state.params, state.buffers)
+    elif server.task.aggregator is None:
+        total = combine([answer for answer in answers if isinstance(answer, Contribution)])
+    else:
+        singles = [answer for answer in answers if isinstance(answer, Updates)]
+        total = combine_single(singles, server.task.aggregator, state.buffers)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
     clock.lap("aggregate_seconds")
     return Collected(
@@ -32,7 +45,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         clients=total.clients,
         num_examples=total.num_examples,
         measured=measured,
-        executor=contributions[0].executor if contributions else "",
+        executor=answers[0].executor if answers else "",
         columns={
             "cohort_size": len(total.clients),
             "global_batch": int(total.num_examples.sum()),
@@ -70,6 +83,24 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
             halves=halves,
             cosine=noise.cosine,
             executor=state.executors.get(phase.name, "auto") if executor == "auto" else executor,
+            single=server.task.aggregator is not None,
         )
         for node, clients in server.hosts.by_node(cohort).items()
     }
+
+
+def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates, plan: TrainPlan) -> None:
+    """Weights and numbers of examples are known beforehand: nobody gets more say by claiming more.
+
+    Raises:
+        MessageError: an answer claims others.
+    """
+    sizes = server.hosts.num_examples[np.searchsorted(server.hosts.clients, plan.clients)]
+    answered = np.isin(plan.clients, answer.clients)
+    expected = work.num_examples(plan.batch_sizes, sizes)[answered]
+    if not np.array_equal(answer.num_examples, expected):
+        raise MessageError("num_examples are not those that were asked for")
+    if isinstance(answer, Contribution):
+        weights = np.ones(len(expected)) if server.task.config.weighting == "uniform" else expected
+        if not np.array_equal(answer.weights, weights):
+            raise MessageError("weights are not those of the run's weighting")

@@ -54,6 +54,8 @@ class RunConfig:
     learning_rate: Node
     time_model: Node
     privacy: Node
+    aggregator: Node
+    faults: Node
     runtime: Node
     tracker: Node
     population: int
@@ -76,6 +78,7 @@ class RunConfig:
     evaluate_every_rounds: int
     checkpoint_every_rounds: int
     round_timeout_seconds: float | None
+    min_clients: int
     target_metric: str
     target_value: float | None
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
@@ -122,7 +125,7 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: naming the field and the remedy.
     """
-    for name in ("population", "cohort_size", "rounds", "nodes", "threads"):
+    for name in ("population", "cohort_size", "rounds", "nodes", "threads", "min_clients"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1 (got {getattr(config, name)})")
     for name in ("evaluate_every_rounds", "checkpoint_every_rounds"):
         _require(

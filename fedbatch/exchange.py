@@ -1,7 +1,7 @@
 """Sending plans to nodes and reading their answers; what is not valid is left out and named."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,18 +14,17 @@ from fedbatch.messages import (
     Contribution,
     EvaluatePlan,
     Evaluation,
-    MessageError,
     PrivateContribution,
     PrivatePlan,
     TrainPlan,
-    decode,
-    encode,
+    Updates,
 )
 from fedbatch.runtime import flower
 from fedbatch.state import ServerState
+from fedbatch.wire import MessageError, decode, encode
 
 log = logging.getLogger("fedbatch")
-Answer = TypeVar("Answer", Contribution, PrivateContribution, Evaluation)
+Answer = TypeVar("Answer", Contribution, Updates, PrivateContribution, Evaluation)
 
 Plan = TrainPlan | PrivatePlan | EvaluatePlan
 
@@ -34,7 +33,7 @@ class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
 
-MESSAGE_TYPE = {Contribution: "train", PrivateContribution: "train", Evaluation: "evaluate"}
+MESSAGE_TYPE = {Contribution: "train", Updates: "train", PrivateContribution: "train", Evaluation: "evaluate"}
 
 
 def exchange(
@@ -43,14 +42,23 @@ def exchange(
     kind: type[Answer],
     config: RunConfig,
     round_: int,
+    check: Callable[[Any, Any], None] | None = None,
 ) -> tuple[list[Answer], dict[int, str]]:
     """Send each node its plan and collect the answers.
+
+    Args:
+        grid: where the nodes are.
+        plans: one for each node.
+        kind: of the answers.
+        config: gives the time limit, and the clients without whom a round fails.
+        round_: index of the round.
+        check: raises `MessageError` for an answer to a plan that the schema allows and the run does not.
 
     Returns:
         The valid answers by ascending client, and the reason for each node whose answer was rejected.
 
     Raises:
-        NoAnswerError: there is no valid answer.
+        NoAnswerError: the valid answers are from fewer clients than ``min_clients``.
     """
     answers: list[Answer] = []
     rejected: dict[int, str] = {}
@@ -68,12 +76,20 @@ def exchange(
                 raise MessageError(flower.reason(reply.error))
             answer = decode(kind, reply.content, answer_lengths(plan))
             check_clients(answer, plan)
+            if check is not None:
+                check(answer, plan)
             answers.append(answer)
         except MessageError as error:
             rejected[node] = str(error)
     rejected |= {node: "no answer in time" for node in waiting}
     if plans and not answers:
         raise NoAnswerError(f"no node gave a valid answer in round {round_}: {next(iter(rejected.values()))}")
+    clients = sum(len(answer.clients) for answer in answers)
+    if plans and clients < min(config.min_clients, sum(len(plan.clients) for plan in plans.values())):
+        raise NoAnswerError(
+            f"valid answers of {clients} clients in round {round_}, fewer than min_clients={config.min_clients}: "
+            f"{next(iter(rejected.values()), 'their updates were not finite')}"
+        )
     for node, reason in rejected.items():
         log.warning("round %d: node %d left out: %s", round_, node, reason)
     return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
@@ -86,6 +102,8 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
     if isinstance(plan, PrivatePlan):
         return {"update_sum": plan.params.numel()}
     size = plan.params.numel()
+    if plan.single:
+        return {}
     return {
         "update_sum": size,
         "buffer_sum": plan.buffers.numel(),
@@ -93,17 +111,23 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
     }
 
 
-def check_clients(answer: Contribution | PrivateContribution | Evaluation, plan: Plan) -> None:
-    """A node answers for all the clients it was asked for, and for no others.
+def check_clients(answer: Contribution | Updates | PrivateContribution | Evaluation, plan: Plan) -> None:
+    """A node answers the plan of this round, for all the clients it was asked for, and for no others.
 
     Raises:
         MessageError: it does not.
     """
+    if not isinstance(plan, EvaluatePlan) and (number := getattr(answer, "round", plan.round)) != plan.round:
+        raise MessageError(f"round is {number}, of an earlier plan; this is round {plan.round}")
     answered = answer.clients
-    if isinstance(answer, Contribution):
+    if isinstance(answer, Contribution | Updates):
         answered = np.sort(np.concatenate([answered, answer.excluded]))
     if not np.array_equal(answered, plan.clients):
         raise MessageError("clients are not those that were asked for")
+    if isinstance(answer, Updates) and isinstance(plan, TrainPlan):
+        length = len(answer.clients) * plan.params.numel()
+        if len(answer.updates) != length:
+            raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
 
 
 def per_client_accuracy(grid: Grid, hosts: Hosts, state: ServerState, config: RunConfig) -> dict[str, Any]:

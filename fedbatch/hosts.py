@@ -10,8 +10,9 @@ from flwr.serverapp import Grid
 
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
-from fedbatch.messages import Hosted, MessageError, decode
+from fedbatch.messages import Hosted
 from fedbatch.runtime import flower
+from fedbatch.wire import MessageError, decode
 
 POLL_SECONDS = 0.5
 

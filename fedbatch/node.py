@@ -3,28 +3,53 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedbatch.clients.choose import execute
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.keys import Ints
-from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan
+from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task
 
 EVALUATE_BATCH = 512
 
 
-def train(plan: TrainPlan, task: Task) -> Contribution:
+def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
     """The contribution of ``plan.clients``; clients whose update is not finite are excluded and named."""
     work, clients = task.work(plan.phase), plan.clients
     draw = work.draw(task.partition, clients, plan.batch_sizes, task.config.seed, plan.round)
     weights = np.ones(len(clients)) if task.config.weighting == "uniform" else draw.num_examples.astype(np.float64)
     job = new_job(task, plan.params, work, clients, draw, weights)
-    buffers = plan.buffers.to(task.node_model.buffers)
+    job = replace(job, buffers=plan.buffers.to(task.node_model.buffers), halves=plan.halves, cosine=plan.cosine)
     task.node_model.module.train()
-    return execute(replace(job, buffers=buffers, halves=plan.halves, cosine=plan.cosine), plan.executor)
+    if plan.single:
+        return single_updates(job, plan)
+    return replace(execute(job, plan.executor), round=plan.round)
+
+
+def single_updates(job: Job, plan: TrainPlan) -> Updates:
+    """Every client's own update, one client after the other."""
+    updates, losses = [], []
+    for row in range(len(job.clients)):
+        job.model.load(job.params, job.buffers)
+        update, loss, _ = job.work.update(job, row)
+        updates.append(update)
+        losses.append(loss)
+    matrix, loss_column = torch.stack(updates), torch.stack(losses)
+    good = (matrix.isfinite().all(dim=1) & loss_column.isfinite()).cpu()
+    kept = good.numpy()
+    return Updates(
+        updates=matrix[good.to(matrix.device)].flatten(),
+        clients=job.clients[kept],
+        num_examples=job.draw.num_examples[kept],
+        losses=loss_column.double().cpu().numpy()[kept],
+        excluded=job.clients[~kept],
+        executor="loop",
+        round=plan.round,
+    )
 
 
 def new_job(task: Task, params: Tensor, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray) -> Job:

@@ -41,7 +41,8 @@ def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> Privat
     else:
         sums = example_sums(plan, task, privacy, phase)
     update, extras, executor = sums
-    return PrivateContribution(update.to(plan.params.dtype), torch.from_numpy(extras), plan.clients, executor)
+    extra_sums = torch.from_numpy(extras)
+    return PrivateContribution(update.to(plan.params.dtype), extra_sums, plan.clients, executor, plan.round)
 
 
 def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from flwr.app import Context
@@ -14,6 +15,7 @@ from fedbatch.build import build
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
+from fedbatch.faults import FaultyGrid
 from fedbatch.hosts import discover
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
@@ -52,6 +54,8 @@ def main(grid: Grid, context: Context) -> None:
 def new_server(run: Task, grid: Grid) -> Server:
     """The fixed parts of the server."""
     config = run.config
+    if config.faults:
+        grid = cast(Grid, FaultyGrid(grid, build("faults", config.faults), config.seed))
     hosts = discover(grid, config.nodes, config.round_timeout_seconds)
     if len(hosts.clients) != config.population:
         raise ConfigError(

@@ -26,6 +26,7 @@ from fedbatch.privacy.plan import PrivacyPlan, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.refusals import refuse
 from fedbatch.privacy.terms import Terms
+from fedbatch.robust import Aggregator
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class Task:
         default_work: client work of the run.
         node_model: scratch model of the nodes in this process.
         num_classes: classes of the labels.
+        aggregator: of single updates; None adds weighted sums up.
         privacy: the run's mechanism, ready to use; None without privacy.
     """
 
@@ -58,6 +60,7 @@ class Task:
     default_work: ClientWork
     node_model: FlatModel
     num_classes: int
+    aggregator: Aggregator | None = None
     privacy: PrivacyPlan | None = None
 
     def phase(self, name: str) -> Phase:
@@ -128,8 +131,24 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
+        aggregator=_aggregator(config, model) if config.aggregator else None,
         privacy=privacy,
     )
+
+
+def _aggregator(config: RunConfig, model: FlatModel) -> Aggregator:
+    """The rule for single updates, refused where there are none to see."""
+    if config.privacy:
+        raise ConfigError(
+            "aggregator: robust rules look at single updates, which a private run does not show anybody; use "
+            "aggregator=mean or privacy=none"
+        )
+    if config.noise_scale.halves or config.noise_scale.cosine:
+        raise ConfigError("noise_scale: halves and cosine are measured with aggregator=mean only; set both to false")
+    if model.buffers.numel():
+        raise ConfigError("aggregator: running statistics (batch norm) have no robust mean; use model.norm=group")
+    aggregator: Aggregator = build.build("aggregator", config.aggregator)
+    return aggregator
 
 
 def _privacy(

@@ -51,7 +51,7 @@ def _row(name: str, epsilon: float, cell: pl.DataFrame) -> list[str]:
         *start,
         f"{accuracy.mean():.1f} +- {accuracy.std(ddof=min(1, len(accuracy) - 1)):.1f}",
         EMPTY if sigma is None or math.isinf(epsilon) else f"{sigma:.2f}",
-        f"{done['weight_norm'].mean():.1f}",
+        f"{float(done['weight_norm'].to_numpy().mean()):.1f}",
         f"{done['rate'][0]:g}",
         f"{cell.height}{failed}",
     ]

@@ -93,7 +93,7 @@ def test_resumed_is_unbroken_and_charged_once(private, mechanism):
         (folder / "checkpoints" / name).write_bytes(content)
     rows, summary, again = run(private(*mechanism, "rounds=4", f"resume={folder}", folder="parts"))
     assert summary["params_sha256"] == whole["params_sha256"]
-    assert list(again.ledger.releases) == list(state.ledger.releases)
+    assert list(again.ledger.releases) == list(state.ledger.releases) == ledger.read(folder / ledger.FILE)
     assert summary["epsilon"] == whole["epsilon"]
     assert rows[-1]["epsilon_rdp"] == whole_rows[-1]["epsilon_rdp"]
 
@@ -169,7 +169,7 @@ def test_adjacent_data_change_nothing_in_the_record_but_released_values(private,
 
 def test_private_replies_have_no_place_for_raw_values():
     fields = set(PrivateContribution.__dataclass_fields__)
-    assert fields == {"update_sum", "extra_sums", "clients", "executor"}
+    assert fields == {"update_sum", "extra_sums", "clients", "executor", "round"}
 
 
 @pytest.mark.parametrize(("mechanism", "survives"), [("example_local", True), ("example_distributed", False)])

@@ -5,8 +5,9 @@ from flwr.clientapp import ClientApp
 
 from fedbatch.errors import ConfigError
 from fedbatch.hosts import Hosts, discover
-from fedbatch.messages import Hosted, encode
+from fedbatch.messages import Hosted
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.wire import encode
 
 HOSTS = Hosts(np.arange(50), np.repeat(np.array([7, 9], dtype=np.uint64), 25), np.full(50, 10))
 

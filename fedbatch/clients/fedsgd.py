@@ -24,6 +24,10 @@ class FedSGD:
         slots = first_slots(key(seed, "batch", round_), clients, sizes, int(counts.max(initial=0)))
         return Draw(partition.lookup(clients[:, None], slots)[:, None, :], counts[:, None])
 
+    def num_examples(self, batch_sizes: Ints, sizes: Ints) -> Ints:
+        """One batch each."""
+        return np.minimum(batch_sizes, sizes)
+
     def num_steps(self, sample_rate: float) -> int:
         """One gradient a round."""
         return 1

@@ -28,6 +28,10 @@ class ClientWork(Protocol):
         """The examples of each client in this round."""
         ...
 
+    def num_examples(self, batch_sizes: Ints, sizes: Ints) -> Ints:
+        """Examples (K,) that clients with ``sizes`` (K,) examples process in a round."""
+        ...
+
     def num_steps(self, sample_rate: float) -> int:
         """Steps of a round when each takes every example with probability ``sample_rate``, as privacy samples."""
         ...

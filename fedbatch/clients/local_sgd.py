@@ -64,6 +64,10 @@ class LocalSGD:
         slots = np.take_along_axis(order, columns.reshape(len(clients), -1), axis=1)
         return slots.reshape(len(clients), steps, width), counts
 
+    def num_examples(self, batch_sizes: Ints, sizes: Ints) -> Ints:
+        """All of them in every epoch, or a batch in every step."""
+        return (self.epochs or 0) * sizes if self.steps is None else self.steps * np.minimum(batch_sizes, sizes)
+
     def num_steps(self, sample_rate: float) -> int:
         """Steps of a round in which each takes every example with probability ``sample_rate``."""
         return self.steps or (self.epochs or 0) * math.ceil(1 / sample_rate)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedbatch.messages import Contribution, Hosted, MessageError, TrainPlan, decode, encode
+from fedbatch.messages import Contribution, Hosted, TrainPlan
+from fedbatch.wire import MessageError, decode, encode
 
 
 def contribution(size: int = 3) -> Contribution:
