@@ -15,6 +15,7 @@ from fedbatch import cache
 from fedbatch.clients import fused, ghost, vmap
 from fedbatch.clients.job import ClientWork, Executor, Job
 from fedbatch.clients.loop import loop
+from fedbatch.clients.memory import within_memory
 from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel, Loss
 
@@ -40,14 +41,14 @@ def unsupported(name: str, work: ClientWork, loss: Loss, model: FlatModel, shape
 def execute(job: Job, executor: str) -> Contribution:
     """The contribution of the job's clients; those whose update is not finite are excluded and named."""
     name = chosen(job) if executor == "auto" else executor
-    contribution = replace(EXECUTORS[name](job), executor=name)
+    contribution = replace(within_memory(EXECUTORS[name], job), executor=name)
     finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
     if finite.all():
         return contribution
     # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
     kept = replace(job, clients=job.clients[finite], draw=job.draw.select(finite), weights=job.weights[finite])
     again = EXECUTORS[name if finite.any() else "loop"]  # the loop takes a job of no clients
-    return replace(again(kept), excluded=job.clients[~finite], executor=name)
+    return replace(within_memory(again, kept), excluded=job.clients[~finite], executor=name)
 
 
 def chosen(job: Job) -> str:
