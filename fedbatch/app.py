@@ -89,7 +89,8 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         if name.split(".")[0] not in CONTINUED:
             raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
     old: Any = OmegaConf.to_container(OmegaConf.load(saved))
-    return parse(old | {name: values[name] for name in {*(c.split(".")[0] for c in changed), "resume", "run_dir"}})
+    given = {name.split(".")[0] for name in changed} | {"resume", "run_dir"}
+    return parse(old | {name: values[name] for name in given})
 
 
 if __name__ == "__main__":
