@@ -90,7 +90,8 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         raise ConfigError(
             f"rounds cannot change on resume: privacy.target_epsilon was planned for {old['rounds']} rounds"
         )
-    return parse(old | {name: values[name] for name in {*(c.split(".")[0] for c in changed), "resume", "run_dir"}})
+    given = {name.split(".")[0] for name in changed} | {"resume", "run_dir"}
+    return parse(old | {name: values[name] for name in given})
 
 
 if __name__ == "__main__":

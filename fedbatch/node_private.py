@@ -123,7 +123,7 @@ def _example_job(task: Task, params: Tensor, positions: Ints, clip: Clip) -> Job
     return replace(new_job(task, params, *as_examples(positions, clip)), clip=clip)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)  # holds a task, with its data
 def check_executor(task: Task, name: str, clipping: str) -> None:
     """Compare an executor with the loop on a few examples, once: a wrong norm would quietly void the guarantee.
 

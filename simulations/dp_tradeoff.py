@@ -75,7 +75,7 @@ FULL = Study(
     client_batches=(1, 4, 16, 50),
     epsilons=(0.5, 2.0, 8.0, math.inf),
     clip_norms=(0.1, 1.0, 10.0),
-    rates=(0.1, 0.3, 1.0),
+    rates=(0.1, 0.3, 1.0, 3.0),
     seeds=(0, 1, 2),
     width="model.width=32",
     cnn=("model=cnn", "model.channels=8", "model.hidden=32", "model.norm=group", "model.groups=4"),

@@ -76,7 +76,8 @@ class Ray:
             if self.address and ":" in self.address:  # Ray itself would try for minutes
                 host, port = self.address.rsplit(":", 1)
                 socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-            ray.init(address=self.address, **quiet)
+            # Without an address Ray would join a cluster that the environment or a file of an earlier one names.
+            ray.init(address=self.address or "local", **quiet)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(

@@ -19,6 +19,7 @@ TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixe
 
 def start(*arguments, cwd, home):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "FEDBATCH_CACHE": str(cwd / "cache")}
+    environment["RAY_ADDRESS"] = "127.0.0.1:1"  # of a cluster that is gone: a run that starts its own must not care
     return subprocess.Popen(
         [sys.executable, "-m", "fedbatch.app", *arguments],
         cwd=cwd,
@@ -33,7 +34,10 @@ def run(*arguments, cwd):
     home = cwd / "home"
     home.mkdir(exist_ok=True)
     process = start(*arguments, cwd=cwd, home=home)
-    output, errors = process.communicate(timeout=300)
+    try:
+        output, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
     return process.returncode, output, errors
 
 
