@@ -85,7 +85,8 @@ def exchange(
     if plans and not answers:
         raise NoAnswerError(f"no node gave a valid answer in round {round_}: {next(iter(rejected.values()))}")
     clients = sum(len(answer.clients) for answer in answers)
-    if plans and clients < min(config.min_clients, sum(len(plan.clients) for plan in plans.values())):
+    # With nobody missing and no finite update at all, training has diverged, which `combine` says better.
+    if (clients or rejected) and clients < min(config.min_clients, sum(len(plan.clients) for plan in plans.values())):
         raise NoAnswerError(
             f"valid answers of {clients} clients in round {round_}, fewer than min_clients={config.min_clients}: "
             f"{next(iter(rejected.values()), 'their updates were not finite')}"
