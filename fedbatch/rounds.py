@@ -43,7 +43,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     averages = noise, within, between = measure.update_averages(state, collected.measured)
 
     factor, before, lr = learning_rate(server, state, phase)
-    server.optimizer.step(collected.update, lr)
+    steps = server.optimizer.step(collected.update, lr)
     if collected.buffers.numel():
         state.buffers.copy_(collected.buffers)
     clock.lap("step_seconds")
@@ -74,7 +74,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         **collected.changes,
     )
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
-    row |= collected.columns | tests | measure.columns(collected.measured, *averages)
+    row |= collected.columns | steps | tests | measure.columns(collected.measured, *averages)
     row |= {"executor": executor, "rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if control != state.control else ""}
     return after, row

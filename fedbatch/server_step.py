@@ -8,6 +8,7 @@ from torch import Tensor
 from fedbatch.build import build
 from fedbatch.errors import ConfigError
 from fedbatch.models.flat import FlatModel
+from fedbatch.optim.layerwise import Layerwise
 
 
 class ServerOptimizer:
@@ -28,12 +29,25 @@ class ServerOptimizer:
             raise ConfigError("server_optimizer: lr must be set; it is what phases scale")
         self.base_lr = float(node["lr"])
 
-    def step(self, mean_update: Tensor, lr: float) -> None:
-        """Descend along ``mean_update`` (d,) with learning rate ``lr``."""
+    def step(self, mean_update: Tensor, lr: float) -> dict[str, float]:
+        """Descend along ``mean_update`` (d,) with learning rate ``lr``.
+
+        Returns:
+            Columns of the record: for a layer-wise optimizer the length of the step and the spread of its trust ratios
+            over layers, which under privacy are those of the noised update; else none.
+        """
         self.model.grads.copy_(mean_update)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+        if not isinstance(self._optimizer, Layerwise):
+            self._optimizer.step()
+            return {}
+        before = self.model.params.clone()
         self._optimizer.step()
+        ratios = self._optimizer.trust_ratios()
+        spread = {"min": ratios.min(), "median": ratios.median(), "max": ratios.max()} if len(ratios) else {}
+        columns = {f"trust_ratio_{name}": float(value) for name, value in spread.items()}
+        return {"step_norm": float((self.model.params - before).norm())} | columns
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's state dict, whose tensors are the live ones."""
