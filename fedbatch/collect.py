@@ -54,6 +54,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             "mean_cosine": total.mean_cosine,
             "excluded_clients": len(total.excluded),
             "rejected_replies": len(rejected),
+            "executor": answers[0].executor if answers else "",
         },
     )
 

@@ -53,6 +53,7 @@ def collect_private(
         privacy, phase, state.clip_norm, (update.total, extras), answered, (state.round, params), gradient
     )
     clock.lap("aggregate_seconds")
+    executor = answers[0].executor if answers else ""
     seen, num_examples = public_work(server, privacy, phase, state.round, cohort)
     return Collected(
         update=released.mean.to(state.params.dtype),
@@ -60,7 +61,7 @@ def collect_private(
         clients=seen,
         num_examples=num_examples,
         measured=measured(privacy, released),
-        executor=answers[0].executor if answers else "",
+        executor=executor,
         columns={
             "cohort_size": len(seen),
             "global_batch": int(num_examples.sum()),
@@ -72,6 +73,7 @@ def collect_private(
             "noise_multiplier": privacy.noise_multiplier(phase),
             "clip_norm": state.clip_norm,
             "gradient_snr": released.snr,
+            "executor": executor if privacy.mechanism.unit == "example" else "",  # none ran: nobody took part
         },
         changes={"ledger": charged, "clip_norm": released.next_clip_norm},
     )

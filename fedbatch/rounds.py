@@ -75,7 +75,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     )
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
     row |= collected.columns | steps | tests | measure.columns(collected.measured, *averages)
-    row |= {"executor": executor, "rounds": after.round, **vars(totals), **clock.laps}
+    row |= {"rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if control != state.control else ""}
     return after, row
 
