@@ -80,6 +80,9 @@ def _pareto(ax: Axes, rows: pl.DataFrame) -> None:
         if len(free):
             ax.axhline(100 * float(free.mean()), color=color, linestyle=":", linewidth=1)
     ax.set(xscale="log", xlabel="epsilon (examples; fixed rounds)", ylabel="test accuracy %")
+    epsilons = sorted(e for e in rows["epsilon"].unique() if math.isfinite(e))
+    ax.set_xticks(epsilons, [f"{e:g}" for e in epsilons])
+    ax.minorticks_off()
     ax.set_title("Larger batches, better accuracy at the same epsilon\n(dotted: without privacy)", fontsize=10)
     ax.legend(fontsize=8)
 

@@ -28,8 +28,8 @@ def test_every_part_of_the_study_is_there_and_compares_equals(study):
     assert sum(sizes) == 2 * study.FULL.middle
 
 
-def test_the_learning_rate_of_least_loss_is_taken_and_failures_are_shown(study, monkeypatch, tmp_path):
-    losses = {0.3: 1.0, 1.0: 0.5}
+def test_the_most_accurate_learning_rate_is_taken_and_failures_are_shown(study, monkeypatch, tmp_path):
+    accuracies = {0.3: 0.4, 1.0: 0.5}
     asked = []
 
     def run_once(runs, overrides):
@@ -39,7 +39,7 @@ def test_the_learning_rate_of_least_loss_is_taken_and_failures_are_shown(study, 
 
     monkeypatch.setattr(study, "run_once", run_once)
     monkeypatch.setattr(study, "status", lambda folder: "failed" if folder.parent.name == "3" else "finished")
-    monkeypatch.setattr(study, "final", lambda folder, column: losses.get(float(folder.parent.name), math.nan))
+    monkeypatch.setattr(study, "final", lambda folder, column: accuracies.get(float(folder.parent.name), math.nan))
     monkeypatch.setattr(study, "details", lambda folder: {})
     cell = study.Cell("batch", "B", 2.0, 100.0, ("controller=fixed",))
     rows = study.measure(study.QUICK, cell, tmp_path)
