@@ -17,7 +17,6 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
 
 figures: $(VENV)/installed
 	$(BIN)/python simulations/first_run.py
