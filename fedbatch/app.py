@@ -41,6 +41,13 @@ def main() -> None:
     except RunFailedError as error:  # after the other runs of a sweep, which Hydra lets finish
         print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # of the run folder: a full disk, a folder that cannot be written
+        print(
+            f"fedbatch: {error.filename or 'run folder'}: {error.strerror or error}; "
+            "make room or fix it, then go on with fedbatch resume=<run folder>",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         print("fedbatch: interrupted; go on with fedbatch resume=<run folder>", file=sys.stderr)
         sys.exit(130)
