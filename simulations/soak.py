@@ -3,7 +3,7 @@
     python simulations/soak.py                  1,000 rounds on digits, about ten seconds
     python simulations/soak.py --rounds 10000
 
-Rounds before --warm-up fill caches and are not counted. Reads /proc, so Linux only. Ends with exit code 1 where resident
+Rounds before --warm-up fill caches and are not counted. Reads /proc, so Linux only. The exit code is 1 where resident
 memory grew by more than 2 % or a descriptor was left open.
 """
 
