@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: run test check bench deploy-demo data figures clean
+.PHONY: run test check soak bench deploy-demo data figures clean
 
 run: $(VENV)/installed
 	$(BIN)/fedbatch
@@ -17,6 +17,10 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A thousand rounds: growth of memory and of open descriptors.
+soak: $(VENV)/installed
+	$(BIN)/python simulations/soak.py
 
 figures: $(VENV)/installed
 	$(BIN)/python simulations/first_run.py

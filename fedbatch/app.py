@@ -41,6 +41,8 @@ def main() -> None:
     except RunFailedError as error:  # after the other runs of a sweep, which Hydra lets finish
         print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # before Hydra has a run folder
+        stop(error)
     except KeyboardInterrupt:
         print("fedbatch: interrupted; go on with fedbatch resume=<run folder>", file=sys.stderr)
         sys.exit(130)
@@ -64,6 +66,18 @@ def _main(composed: DictConfig) -> float | None:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         refuse(error)
+    except OSError as error:
+        stop(error)
+
+
+def stop(error: OSError) -> NoReturn:
+    """Say what the disk or the folder would not do, in one line, and exit with 1; checkpoints are as they were."""
+    print(
+        f"fedbatch: {error.filename or 'run folder'}: {error.strerror or error}; "
+        "when that is mended, go on with fedbatch resume=<run folder>",
+        file=sys.stderr,
+    )
+    raise SystemExit(1)
 
 
 def refuse(error: Exception) -> NoReturn:

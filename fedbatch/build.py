@@ -1,11 +1,13 @@
 """From ``_target_`` mappings to objects: the one place that calls Hydra's instantiate."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 
 from fedbatch.config import RunConfig, check_phases, from_json
 from fedbatch.data.dataset import Dataset
@@ -19,6 +21,7 @@ def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> 
     Raises:
         ConfigError: the target cannot be found or refuses its arguments; names ``field``.
     """
+    check_types(field, node)
     try:
         target: Callable[..., Any] = instantiate(dict(node), _partial_=True, _convert_="all")
         return target(*arguments, **more)
@@ -28,6 +31,46 @@ def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> 
     except (ValueError, TypeError, OSError) as error:
         text = str(error).splitlines()[0]
         raise ConfigError(text if text.startswith(field) else f"{field}: {text}") from error
+
+
+def check_types(field: str, node: Mapping[str, Any]) -> None:
+    """Compare values with the annotations of the target that will get them, here and in nested nodes.
+
+    Raises:
+        ConfigError: a word for a number, a fraction for a whole number, not-a-number.
+    """
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            check_types(f"{field}.{name}", value)
+    try:
+        hints = inspect.signature(get_object(node["_target_"]), eval_str=True).parameters if "_target_" in node else {}
+    except Exception:  # a target that is not there, which `instantiate` says better, or annotations that cannot be read
+        return
+    for name, value in node.items():
+        if name in hints and not fits(value, hints[name].annotation):
+            raise ConfigError(
+                f"{field}.{name} must be {inspect.formatannotation(hints[name].annotation)} (got {value!r})"
+            )
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML may be meant by an annotation; what is not plain is left to the target.
+
+    >>> [fits(value, float | None) for value in (1, 0.5, None, "abc", float("nan"))]
+    [True, True, True, False, False]
+    """
+    kinds, inner = get_origin(hint), get_args(hint)
+    if kinds in (Union, UnionType):
+        return any(fits(value, each) for each in inner)
+    if kinds is tuple and Ellipsis not in inner:
+        whole = isinstance(value, list | tuple) and len(value) == len(inner)
+        return whole and all(map(fits, value, inner))
+    if hint in (int, float):
+        number = isinstance(value, int | hint) and not isinstance(value, bool)
+        return number and value == value
+    if hint in (Any, inspect.Parameter.empty) or not isinstance(hint, type):
+        return True
+    return isinstance(value, hint) if hint in (bool, str, NoneType) else not isinstance(value, str | int | float)
 
 
 @lru_cache(maxsize=1)

@@ -138,6 +138,11 @@ def check(config: RunConfig) -> None:
             value in choices,
             f"{name} must be one of {', '.join(choices)} (got {value!r}){did_you_mean(value, choices)}",
         )
+    seconds, noise = config.round_timeout_seconds, config.noise_scale
+    _require(seconds is None or seconds > 0, f"round_timeout_seconds must be > 0 or null (got {seconds})")
+    _require(noise.z > 0, f"noise_scale.z must be > 0 (got {noise.z})")
+    _require(0 <= noise.decay < 1, f"noise_scale.decay must be in [0, 1) (got {noise.decay})")
+    _require(config.target_value == config.target_value, "target_value must be a number or null (got nan)")
     _require(config.seed >= 0, f"seed must not be negative (got {config.seed})")
     _require(
         config.client_batch_size is None or config.client_batch_size >= 1,
@@ -147,6 +152,10 @@ def check(config: RunConfig) -> None:
     _require(
         config.nodes <= config.population,
         f"nodes ({config.nodes}) is larger than population ({config.population}); a node hosts at least one client",
+    )
+    _require(
+        config.min_clients <= config.population,
+        f"min_clients ({config.min_clients}) is larger than population ({config.population})",
     )
     _require_cohort("cohort_size", config.cohort_size, config)
 

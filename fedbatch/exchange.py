@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.serverapp import Grid
 
-from fedbatch.config import RunConfig
+from fedbatch.config import CHOICES, RunConfig
 from fedbatch.errors import RunFailedError
 from fedbatch.hosts import Hosts
 from fedbatch.messages import (
@@ -32,6 +32,9 @@ Plan = TrainPlan | PrivatePlan | EvaluatePlan
 class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
+
+VECTORS = {"update_sum": "params", "unit_sum": "params", "updates": "params", "buffer_sum": "buffers"}
+"""The vectors of an answer, and those of the plan whose dtype they have."""
 
 MESSAGE_TYPE = {Contribution: "train", Updates: "train", PrivateContribution: "train", Evaluation: "evaluate"}
 
@@ -125,10 +128,29 @@ def check_clients(answer: Contribution | Updates | PrivateContribution | Evaluat
         answered = np.sort(np.concatenate([answered, answer.excluded]))
     if not np.array_equal(answered, plan.clients):
         raise MessageError("clients are not those that were asked for")
-    if isinstance(answer, Updates) and isinstance(plan, TrainPlan):
+    if isinstance(answer, Contribution | Updates) and isinstance(plan, TrainPlan):
+        check_work(answer, plan)
+
+
+def check_work(answer: Contribution | Updates, plan: TrainPlan) -> None:
+    """Vectors are of the model's dtype, and the work is of the kind that was asked for.
+
+    Raises:
+        MessageError: they are not.
+    """
+    if isinstance(answer, Updates):
         length = len(answer.clients) * plan.params.numel()
         if len(answer.updates) != length:
             raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
+    elif len(answer.half_dots) and not plan.halves:
+        raise MessageError("half_dots were not asked for")
+    for name, model in VECTORS.items():
+        values = getattr(answer, name, None)
+        if values is not None and values.numel() and values.dtype != getattr(plan, model).dtype:
+            raise MessageError(f"{name} must be {getattr(plan, model).dtype} (got {values.dtype})")
+    asked = "loop" if plan.single else plan.executor
+    if answer.executor not in (CHOICES["executor"] if asked == "auto" else (asked,)):
+        raise MessageError(f"executor must be {asked} (got {answer.executor!r})")
 
 
 def per_client_accuracy(grid: Grid, hosts: Hosts, state: ServerState, config: RunConfig) -> dict[str, Any]:

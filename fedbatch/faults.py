@@ -60,6 +60,8 @@ class Faults:
         for name in (*SHARES, "adversaries"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"faults: {name} must be in [0, 1] (got {getattr(self, name)})")
+        if self.straggler_seconds < 0:
+            raise ValueError(f"faults: straggler_seconds must not be negative (got {self.straggler_seconds})")
         if self.attack not in ATTACKS:
             raise ValueError(f"faults: attack must be one of {', '.join(ATTACKS)} (got {self.attack!r})")
 

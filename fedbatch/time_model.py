@@ -28,10 +28,11 @@ class TimeModel:
     bandwidth_up_bytes_per_second: float
 
     def __post_init__(self) -> None:
-        if min(self.bandwidth_down_bytes_per_second, self.bandwidth_up_bytes_per_second) <= 0:
-            raise ValueError("bandwidth must be > 0 bytes per second")
-        if min(self.compute_seconds_per_example, self.speed_spread, self.latency_seconds) < 0:
-            raise ValueError("times must not be negative")
+        for name, value in vars(self).items():
+            if value < 0 or (value == 0 and name.startswith("bandwidth")):
+                raise ValueError(
+                    f"time_model: {name} must {'be > 0' if value == 0 else 'not be negative'} (got {value})"
+                )
 
     def round_seconds(self, seed: int, clients: Ints, num_examples: Ints, bytes_down: int, bytes_up: int) -> float:
         """Seconds of a round.

@@ -45,7 +45,7 @@ def test_what_cannot_run_names_field_and_remedy(make_config, change, message):
         (["controller.large.cohort_size=1", "controller.large.client_batch_size=1"], "smaller than controller.small"),
         (["controller.up=0.01"], "need 0 <= down < up"),
         (["learning_rate.rule=cubic"], "learning_rate: rule must be one of"),
-        (["time_model.latency_seconds=-1"], "time_model: times must not be negative"),
+        (["time_model.latency_seconds=-1"], "time_model: latency_seconds must not be negative"),
         (["dataset=fashion_mnist", "dataset.folder=/nowhere"], "dataset.folder: .*dataset=fashion_mini"),
         (["partitioner.kind=IidPartitoner"], "did you mean IidPartitioner"),
     ],

@@ -74,6 +74,8 @@ def doubling(
     """
     if double not in ("cohort", "batch") or every_rounds < 1 or (double == "batch" and not client_batch_size):
         raise ValueError("controller: double must be cohort or batch (of a given size), every_rounds at least 1")
+    if times < 0:
+        raise ValueError(f"controller: times must not be negative (got {times})")
     factors = [(2**i, 1) if double == "cohort" else (1, 2**i) for i in range(times + 1)]
     sizes = [(cohort_size * c, client_batch_size and client_batch_size * b) for c, b in factors]
     phases = {f"x{2**i}": Phase(f"x{2**i}", c, b) for i, (c, b) in enumerate(sizes)}
@@ -110,6 +112,8 @@ class NoiseScaleSwitch:
             raise ValueError(f"controller: the phases need different names (both are {self.small.name!r})")
         if not 0 <= self.down < self.up:
             raise ValueError(f"controller: need 0 <= down < up (got down {self.down}, up {self.up})")
+        if self.settle_rounds < 0:
+            raise ValueError(f"controller: settle_rounds must not be negative (got {self.settle_rounds})")
 
     @property
     def phases(self) -> tuple[Phase, ...]:

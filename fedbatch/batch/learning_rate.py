@@ -36,7 +36,9 @@ class LearningRate:
         if not 0 <= self.exponent <= 1:
             raise ValueError(f"learning_rate: exponent must be in [0, 1] (got {self.exponent})")
         if self.max_factor <= 0 or self.warmup_rounds < 0 or self.switch_warmup_rounds < 0:
-            raise ValueError("learning_rate: max_factor must be > 0 and warm-ups not negative")
+            raise ValueError(
+                "learning_rate: max_factor must be > 0, warmup_rounds and switch_warmup_rounds must not be negative"
+            )
 
     def batch_factor(self, size: float, base_size: float, noise_scale: float | None) -> float:
         """Factor of the batch rule, capped.

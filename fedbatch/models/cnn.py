@@ -23,6 +23,8 @@ def cnn(input_shape: Sequence[int], num_classes: int, channels: int, hidden: int
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 6:
         raise ValueError(f"cnn needs images of at least 6x6 (got input {tuple(input_shape)}); use model=mlp")
+    if min(channels, hidden) < 1:
+        raise ValueError(f"channels and hidden must be at least 1 (got {channels} and {hidden})")
     features = nn.Sequential(
         nn.Conv2d(input_shape[0], channels, 3),
         *normalization(norm, channels, groups),

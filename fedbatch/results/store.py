@@ -3,6 +3,7 @@
 Rows go to ``rounds.jsonl`` at once, so that a killed run keeps them, and to ``rounds.parquet`` when the run ends.
 """
 
+import io
 import json
 import os
 import platform
@@ -37,14 +38,14 @@ class RunStore:
         self.rows: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
         values = asdict(config) | {"resume": None}
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(values)))
+        write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)).encode())
 
     @contextmanager
     def recording(self, from_round: int) -> Iterator[None]:
         """Open the record at ``from_round``, dropping later rows of an earlier attempt; close it whatever happens."""
         path = self.folder / "rounds.jsonl"
         self.rows = [row for row in read_rows(path) if row["round"] < from_round]
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
         self._write_summary({"status": "running"})
         status = "failed"
         try:
@@ -90,7 +91,7 @@ class RunStore:
                 **{name: metadata.version(name) for name in PACKAGES},
             },
         }
-        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_atomically(self.folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -106,15 +107,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
     """One row a round; columns as in the rows."""
-    partial = path.with_suffix(".partial")
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(partial)
-    partial.replace(path)
+    content = io.BytesIO()  # Polars hides that a disk is full in an error of its own
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(content)
+    write_atomically(path, content.getvalue())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, and a run that was killed meanwhile, sees the old or the new one."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
