@@ -10,7 +10,7 @@ from fedbatch.losses.confidence_penalty import ConfidencePenalty
 from fedbatch.losses.cross_entropy import CrossEntropy
 from fedbatch.losses.focal import FLSD53, Focal
 from fedbatch.losses.mmce import MMCE
-from fedbatch.losses.soft_ece import SBECE, SBECELabelBinned
+from fedbatch.losses.soft_ece import SBECE, FrozenBins, SBECELabelBinned
 from fedbatch.losses.sum import Sum
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ConfidencePenalty",
     "CrossEntropy",
     "Focal",
+    "FrozenBins",
     "SAvUC",
     "SBECELabelBinned",
     "Sum",

@@ -14,6 +14,7 @@ from fedbatch.losses import (
     ConfidencePenalty,
     CrossEntropy,
     Focal,
+    FrozenBins,
     SAvUC,
     SBECELabelBinned,
     Sum,
@@ -22,7 +23,15 @@ from fedbatch.losses import (
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/calibration.json").read_text())
 LOGITS = torch.tensor(GOLDEN["inputs"]["logits"], dtype=torch.float64)
 LABELS = torch.tensor(GOLDEN["inputs"]["labels"])
-PER_EXAMPLE = [CrossEntropy(0.1), Focal(2.0), Focal(0.5), FLSD53(), Brier(), ConfidencePenalty(0.3)]
+PER_EXAMPLE = [
+    CrossEntropy(0.1),
+    Focal(2.0),
+    Focal(0.5),
+    FLSD53(),
+    Brier(),
+    ConfidencePenalty(0.3),
+    FrozenBins([0.2, 0.4, 0.9]),
+]
 COUPLED = [SBECE(), SBECE(norm=1), SBECELabelBinned(), AvUC(0.9), SAvUC(0.5, 1.0), SAvUC(0.6, 0.01), MMCE()]
 MIXED = [Sum(CrossEntropy(), SBECE(), 2.0), Sum(Focal(2.0), Brier(), 0.5)]
 
@@ -90,6 +99,15 @@ def test_soft_bins_become_hard_ones():
 @pytest.mark.parametrize("loss", [*PER_EXAMPLE, *COUPLED, *MIXED], ids=names)
 def test_gradients_are_those_of_the_values(loss):
     assert torch.autograd.gradcheck(lambda z: loss(z, LABELS), LOGITS.clone().requires_grad_())
+
+
+def test_frozen_bins_follow_no_gradient_into_the_accuracies():
+    confidence = torch.tensor([0.9], dtype=torch.float64, requires_grad=True)
+    logits = torch.stack([confidence, 1 - confidence], dim=1).log()
+    value = FrozenBins([0.2, 0.5, 0.7], temperature=1e-4)(logits, torch.tensor([0]))
+    torch.testing.assert_close(value, (0.7 - confidence[0]) ** 2)
+    value.backward()
+    torch.testing.assert_close(confidence.grad, 2 * (confidence.detach() - 0.7))
 
 
 SURE = torch.tensor([[200.0, 0.0, 0.0], [0.0, 200.0, 0.0], [0.0, 0.0, 200.0]])
@@ -169,6 +187,7 @@ def test_sum():
         (lambda: SBECE(bins=0), "bins"),
         (lambda: SBECE(temperature=-0.01), "temperature"),
         (lambda: SBECELabelBinned(norm=0.5), "norm"),
+        (lambda: FrozenBins([0.5, 1.5]), "accuracies"),
         (lambda: AvUC(0.0), "threshold"),
         (lambda: SAvUC(1.0, 0.1), "kappa"),
         (lambda: SAvUC(0.5, 0.0), "temperature"),
