@@ -1,12 +1,9 @@
 """Cross-entropy, with optional label smoothing."""
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
-NO_LABEL = -100
-"""What torch's cross-entropy leaves out."""
+from fedbatch.losses.examples import Reduction, by_example
 
 
 class CrossEntropy:
@@ -28,7 +25,7 @@ class CrossEntropy:
             raise ValueError(f"label_smoothing must be in [0, 1) (got {label_smoothing}); use 0 for none")
         self.label_smoothing = label_smoothing
 
-    def __call__(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "none", "sum"] = "mean") -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Loss of ``logits`` (batch, classes) against ``labels`` (batch,), a scalar or (batch,) with "none".
 
         With a label a position, (batch, positions, classes) against (batch, positions), an example is a sequence, and
@@ -39,6 +36,4 @@ class CrossEntropy:
         flat = F.cross_entropy(
             logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=self.label_smoothing
         )
-        told = (labels != NO_LABEL).sum(dim=1).clamp(min=1)
-        own = flat.view(labels.shape).sum(dim=1) / told
-        return own if reduction == "none" else own.mean() if reduction == "mean" else own.sum()
+        return by_example(flat.view(labels.shape), labels, reduction)

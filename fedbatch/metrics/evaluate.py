@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedbatch.losses.cross_entropy import NO_LABEL
+from fedbatch.losses.examples import NO_LABEL
 from fedbatch.models.flat import FlatModel, Loss
 
 
@@ -33,7 +33,11 @@ class ExampleSums:
 
 @torch.no_grad()
 def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int = 1024) -> ExampleSums:
-    """Evaluate ``model`` on inputs ``x`` (N, ...), labels ``y`` (N,) or (N, T), ``batch_size`` examples at a time."""
+    """Evaluate ``model`` on inputs ``x`` (N, ...), labels ``y`` (N,) or (N, T), ``batch_size`` examples at a time.
+
+    A loss that couples examples has no sum over them: that of each ``batch_size`` counts as many times as it has
+    examples, so its mean depends on ``batch_size``.
+    """
     was_training = model.module.training
     model.module.eval()
     correct, loss_sum = torch.zeros(2, dtype=torch.float64, device=y.device)
@@ -41,9 +45,15 @@ def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size:
         labels = y[start : start + batch_size]
         logits = model.module(x[start : start + batch_size])
         correct += _share_right(logits.argmax(dim=-1), labels).sum()
-        loss_sum += loss(logits, labels, reduction="none").double().sum()
+        loss_sum += _loss_sum(loss, logits, labels)
     model.module.train(was_training)
     return ExampleSums(len(y), float(correct), float(loss_sum))
+
+
+def _loss_sum(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    if getattr(loss, "per_example", False):
+        return loss(logits, labels, reduction="none").double().sum()
+    return loss(logits, labels).double() * len(labels)
 
 
 def _share_right(predicted: Tensor, labels: Tensor) -> Tensor:

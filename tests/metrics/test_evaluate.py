@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch.losses import CrossEntropy
+from fedbatch.losses import SBECE, CrossEntropy, Sum
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.models.flat import FlatModel
 
@@ -15,6 +15,16 @@ def test_sums_in_small_batches_equal_one_batch():
     small, whole = (example_sums(model, CrossEntropy(), x, y, b) for b in (4, 100))
     assert small.correct == whole.correct == int((model.module(x).argmax(1) == y).sum())
     assert small.loss == pytest.approx(whole.loss) == pytest.approx(CrossEntropy()(model.module(x), y).item())
+
+
+@torch.no_grad()
+def test_a_coupled_loss_is_averaged_over_evaluation_batches():
+    torch.manual_seed(0)
+    model, x, y = FlatModel(nn.Linear(3, 4)), torch.randn(25, 3), torch.randint(4, (25,))
+    loss = Sum(CrossEntropy(), SBECE(), 1.0)
+    parts = [float(loss(model.module(x[part]), y[part])) for part in (slice(0, 20), slice(20, 25))]
+    assert example_sums(model, loss, x, y, 100).loss == pytest.approx(float(loss(model.module(x), y)))
+    assert example_sums(model, loss, x, y, 20).loss == pytest.approx((20 * parts[0] + 5 * parts[1]) / 25)
 
 
 def test_evaluates_in_eval_mode_and_restores_training():
