@@ -18,7 +18,7 @@ EDGE = 1e-4
 
 
 class AvUC:
-    """AvU calibration loss (Krishnan & Tickoo 2020, eq. 3): certain is who has less entropy than a threshold.
+    """AvU calibration loss (Krishnan & Tickoo 2020): certain is who has less entropy than a threshold.
 
     Accurate examples weigh in with their confidence, inaccurate ones with its complement.
 

@@ -7,7 +7,7 @@ from fedbatch.losses.examples import Reduction, by_example
 
 
 class Brier:
-    """Squared distance of the softmax from the one-hot label, summed over classes, in [0, 2] (Brier 1950, eq. 2).
+    """Squared distance of the softmax from the one-hot label, summed over classes, in [0, 2] (Brier 1950).
 
     >>> float(Brier()(torch.zeros(1, 2), torch.tensor([0])))
     0.5

@@ -7,7 +7,7 @@ from fedbatch.losses.examples import Reduction, by_example, log_probability
 
 
 class Focal:
-    """``-(1 - p)^gamma ln p`` with p the probability of the label, in nats (Lin et al. 2017, eq. 4).
+    """``-(1 - p)^gamma ln p`` with p the probability of the label, in nats (Lin et al. 2017).
 
     Args:
         gamma: at least 0; 0 is cross-entropy.

@@ -58,7 +58,7 @@ class BinSums:
 
         Args:
             norm: "l1", the mean over predictions of their bin's gap between accuracy and confidence (ECE; Guo et al.
-                2017, eq. 3); "l2", the root of the mean square; "max", the largest gap.
+                2017); "l2", the root of the mean square; "max", the largest gap.
             debias: subtract from each squared gap what chance adds to it, ``A (1 - A) / (count - 1)``, and leave out
                 bins with one prediction (Kumar et al. 2019, sec. 5.1). Only with "l2".
 
