@@ -81,12 +81,16 @@ def test_a_simulation_that_breaks_down_ends_the_run(monkeypatch):
         time.sleep(60)  # a ServerApp that waits for answers
 
 
+PRIVATE = "privacy=client_central privacy.noise_multiplier=1.0 privacy.target_epsilon=null executor=fused".split()
+
+
 @pytest.mark.slow
-def test_ray_and_local_arrive_at_the_same_bits(tmp_path):
+@pytest.mark.parametrize("more", [[], PRIVATE], ids=["plain", "private"])
+def test_ray_and_local_arrive_at_the_same_bits(tmp_path, more):
     pytest.importorskip("ray")
     told = {}
     for where in ("local", "ray"):
-        code, output, errors = run(*TINY, f"runtime={where}", f"run_dir={where}", cwd=tmp_path)
+        code, output, errors = run(*TINY, *more, f"runtime={where}", f"run_dir={where}", cwd=tmp_path)
         assert (code, errors) == (0, "")
         told[where] = [line for line in output.splitlines() if "executor=" not in line and "run folder" not in line]
     assert told["ray"] == told["local"]
