@@ -5,15 +5,15 @@ thread and the ServerApp stays where it is, so that its exceptions, its progress
 this process, and a simulation that breaks down ends the run where Flower would wait for answers for ever.
 """
 
-import _thread
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from queue import Queue
-from threading import Event, Thread
+from threading import Event, Thread, main_thread
 from typing import Any
 
 from flwr.app import Context
@@ -26,6 +26,8 @@ from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, new_context, qui
 
 CONNECT_SECONDS = 10
 WIND_DOWN_SECONDS = 30
+BREAKDOWN = signal.SIGUSR1
+"""Wakes the main thread, whatever it waits for. Not SIGINT: that is ignored in a background job of a shell script."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ class Ray:
             )
 
 
+class _BrokenDown(BaseException):
+    """Flower's simulation has ended while the run still waits for it."""
+
+
+def _end_the_wait(signum: int, frame: object) -> None:
+    raise _BrokenDown
+
+
 @contextmanager
 def simulation(client_app: ClientApp, num_nodes: int, resources: dict[str, float]) -> Iterator[Grid]:
     """The Grid of a running simulation of Flower, on the Ray of this process; both end with the block.
@@ -121,19 +131,20 @@ def simulation(client_app: ClientApp, num_nodes: int, resources: dict[str, float
         except BaseException as error:
             failures.append(error)
             if not done.is_set():
-                _thread.interrupt_main()
+                signal.pthread_kill(main_thread().ident or 0, BREAKDOWN)
 
     thread = Thread(target=work, daemon=True)
+    before = signal.signal(BREAKDOWN, _end_the_wait)
     try:
         thread.start()  # in here: a simulation that fails at once interrupts even this
         yield grids.get()
-    except KeyboardInterrupt:
-        if failures:
-            raise RunFailedError(f"Ray: {root_cause(failures[0])}") from failures[0]
-        raise
+    except _BrokenDown:
+        raise RunFailedError(f"Ray: {root_cause(failures[0])}") from failures[0]
     finally:
+        signal.signal(BREAKDOWN, signal.SIG_IGN)  # the block is done: a breakdown from here on is no news
         done.set()
         thread.join(WIND_DOWN_SECONDS)
+        signal.signal(BREAKDOWN, before)
 
 
 def root_cause(error: BaseException) -> str:
