@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,9 +95,15 @@ def exchange(
             f"valid answers of {clients} clients in round {round_}, fewer than min_clients={config.min_clients}: "
             f"{next(iter(rejected.values()), 'their updates were not finite')}"
         )
-    for node, reason in rejected.items():
-        log.warning("round %d: node %d left out: %s", round_, node, reason)
+    for reason in rejected.values():
+        tell_once(reason)
     return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
+
+
+@lru_cache(maxsize=256)
+def tell_once(reason: str) -> None:
+    """One line for each reason in a process, not for each node and round: the record counts them all."""
+    log.warning("an answer was left out: %s (told once; see rejected_replies)", reason)
 
 
 def answer_lengths(plan: Plan) -> dict[str, int]:

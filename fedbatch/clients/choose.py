@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,11 +59,17 @@ def chosen(job: Job) -> str:
     """
     path = cache.folder() / f"executor-{_fingerprint(job)}"
     if path.is_file() and (name := path.read_text()) in EXECUTORS:
-        log.info("executor=auto takes %s, as measured before on this machine", name)
+        tell_once(name)
         return name
     name = fastest(job)
     cache.write(path, name.encode())
     return name
+
+
+@lru_cache(maxsize=8)
+def tell_once(name: str) -> None:
+    """Not for each of many nodes in one process."""
+    log.info("executor=auto takes %s, as measured before on this machine", name)
 
 
 def fastest(job: Job) -> str:
