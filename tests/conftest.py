@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fedbatch import build, exchange, task
+from fedbatch.clients import choose
 from fedbatch.compose import config_dir
 from fedbatch.config import RunConfig, parse
 from fedbatch.data.dataset import Dataset
@@ -68,6 +69,7 @@ def fresh_task() -> None:
     build.data.cache_clear()
     build.controller.cache_clear()
     exchange.tell_once.cache_clear()
+    choose.tell_once.cache_clear()
 
 
 def toy_dataset(examples: int = 60, features: int = 5, classes: int = 3, seed: int = 0) -> Dataset:
