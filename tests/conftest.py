@@ -1,5 +1,6 @@
 """Shared fixtures: one thread, a private cache, and configs of runs that take a fraction of a second."""
 
+import json
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported
@@ -7,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import build, exchange, task
+from fedbatch import build, client_app, exchange, server_app, task
 from fedbatch.clients import choose
 from fedbatch.compose import config_dir
 from fedbatch.config import RunConfig, parse
 from fedbatch.data.dataset import Dataset
+from fedbatch.results.store import read_rows
+from fedbatch.runtime.local import run_locally
+from fedbatch.state import ServerState, load_latest
 
 torch.set_num_threads(1)
 
@@ -70,6 +75,14 @@ def fresh_task() -> None:
     build.controller.cache_clear()
     exchange.tell_once.cache_clear()
     choose.tell_once.cache_clear()
+
+
+def run(config: RunConfig) -> tuple[list[dict[str, Any]], dict[str, Any], ServerState]:
+    """Run in this process and return the record, the summary and the state in the last checkpoint."""
+    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    folder = Path(config.run_dir)
+    summary = json.loads((folder / "summary.json").read_text())
+    return read_rows(folder / "rounds.jsonl"), summary, load_latest(folder / "checkpoints")
 
 
 def toy_dataset(examples: int = 60, features: int = 5, classes: int = 3, seed: int = 0) -> Dataset:

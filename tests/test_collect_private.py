@@ -1,30 +1,20 @@
 """Whole private runs: who is charged when, what is recorded, and what ends or refuses a run."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from fedbatch import client_app, node_private, server_app, task
+from fedbatch import client_app, node_private, task
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.messages import PrivateContribution
 from fedbatch.privacy import epsilon, ledger
-from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import run_locally
-from fedbatch.state import load_latest
+from tests.conftest import run
 
 FIXED = ("controller=fixed", "executor=fused", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")
 NO_NOISE = "privacy.noise_multiplier=0"  # costs infinity, and no second to compute
 EVERY = [("example_local",), ("example_distributed", "privacy.min_clients=2"), ("client_central",)]
-
-
-def run(config):
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
-    folder = Path(config.run_dir)
-    summary = json.loads((folder / "summary.json").read_text())
-    return read_rows(folder / "rounds.jsonl"), summary, load_latest(folder / "checkpoints")
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
 """What goes wrong, in whole runs: who is left out, what the result equals, and that it reproduces."""
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fedbatch import client_app, server_app, task
+from fedbatch import task
 from fedbatch.clients import choose
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.exchange import NoAnswerError
 from fedbatch.faults import Faults
-from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import LocalGrid, run_locally
-from fedbatch.state import load_latest
+from fedbatch.runtime.local import LocalGrid
+from tests.conftest import run
 
 CLIENTS = (
     "faults=some",
@@ -28,13 +25,6 @@ CLIENTS = (
     "executor=fused",
     "client_batch_size=8",
 )
-
-
-def run(config):
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
-    folder = Path(config.run_dir)
-    summary = json.loads((folder / "summary.json").read_text())
-    return read_rows(folder / "rounds.jsonl"), summary, load_latest(folder / "checkpoints")
 
 
 @pytest.fixture
