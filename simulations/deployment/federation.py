@@ -66,14 +66,16 @@ class Federation:
         Raises:
             RunFailedError: it does not.
         """
-        command = [_script("flwr"), *arguments, "--format", "json"]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
-        with suppress(json.JSONDecodeError):
-            # Messages for people come before it.
-            answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+        log = self.logs / f"flwr-{arguments[0]}.log"
+        with process([_script("flwr"), *arguments, "--format", "json"], self.environment, log) as asked:
+            asked.wait()
+        said = log.read_text()
+        with suppress(ValueError):
+            # Messages for people stand around it.
+            answer: dict[str, Any] = json.JSONDecoder().raw_decode(said, said.index("{"))[0]
             if answer.get("success"):
                 return answer
-        raise RunFailedError(f"flwr {' '.join(arguments[:2])} failed: {(done.stdout + done.stderr).strip()[-500:]}")
+        raise RunFailedError(f"flwr {' '.join(arguments[:2])} failed: {said.strip()[-500:]}")
 
     def _state(self, run_id: str) -> dict[str, Any]:
         (run,) = self.flwr("list", NAME, "--run-id", run_id)["runs"]
@@ -148,16 +150,36 @@ def loopback(folder: Path, logs: Path, nodes: list[Mapping[str, int | str]], *, 
 @contextmanager
 def process(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen]:
     """A process that is ended, with all that it started, on leaving."""
-    with open(log, "w") as file:
-        started = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+    started = None
     try:
+        with open(log, "w") as file, _signals_wait():
+            started = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
         yield started
     finally:
-        for kind in (signal.SIGTERM, signal.SIGKILL):  # the second for what the first has left of the group
-            with suppress(ProcessLookupError):
-                os.killpg(started.pid, kind)
-            with suppress(subprocess.TimeoutExpired):
-                started.wait(STOP_SECONDS)
+        if started is not None:
+            _end(started)
+
+
+def _end(started: subprocess.Popen) -> None:
+    for kind in (signal.SIGTERM, signal.SIGKILL):  # the second for what the first has left of the group
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, kind)
+        with suppress(subprocess.TimeoutExpired):
+            started.wait(STOP_SECONDS)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM strike after the block: within it, a process may run that nobody holds yet."""
+    came: list[int] = []
+    before = {kind: signal.signal(kind, lambda kind, _: came.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _script(name: str) -> str:

@@ -72,6 +72,21 @@ def test_a_process_ends_with_the_block_and_with_all_that_it_started(tmp_path):
     assert running(tmp_path) == []
 
 
+def test_a_signal_while_a_process_starts_leaves_nothing_running(tmp_path, monkeypatch):
+    start = subprocess.Popen
+
+    def interrupted(*arguments, **options):
+        started = start(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+        return started
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    command = [sys.executable, "-c", f"import time; time.sleep(600)  # {tmp_path}"]
+    with pytest.raises(KeyboardInterrupt), process(command, os.environ, tmp_path / "log"):
+        pytest.fail("the block was entered")
+    assert running(tmp_path) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_a_deployment_and_a_local_run_arrive_at_the_same_bits(folders, tmp_path, secure):
