@@ -11,11 +11,14 @@ from fedbatch.collect import collect
 from fedbatch.collect_private import BudgetSpent, collect_private
 from fedbatch.exchange import per_client_accuracy
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
+from fedbatch.models.attention import attention_logits
 from fedbatch.server import Collected, Row, Server
 from fedbatch.state import ServerState, Totals
 from fedbatch.stopwatch import Stopwatch
 
 log = logging.getLogger("fedbatch")
+
+ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
 
 
 def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState, Row]]:
@@ -75,6 +78,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     )
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
     row |= collected.columns | steps | tests | measure.columns(collected.measured, *averages)
+    if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
+        row |= {"noise_scale_tokens": labels * row["noise_scale"]}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if control != state.control else ""}
     return after, row
@@ -113,6 +118,9 @@ def evaluate(server: Server, state: ServerState) -> Row:
         return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
     sums = example_sums(server.optimizer.model, server.task.loss, server.task.test_x, server.task.test_y)
     row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
+    if config.record_attention:
+        sizes = attention_logits(server.optimizer.model.module, server.task.test_x[:ATTENTION_EXAMPLES])
+        row |= {name: values.tolist() for name, values in vars(sizes).items()}
     if config.client_holdout:
         row |= per_client_accuracy(server.grid, server.hosts, state, config)
     return row

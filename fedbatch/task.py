@@ -20,6 +20,8 @@ from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints, key
+from fedbatch.losses.examples import NO_LABEL
+from fedbatch.models.attention import attention_layers
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
@@ -71,6 +73,11 @@ class Task:
         """Client work of a phase."""
         return self.works.get(phase, self.default_work)
 
+    @property
+    def labels_per_example(self) -> int:
+        """1, or the tokens of a sequence that have a label."""
+        return 1 if self.train_y.dim() == 1 else int((self.train_y[0] != NO_LABEL).sum())
+
     def held_out(self, client: int) -> np.ndarray:
         """Positions of a client's own held-out examples."""
         return self.partition.held_out(client)
@@ -106,6 +113,8 @@ def load(config_json: str) -> Task:
         raise ConfigError(
             "noise_scale.halves: batch norm makes half batches differ from the whole; use model.norm=group"
         )
+    if config.record_attention and not attention_layers(model.module):
+        raise ConfigError("record_attention: the model has no attention; use model=gpt or bert, or set it to false")
     loss = build.build("loss", config.loss)
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}

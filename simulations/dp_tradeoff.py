@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 from dp_tradeoff_report import markdown, save_figure
-from runs import run_once, status
+from runs import final, run_once, status
 
 from fedbatch.privacy import noise_multiplier
 from fedbatch.state import load_latest
@@ -203,13 +203,6 @@ def measure(study: Study, cell: Cell, runs: Path) -> list[dict[str, Any]]:
         name = f"{cell.part}: {cell.name}, epsilon {cell.epsilon:g}, seed {seed}"
         print(f"{name}: {row['accuracy']:.3f}", file=sys.stderr)
     return rows
-
-
-def final(folder: Path, column: str) -> float:
-    """The last value of a column, NaN for a run that failed."""
-    if status(folder) != "finished":
-        return math.nan
-    return float(pl.read_parquet(folder / "rounds.parquet")[column][-1])
 
 
 def details(folder: Path) -> dict[str, Any]:

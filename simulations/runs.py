@@ -3,10 +3,13 @@
 import hashlib
 import io
 import json
+import math
 import shlex
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
+
+import polars as pl
 
 from fedbatch import client_app, server_app
 from fedbatch.compose import config_json
@@ -33,3 +36,10 @@ def status(folder: Path) -> str:
     """As in the run's summary; "failed" where there is none."""
     path = folder / "summary.json"
     return str(json.loads(path.read_text())["status"]) if path.is_file() else "failed"
+
+
+def final(folder: Path, column: str) -> float:
+    """The last value of a column, NaN for a run that failed."""
+    if status(folder) != "finished":
+        return math.nan
+    return float(pl.read_parquet(folder / "rounds.parquet")[column][-1])

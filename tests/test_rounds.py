@@ -12,6 +12,7 @@ from torch import nn
 
 from fedbatch import client_app, node, server_app, task
 from fedbatch.aggregate import DivergedError
+from fedbatch.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.state import load_latest
@@ -254,3 +255,30 @@ def test_a_phase_may_change_the_client_work_and_averages_start_anew(make_config)
     assert [row["noise_scale_unit"] for row in rows] == ["examples"] * 2 + ["clients"] * 2
     assert [row["noise_scale_effective_rounds"] for row in rows] == pytest.approx([1, 2, 1, 2], abs=0.01)
     assert [row["lr"] for row in rows] == [0.1, 0.1, 1.0, 1.0]
+
+
+LANGUAGE = ("dataset=shakespeare_roles", "dataset.min_sequences=300", "dataset.context=8", "dataset.test_fraction=0.01")
+TINY_GPT = ("model.layers=2", "model.heads=2", "model.width=4")
+
+
+@pytest.mark.slow
+def test_sizes_of_attention_and_the_noise_scale_in_tokens(make_config):
+    task_kinds = {"model=gpt": ("dataset.task=causal", 8), "model=bert": ("dataset.task=masked", 1)}
+    for model, (kind, labels) in task_kinds.items():
+        record = ("record_attention=true", "evaluate_every_rounds=2", "rounds=3")
+        config = make_config(*LANGUAGE, model, *TINY_GPT, kind, *record, folder=f"run{labels}")
+        rows, _, _ = run(config)
+        assert ["attention_logit_max" in row for row in rows] == [False, True, True]
+        assert np.shape(rows[1]["attention_logit_max"]) == (2, 2)  # layers, heads
+        assert np.shape(rows[1]["query_max"]) == np.shape(rows[1]["key_max"]) == (2,)
+        if labels > 1:
+            assert [row["noise_scale_tokens"] for row in rows] == [labels * row["noise_scale"] for row in rows]
+        else:  # 15 % of 8 positions
+            assert "noise_scale_tokens" not in rows[0]
+    saved = pl.read_parquet(Path(config.run_dir) / "rounds.parquet")
+    assert saved["attention_logit_max"].to_list()[0] is None
+
+
+def test_a_model_without_attention_has_none_to_record(make_config):
+    with pytest.raises(ConfigError, match="record_attention: the model has no attention"):
+        task.load(make_config("record_attention=true").to_json())

@@ -13,12 +13,12 @@ class AttentionSizes:
     """Sizes of a model's attention, for each of its L layers.
 
     Attributes:
-        max_logit: (L, heads), largest ``|q . k| / sqrt(head width)`` over examples and pairs of positions that see each
-            other.
+        attention_logit_max: (L, heads), largest ``|q . k| / sqrt(head width)`` over examples and pairs of positions
+            that see each other.
         query_max, key_max: (L,), largest absolute entries of the query and the key matrix.
     """
 
-    max_logit: Tensor
+    attention_logit_max: Tensor
     query_max: Tensor
     key_max: Tensor
 
@@ -32,7 +32,7 @@ def attention_logits(model: nn.Module, x: Tensor) -> AttentionSizes:
 
     Source: the maxima of queries and keys bound the logits (Luo et al. 2025, arXiv 2508.20577, sec. 3).
     """
-    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    layers = attention_layers(model)
     if not layers:
         raise ValueError("attention_logits: the model has no attention; use model=gpt or model=bert")
     found: list[Tensor] = []
@@ -47,6 +47,11 @@ def attention_logits(model: nn.Module, x: Tensor) -> AttentionSizes:
         for maps in ([a.query for a in layers], [a.key for a in layers])
     )
     return AttentionSizes(torch.stack(found), query_max, key_max)
+
+
+def attention_layers(model: nn.Module) -> list[Attention]:
+    """The attention layers of ``model``, from its input to its output."""
+    return [module for module in model.modules() if isinstance(module, Attention)]
 
 
 def _max_logit(layer: Attention, h: Tensor) -> Tensor:

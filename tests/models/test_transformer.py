@@ -57,14 +57,14 @@ def test_largest_logit_by_hand_and_the_model_is_left_as_it_was(make):
     first = model.blocks[0]
     for n in range(3):  # one example at a time, so that a pair too many or too few shows
         h = first.norm_1(model.tokens(x[n]) + model.positions(torch.arange(6)))
-        alone = attention_logits(model, x[n : n + 1]).max_logit[0]
+        alone = attention_logits(model, x[n : n + 1]).attention_logit_max[0]
         for head in range(2):
             own = slice(4 * head, 4 * head + 4)
             q, k = first.attention.query(h)[:, own], first.attention.key(h)[:, own]
             pairs = [(i, j) for i in range(6) for j in range(i + 1 if make is gpt else 6)]
             assert float(alone[head]) == pytest.approx(max(abs(float(q[i] @ k[j])) / 2 for i, j in pairs))
-        assert (alone <= sizes.max_logit[0]).all()
-    assert sizes.max_logit.shape == (2, 2)
+        assert (alone <= sizes.attention_logit_max[0]).all()
+    assert sizes.attention_logit_max.shape == (2, 2)
     assert sizes.query_max.tolist() == [float(b.attention.query.weight.abs().max()) for b in model.blocks]
     assert sizes.key_max.tolist() == [float(b.attention.key.weight.abs().max()) for b in model.blocks]
 
