@@ -1,0 +1,224 @@
+"""Mega-batches for a private masked language model: what a larger global batch buys at one epsilon (after DP-BERT).
+
+    python simulations/dp_language.py             about forty minutes on one core
+    python simulations/dp_language.py --quick     tiny, under a minute
+
+A small BERT on the plays in sequences of eight characters; the protected unit is a sequence, the mechanism one
+distributed noise over 64 clients. AdamW; its learning rate is tuned once, at the middle batch and the larger epsilon,
+by the accuracy of a seed that is not reported. Finished runs are skipped. Writes docs/results/dp_language.parquet and
+.md, and docs/figures/dp_language.png.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
+
+import polars as pl
+from matplotlib.figure import Figure
+from runs import final, run_once, status
+from tuning import tuned
+
+from fedbatch.state import load_latest
+
+ROOT = Path(__file__).parents[1]
+CLIENTS = 64
+TUNING_SEED = 100
+START_RATE = 0.004
+COLORS = ("#0072B2", "#D55E00", "#009E73")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One form of the study.
+
+    Attributes:
+        common: overrides of all runs.
+        rounds: T.
+        client_batches: expected batches of a client; the middle one is where all but the batch is varied.
+        epsilons: rising; infinity is the run without privacy.
+        decays: weight decay of AdamW.
+        seeds: of the reported runs.
+        walk: most runs of the search for a learning rate.
+    """
+
+    common: tuple[str, ...]
+    rounds: int
+    client_batches: tuple[int, int, int]
+    epsilons: tuple[float, ...]
+    decays: tuple[float, ...]
+    seeds: tuple[int, ...]
+    walk: int
+
+
+PLAYS = (
+    *("dataset=shakespeare_roles", "dataset.task=masked", "dataset.min_sequences=64", "dataset.test_fraction=0.02"),
+    *("dataset.context=8", "partitioner=iid", f"population={CLIENTS}", f"cohort_size={CLIENTS}", "sampling=all"),
+    *("model=bert", "model.heads=2", "executor=fused", "checkpoint_every_rounds=0", "evaluate_every_rounds=0"),
+    *("server_optimizer=adamw", "server_optimizer.betas=[0.9,0.99]", "learning_rate.rule=constant"),
+)
+FULL = Study(
+    common=(*PLAYS, "model.layers=2", "model.width=48"),
+    rounds=200,
+    client_batches=(4, 16, 64),
+    epsilons=(1.0, 8.0, math.inf),
+    decays=(0.0, 0.1, 1.0),
+    seeds=(0, 1),
+    walk=5,
+)
+QUICK = Study(
+    common=(*PLAYS, "model.layers=1", "model.width=8"),
+    rounds=4,
+    client_batches=(2, 4, 8),
+    epsilons=(8.0, math.inf),
+    decays=(0.0,),
+    seeds=(0,),
+    walk=1,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point: what is compared (``part``), under which name, with which overrides."""
+
+    part: str
+    name: str
+    epsilon: float
+    overrides: tuple[str, ...]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Tune, run, write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model, four rounds, one seed")
+    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/dp_language; quick: temporary)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch) if given.quick else ROOT
+        runs, out = given.runs or home / "runs" / "dp_language", given.out or home / "docs"
+        study = QUICK if given.quick else FULL
+        table = pl.DataFrame(measure(study, runs))
+        for folder in ("results", "figures"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        table.write_parquet(out / "results" / "dp_language.parquet")
+        text = markdown(table)
+        (out / "results" / "dp_language.md").write_text(text)
+        save_figure(table, out / "figures" / "dp_language.png")
+        print(text)
+
+
+def cells(study: Study) -> list[Cell]:
+    """Batch and epsilon, a schedule of equal examples, weight decay."""
+    _, middle, _ = study.client_batches
+    epsilon = study.epsilons[-2]
+    found = [
+        Cell("batch", f"{CLIENTS * b:,}", e, (fixed(b), *private(e)))
+        for e in study.epsilons
+        for b in study.client_batches
+    ]
+    rising = (
+        *("controller=schedule", f"client_batch_size={middle // 2}", f"controller.starts.large={study.rounds // 2}"),
+        *(
+            f"controller.phases.large.{size}"
+            for size in (f"cohort_size={CLIENTS}", f"client_batch_size={middle * 3 // 2}")
+        ),
+        "privacy.noise_schedule=proportional",
+    )
+    found.append(
+        Cell("schedule", f"{CLIENTS * middle // 2:,}, then three times", epsilon, (*private(epsilon), *rising))
+    )
+    for decay in study.decays:
+        name = f"weight decay {decay:g}"
+        found.append(
+            Cell("decay", name, epsilon, (fixed(middle), *private(epsilon), f"server_optimizer.weight_decay={decay:g}"))
+        )
+    return found
+
+
+def fixed(client_batch: int) -> str:
+    """Override of a batch that stays."""
+    return f"client_batch_size={client_batch}"
+
+
+def private(epsilon: float) -> tuple[str, ...]:
+    """Overrides of the mechanism, or of a run without."""
+    if math.isinf(epsilon):
+        return ("privacy=none",)
+    return ("privacy=example_distributed", f"privacy.target_epsilon={epsilon:g}", f"privacy.min_clients={CLIENTS}")
+
+
+def measure(study: Study, runs: Path) -> list[dict[str, Any]]:
+    """Rows of all cells and seeds, at one learning rate."""
+
+    def run(options: tuple[str, ...], rate: float, seed: int) -> Path:
+        controller = () if any(o.startswith("controller=") for o in options) else ("controller=fixed",)
+        numbers = (f"rounds={study.rounds}", f"seed={seed}", f"server_optimizer.lr={rate:g}")
+        return run_once(runs, [*study.common, *controller, *options, *numbers])
+
+    middle = (fixed(study.client_batches[1]), *private(study.epsilons[-2]))
+    rate = tuned(lambda r: -final(run(middle, r, TUNING_SEED), "test_accuracy"), START_RATE, runs=study.walk)
+    rows = []
+    for cell in cells(study):
+        for seed in study.seeds:
+            folder = run(cell.overrides, rate, seed)
+            row = {"part": cell.part, "name": cell.name, "epsilon": cell.epsilon, "seed": seed, "rate": rate}
+            row |= {"accuracy": final(folder, "test_accuracy"), "loss": final(folder, "test_loss")}
+            row |= {"examples": final(folder, "examples"), "weight_norm": weight_norm(folder)}
+            rows.append(row)
+            print(
+                f"{cell.part} {cell.name}, epsilon {cell.epsilon:g}: {row['accuracy']:.3f}", file=sys.stderr, flush=True
+            )
+    return rows
+
+
+def weight_norm(folder: Path) -> float:
+    """Length of all parameters at the end, NaN for a run that failed."""
+    return (
+        float(load_latest(folder / "checkpoints").params.double().norm()) if status(folder) == "finished" else math.nan
+    )
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """Mean and standard deviation over seeds of every cell."""
+    lines = ["| part | | epsilon | masked accuracy % | loss | examples | weight norm | lr | seeds |", "|---" * 9 + "|"]
+    for (part, name, epsilon), cell in table.group_by("part", "name", "epsilon", maintain_order=True):
+        accuracy = f"{100 * cell['accuracy'].mean():.1f} +- {100 * (cell['accuracy'].std() or 0):.1f}"
+        means = [
+            f"{cell[column].mean():{form}}"
+            for column, form in (("loss", ".3f"), ("examples", ",.0f"), ("weight_norm", ".1f"))
+        ]
+        limit = "none" if math.isinf(float(epsilon)) else f"{epsilon:g}"
+        values = [str(part), str(name), limit, accuracy, *means, f"{cell['rate'][0]:g}", str(cell.height)]
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def save_figure(table: pl.DataFrame, path: Path) -> None:
+    """Accuracy against batch, a line for each epsilon."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rows = table.filter(pl.col("part") == "batch").with_columns(batch=pl.col("name").str.replace(",", "").cast(int))
+    for color, (epsilon,) in zip(COLORS, rows.select("epsilon").unique(maintain_order=True).iter_rows(), strict=False):
+        accuracy = 100 * pl.col("accuracy")
+        mean, spread = accuracy.mean().alias("mean"), accuracy.std().fill_null(0).alias("std")
+        points = rows.filter(pl.col("epsilon") == epsilon).group_by("batch").agg(mean, spread).sort("batch")
+        label = "no privacy" if math.isinf(epsilon) else f"epsilon {epsilon:g}"
+        axes.errorbar(points["batch"], points["mean"], points["std"], color=color, label=label, marker="o", capsize=3)
+    axes.set(xscale="log", xlabel="global batch (sequences)", ylabel="masked characters right %")
+    batches = sorted(rows["batch"].unique())
+    axes.set_xticks(batches, [f"{batch:,}" for batch in batches])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
