@@ -22,7 +22,7 @@ CHOICES = {
     "weighting": ("auto", "examples", "uniform"),
     "executor": ("auto", "fused", "vmap", "loop", "ghost"),
     "matmul_precision": ("highest", "high", "medium"),
-    "target_metric": ("test_accuracy", "test_loss", "train_loss"),
+    "target_metric": ("test_accuracy", "test_loss", "train_loss", "training_set_loss"),
 }
 
 
@@ -82,6 +82,7 @@ class RunConfig:
     target_metric: str
     target_value: float | None
     record_attention: bool
+    training_set_examples: int
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     resume: str | None = None
 
@@ -139,6 +140,14 @@ def check(config: RunConfig) -> None:
             value in choices,
             f"{name} must be one of {', '.join(choices)} (got {value!r}){did_you_mean(value, choices)}",
         )
+    _require(
+        config.training_set_examples >= 0,
+        f"training_set_examples must not be negative (got {config.training_set_examples}); 0 = none",
+    )
+    _require(
+        config.target_metric != "training_set_loss" or config.training_set_examples > 0,
+        "target_metric=training_set_loss needs training_set_examples, e.g. training_set_examples=2000",
+    )
     seconds, noise = config.round_timeout_seconds, config.noise_scale
     _require(seconds is None or seconds > 0, f"round_timeout_seconds must be > 0 or null (got {seconds})")
     _require(noise.z > 0, f"noise_scale.z must be > 0 (got {noise.z})")

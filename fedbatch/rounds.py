@@ -110,7 +110,7 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
 
 
 def evaluate(server: Server, state: ServerState) -> Row:
-    """Test loss and accuracy, and per-client accuracy where clients hold examples out; NaN in rounds without."""
+    """Test loss and accuracy, NaN in rounds without; and what else was asked for, absent in rounds without."""
     config, every = server.task.config, server.task.config.evaluate_every_rounds
     last = state.round + 1 == config.rounds
     if not last and (not every or (state.round + 1) % every):
@@ -118,6 +118,9 @@ def evaluate(server: Server, state: ServerState) -> Row:
         return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
     sums = example_sums(server.optimizer.model, server.task.loss, server.task.test_x, server.task.test_y)
     row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
+    if config.training_set_examples:
+        own = example_sums(server.optimizer.model, server.task.loss, *server.task.training_set_sample())
+        row |= {"training_set_loss": own.loss, "training_set_accuracy": own.accuracy}
     if config.record_attention:
         sizes = attention_logits(server.optimizer.model.module, server.task.test_x[:ATTENTION_EXAMPLES])
         row |= {name: values.tolist() for name, values in vars(sizes).items()}
@@ -159,4 +162,5 @@ def reached_target(row: Row, metric: str, value: float | None) -> bool:
     """Whether the target is reached: accuracy at least, loss at most. NaN never is."""
     if value is None:
         return False
-    return bool(row[metric] <= value) if metric.endswith("loss") else bool(row[metric] >= value)
+    now = row.get(metric, float("nan"))
+    return bool(now <= value) if metric.endswith("loss") else bool(now >= value)

@@ -76,7 +76,15 @@ class Task:
     @property
     def labels_per_example(self) -> int:
         """1, or the tokens of a sequence that have a label."""
-        return 1 if self.train_y.dim() == 1 else int((self.train_y[0] != NO_LABEL).sum())
+        is_text = self.train_y.dim() == 2 and not self.train_x.is_floating_point()
+        return int((self.train_y[0] != NO_LABEL).sum()) if is_text else 1
+
+    def training_set_sample(self) -> tuple[Tensor, Tensor]:
+        """The examples of the training set that are evaluated: always the same ones, spread evenly over it."""
+        size = len(self.train_y)
+        chosen = torch.arange(min(self.config.training_set_examples, size), device=self.train_y.device)
+        chosen = chosen * size // max(len(chosen), 1)
+        return self.train_x[chosen], self.train_y[chosen]
 
     def held_out(self, client: int) -> np.ndarray:
         """Positions of a client's own held-out examples."""

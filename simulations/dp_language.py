@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import polars as pl
 from matplotlib.figure import Figure
 from runs import final, run_once, status
+from tables import spread, table
 from tuning import tuned
 
 from fedbatch.state import load_latest
@@ -104,13 +105,13 @@ def main(arguments: list[str] | None = None) -> None:
         home = Path(scratch) if given.quick else ROOT
         runs, out = given.runs or home / "runs" / "dp_language", given.out or home / "docs"
         study = QUICK if given.quick else FULL
-        table = pl.DataFrame(measure(study, runs))
+        rows = pl.DataFrame(measure(study, runs))
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        table.write_parquet(out / "results" / "dp_language.parquet")
-        text = markdown(table)
+        rows.write_parquet(out / "results" / "dp_language.parquet")
+        text = markdown(rows)
         (out / "results" / "dp_language.md").write_text(text)
-        save_figure(table, out / "figures" / "dp_language.png")
+        save_figure(rows, out / "figures" / "dp_language.png")
         print(text)
 
 
@@ -185,26 +186,23 @@ def weight_norm(folder: Path) -> float:
     )
 
 
-def markdown(table: pl.DataFrame) -> str:
+def markdown(rows: pl.DataFrame) -> str:
     """Mean and standard deviation over seeds of every cell."""
-    lines = ["| part | | epsilon | masked accuracy % | loss | examples | weight norm | lr | seeds |", "|---" * 9 + "|"]
-    for (part, name, epsilon), cell in table.group_by("part", "name", "epsilon", maintain_order=True):
-        accuracy = f"{100 * cell['accuracy'].mean():.1f} +- {100 * (cell['accuracy'].std() or 0):.1f}"
-        means = [
-            f"{cell[column].mean():{form}}"
-            for column, form in (("loss", ".3f"), ("examples", ",.0f"), ("weight_norm", ".1f"))
-        ]
-        limit = "none" if math.isinf(float(epsilon)) else f"{epsilon:g}"
-        values = [str(part), str(name), limit, accuracy, *means, f"{cell['rate'][0]:g}", str(cell.height)]
-        lines.append("| " + " | ".join(values) + " |")
-    return "\n".join(lines) + "\n"
+    lines = []
+    for (part, name, epsilon), cell in rows.group_by("part", "name", "epsilon", maintain_order=True):
+        means = [spread(cell[c], form) for c, form in (("loss", ".3f"), ("examples", ",.0f"), ("weight_norm", ".1f"))]
+        limit = str(epsilon) if epsilon != math.inf else "none"
+        start = [str(part), str(name), limit, spread(100 * cell["accuracy"], ".1f")]
+        lines.append([*start, *means, f"{cell['rate'][0]:g}", str(cell.height)])
+    columns = ("masked accuracy %", "loss", "examples", "weight norm", "lr", "seeds")
+    return table(["part", "", "epsilon", *columns], lines)
 
 
-def save_figure(table: pl.DataFrame, path: Path) -> None:
+def save_figure(rows: pl.DataFrame, path: Path) -> None:
     """Accuracy against batch, a line for each epsilon."""
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    rows = table.filter(pl.col("part") == "batch").with_columns(batch=pl.col("name").str.replace(",", "").cast(int))
+    rows = rows.filter(pl.col("part") == "batch").with_columns(batch=pl.col("name").str.replace(",", "").cast(int))
     for color, (epsilon,) in zip(COLORS, rows.select("epsilon").unique(maintain_order=True).iter_rows(), strict=False):
         accuracy = 100 * pl.col("accuracy")
         mean, spread = accuracy.mean().alias("mean"), accuracy.std().fill_null(0).alias("std")

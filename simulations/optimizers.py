@@ -94,13 +94,13 @@ def main(arguments: list[str] | None = None) -> None:
         home = Path(scratch) if given.quick else ROOT
         runs, out = given.runs or home / "runs" / "optimizers", given.out or home / "docs"
         study = QUICK if given.quick else FULL
-        table = pl.DataFrame([row for name in OPTIMIZERS for row in measure(study, name, runs)])
+        rows = pl.DataFrame([row for name in OPTIMIZERS for row in measure(study, name, runs)])
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        table.write_parquet(out / "results" / "optimizers.parquet")
-        text = markdown(table)
+        rows.write_parquet(out / "results" / "optimizers.parquet")
+        text = markdown(rows)
         (out / "results" / "optimizers.md").write_text(text)
-        save_figure(table, out / "figures" / "optimizers.png")
+        save_figure(rows, out / "figures" / "optimizers.png")
         print(text)
 
 

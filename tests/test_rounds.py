@@ -282,3 +282,16 @@ def test_sizes_of_attention_and_the_noise_scale_in_tokens(make_config):
 def test_a_model_without_attention_has_none_to_record(make_config):
     with pytest.raises(ConfigError, match="record_attention: the model has no attention"):
         task.load(make_config("record_attention=true").to_json())
+
+
+def test_evaluation_on_the_training_set_and_a_goal_on_it(make_config):
+    goal = ("target_metric=training_set_loss", "target_value=2.2", "evaluate_every_rounds=2", "rounds=100")
+    config = make_config("training_set_examples=1000000", *goal)
+    rows, _, params = run(config)
+    told = [row["training_set_loss"] for row in rows if "training_set_loss" in row]
+    assert len(told) == len(rows) // 2 and told[-1] <= 2.2 < min(told[:-1])
+    loaded = task.load(config.to_json())
+    model = loaded.new_model()
+    model.params.copy_(params)
+    expected = nn.functional.cross_entropy(model.module(loaded.train_x), loaded.train_y).detach()
+    assert told[-1] == pytest.approx(float(expected), rel=1e-5)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedbatch import keys
 from fedbatch.data import embedded
 from fedbatch.data.dataset import Dataset
 
@@ -17,6 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 
 MEAN, STD = 0.2860, 0.3530  # of all training pixels, on a scale of 0 to 1
 NUM_CLASSES = 10
+NOISE_SEED = 2017
 
 MINI = Path(__file__).with_name("fashion_mini.npz")
 MINI_SHA256 = "84975e9c8d065e9a819e76f8c465f8f98a18e97074f0dfee1b912d15edf565c5"
@@ -30,10 +32,34 @@ FILES = {
 }
 
 
-def fashion_mini() -> Dataset:
-    """10,000 training and 2,000 test images of Fashion-MNIST, class-balanced, in the package; see `embedded`."""
+def fashion_mini(label_noise: float = 0.0) -> Dataset:
+    """10,000 training and 2,000 test images of Fashion-MNIST, class-balanced, in the package; see `embedded`.
+
+    Args:
+        label_noise: share of the training labels, in [0, 1], that are drawn anew from all classes: a harder task.
+    """
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"dataset.label_noise must be in [0, 1] (got {label_noise})")
+    train_x, train_y, test_x, test_y = _mini()
+    rng = keys.generator(NOISE_SEED, "label noise")
+    labels = np.where(rng.random(len(train_y)) < label_noise, rng.integers(NUM_CLASSES, size=len(train_y)), train_y)
+    return _dataset("fashion_mini", train_x, labels, test_x, test_y)
+
+
+def fashion_pixels() -> Dataset:
+    """The images of `fashion_mini` as their own targets, for an autoencoder: is a pixel brighter than half?
+
+    Labels int64 ``(examples, 784)``, 0 or 1, a label a pixel, so that the loss of an example is its mean over pixels.
+    """
+    train, _, test, _ = _mini()
+    bright = ((images > 127).reshape(len(images), -1).astype(np.int64) for images in (train, test))
+    return Dataset("fashion_pixels", _standardise(train), next(bright), _standardise(test), next(bright), 2)
+
+
+def _mini() -> list[Bytes]:
+    """Training images, training labels, test images and test labels of the subset in the package."""
     with np.load(BytesIO(embedded.read(MINI, MINI_SHA256)), allow_pickle=False) as arrays:
-        return _dataset("fashion_mini", *(arrays[name] for name in ("train_x", "train_y", "test_x", "test_y")))
+        return [arrays[name] for name in ("train_x", "train_y", "test_x", "test_y")]
 
 
 def fashion_mnist(folder: str | None = None) -> Dataset:

@@ -61,6 +61,10 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
         "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0",
     )
     yield (
+        config.training_set_examples > 0,
+        "training_set_examples: loss on training data is not covered by the guarantee; set it to 0",
+    )
+    yield (
         config.target_metric == "train_loss" and config.target_value is not None,
         "target_metric=train_loss is not released; use test_loss or test_accuracy",
     )

@@ -132,3 +132,17 @@ def test_a_bundle_without_the_data_takes_the_installed_packages(monkeypatch):
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(FileNotFoundError, match="pip install fedbatch"):
         fashion.fashion_mini()
+
+
+def test_label_noise_changes_its_share_of_training_labels_only():
+    clean, noisy = fashion.fashion_mini(), fashion.fashion_mini(label_noise=0.2)
+    assert np.mean(clean.train_y != noisy.train_y) == pytest.approx(0.2 * 0.9, abs=0.012)  # one in ten stays by chance
+    assert (clean.test_y == noisy.test_y).all()
+    with pytest.raises(ValueError, match="label_noise must be in"):
+        fashion.fashion_mini(label_noise=1.5)
+
+
+def test_pixels_are_their_own_targets():
+    data, images = fashion.fashion_pixels(), fashion.fashion_mini()
+    bright = (images.test_x * fashion.STD + fashion.MEAN) > 0.5
+    assert (data.test_y == bright.reshape(2000, -1)).all() and data.num_classes == 2
