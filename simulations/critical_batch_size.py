@@ -3,8 +3,8 @@
     python simulations/critical_batch_size.py             all tasks, about an hour on one core
     python simulations/critical_batch_size.py --quick     digits and the quadratic, under a minute
 
-For every task and global batch the learning rate is tuned on a grid of factor two (steps to the lowest goal, a seed that
-is not reported); each goal takes its fastest rate. S(B) = S_min + E_min / B is fitted over batches and seeds, and
+For every task and global batch the learning rate is tuned on a grid of factor two (steps to each goal, a seed that
+is not reported). S(B) = S_min + E_min / B is fitted over batches and seeds, and
 B_crit = E_min / S_min is put beside B_simple, measured in the same runs as they reach the goal. Finished runs are
 skipped; --tasks takes some of the tasks, to run several at once. Writes docs/results/critical_batch_size.parquet, .md
 and _runs.parquet, and two figures.

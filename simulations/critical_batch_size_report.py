@@ -86,13 +86,11 @@ def save_figure(fits: pl.DataFrame, runs: pl.DataFrame, path: Path) -> None:
     for index, (task,) in enumerate(fits.select("task").unique(maintain_order=True).iter_rows()):
         own = fits.filter(pl.col("task") == task)
         middle, low, high = (own[name].to_numpy() for name in ("b_crit", "b_crit_low", "b_crit_high"))
-        axes.errorbar(
-            *(own["b_noise"].to_numpy(), middle),
-            yerr=[middle - low, np.minimum(high, 100 * middle) - middle],
-            xerr=own["b_noise_se"].to_numpy(),
-            **{"fmt": MARKERS[index % len(MARKERS)], "color": COLORS[index % len(COLORS)], "label": task},
-            **{"capsize": 3, "markersize": 7, "markeredgecolor": "black", "markeredgewidth": 0.5},
-        )
+        noise, color = own["b_noise"].to_numpy(), COLORS[index % len(COLORS)]
+        bars = [middle - low, np.minimum(high, 100 * middle) - middle]
+        axes.errorbar(noise, middle, yerr=bars, xerr=own["b_noise_se"].to_numpy(), fmt="none", color=color, capsize=3)
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(noise, middle, marker, color=color, label=task, markersize=7, markeredgecolor="black")
     ends = np.array([fits["b_crit"].to_numpy().min() / 3, fits["b_noise"].to_numpy().max() * 3])
     axes.plot(ends, ends, color="#444444", linewidth=1, label="equal")
     axes.fill_between(ends, ends / 10, ends, color="#0072B2", alpha=0.08, lw=0, label="B_simple up to ten times B_crit")

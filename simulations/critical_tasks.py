@@ -17,7 +17,7 @@ class Task:
         goals: loss on the training set, falling.
         batches: rising by equal factors.
         rate: learning rate from which the search starts, at the smallest batch.
-        guess: (steps, batch): S_min and B_crit, roughly; they set how often a run is evaluated and where it is given up.
+        guess: (steps, batch): S_min and B_crit, roughly; they say how often to evaluate and when to give up.
         tokens: of an example; sizes are told in them.
     """
 

@@ -67,7 +67,7 @@ def noise_scale_at(steps: float, curve: Curve, examples: float) -> float:
     Batches are drawn without replacement from ``examples``, so that estimates of |G|^2 lie tr(Sigma) / examples below
     that of the whole training set, on which the goal is.
     """
-    end = max(int(math.ceil(steps)), 1)
+    end = max(math.ceil(steps), 1)
     window = slice(int(end * (1 - WINDOW)), end)
     trace, grad_sq = curve.traces[window].mean(), curve.grad_sqs[window].mean()
     grad_sq += trace / examples

@@ -69,9 +69,9 @@ def _logits(axes: Axes, rows: pl.DataFrame) -> None:
     batch = int(rows["batch"].to_numpy().max())
     first = rows.filter((pl.col("batch") == batch) & (pl.col("seed") == rows["seed"].min()))
     for row in first.iter_rows(named=True):
-        for layer, values in enumerate(zip(*row["logits"], strict=True)):
-            style = ("-", "--", ":", "-.")[layer % 4]
-            label = f"{row['optimizer']}, layer {layer + 1}" if row["optimizer"] == "AdamW" or not layer else None
+        for layer, values in enumerate(zip(*row["logits"], strict=True), 1):
+            style, name = ("-.", "-", "--", ":")[layer % 4], str(row["optimizer"])
+            label = f"{name}, layer {layer}" if name == "AdamW" or layer == 1 else None
             axes.plot(row["evaluated"], values, style, color=COLORS[row["optimizer"]], label=label)
     axes.set(yscale="log", xlabel="step", ylabel="largest |attention logit|")
     axes.set_title(f"Attention logits at batch {batch:,}, seed {rows['seed'].min()}", fontsize=10)

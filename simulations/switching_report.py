@@ -1,0 +1,78 @@
+"""Table and figure of switching.py, from its rows alone."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+from switching_costs import AXES
+from tables import spread, table
+
+FIXED = ("small", "middle", "large")
+COLORS = {
+    "small": "#56B4E9",
+    "middle": "#009E73",
+    "large": "#0072B2",
+    "schedule": "#999999",
+    "switch to large": "#D55E00",
+    "switch to middle": "#E69F00",
+    "adaptive": "#CC79A7",
+}
+SETTING = ("task", "model", "partition", "optimizer")
+
+
+def markdown(rows: pl.DataFrame) -> str:
+    """Accuracy of every contender at the full budgets, and how far each is from the best fixed batch."""
+    seeds = rows["seed"].n_unique()
+    parts = [f"Test accuracy %, mean and standard deviation of {seeds} seed(s), when each budget is spent.\n"]
+    full = rows.filter(pl.col("share") == 1)
+    for setting, cell in full.group_by(*SETTING, maintain_order=True):
+        lines = []
+        for (name,), own in cell.group_by("controller", maintain_order=True):
+            values = [spread(100 * own.filter(pl.col("axis") == axis)["test_accuracy"], ".1f") for axis in AXES]
+            lines.append([str(name), f"{own['rate'][0]:.2g}", *values, f"{worst_gap(cell, str(name)):+.1f}"])
+        budgets = [f"{axis} ({cell.filter(pl.col('axis') == axis)['budget'][0]:,.0f})" for axis in AXES]
+        headings = ["", "lr", *budgets, "worst gap to the best fixed"]
+        parts.append(f"### {', '.join(map(str, setting))}\n\n{table(headings, lines)}")
+    return "\n".join(parts)
+
+
+def worst_gap(cell: pl.DataFrame, name: str) -> float:
+    """Points by which ``name`` is behind (-) or ahead of the best fixed batch, on the axis where that is least."""
+    means = cell.group_by("axis", "controller").agg(pl.col("test_accuracy").mean())
+    gaps = []
+    for axis in AXES:
+        own = means.filter(pl.col("axis") == axis)
+        best = own.filter(pl.col("controller").is_in(FIXED))["test_accuracy"].drop_nans().to_numpy().max(initial=0)
+        gaps.append(float(own.filter(pl.col("controller") == name)["test_accuracy"].to_numpy()[0] - best))
+    return 100 * min(gaps, key=lambda gap: gap if gap == gap else -np.inf)
+
+
+def save_figure(rows: pl.DataFrame, path: Path) -> None:
+    """Rounds against examples to the target accuracy: a panel for each setting."""
+    settings = rows.select(SETTING).unique(maintain_order=True).rows()
+    columns = min(len(settings), 3)
+    height = -(-len(settings) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.6 * height + 0.4), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False)
+    for ax, setting in zip(axes.flat, settings, strict=False):
+        own = rows.filter(pl.col("share") == 1)
+        for name, value in zip(SETTING, setting, strict=True):
+            own = own.filter(pl.col(name) == value)
+        for name, color in COLORS.items():
+            points = [
+                own.filter((pl.col("controller") == name) & (pl.col("axis") == axis))
+                .sort("seed")["cost_to_target"]
+                .to_numpy()
+                for axis in ("rounds", "examples")
+            ]
+            marker = "o" if name in FIXED else "D"
+            ax.plot(*points, marker, color=color, label=name, markeredgecolor="black", markeredgewidth=0.5)
+        ax.set(xscale="log", yscale="log", title=", ".join(setting[1:]))
+        ax.title.set_fontsize(10)
+        ax.grid(alpha=0.25, which="both")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure.supxlabel(f"rounds to {100 * rows['target'][0]:.0f} % test accuracy (time)")
+    figure.supylabel("examples to it (compute)")
+    figure.savefig(path, dpi=110)
