@@ -1,4 +1,4 @@
-"""Does the gradient noise scale predict the critical batch size? (After McCandlish et al. 2018; our tasks.)
+"""Does the gradient noise scale predict the critical batch size? After McCandlish et al. 2018, on our tasks.
 
     python simulations/critical_batch_size.py             all tasks, about an hour on one core
     python simulations/critical_batch_size.py --quick     digits and the quadratic, under a minute
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         fits.write_parquet(out / "results" / "critical_batch_size.parquet")
         text = markdown(fits, runs)
         (out / "results" / "critical_batch_size.md").write_text(text)
-        save_figure(fits, runs, out / "figures" / "critical_batch_size.png")
+        save_figure(fits, out / "figures" / "critical_batch_size.png")
         save_fronts(fits, runs, out / "figures" / "critical_batch_size_fronts.png")
         print(text)
 

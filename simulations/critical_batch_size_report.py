@@ -79,7 +79,7 @@ def temperature(runs: pl.DataFrame) -> str:
     )
 
 
-def save_figure(fits: pl.DataFrame, runs: pl.DataFrame, path: Path) -> None:
+def save_figure(fits: pl.DataFrame, path: Path) -> None:
     """B_simple against B_crit of all tasks and goals."""
     figure = Figure(figsize=(7.5, 6.2), layout="constrained")
     axes = figure.subplots()

@@ -74,5 +74,5 @@ def _logits(axes: Axes, rows: pl.DataFrame) -> None:
             label = f"{name}, layer {layer}" if name == "AdamW" or layer == 1 else None
             axes.plot(row["evaluated"], values, style, color=COLORS[row["optimizer"]], label=label)
     axes.set(yscale="log", xlabel="step", ylabel="largest |attention logit|")
-    axes.set_title(f"Attention logits at batch {batch:,}, seed {rows['seed'].min()}", fontsize=10)
+    axes.set_title(f"Attention logits at batch {batch:,}, first seed", fontsize=10)
     axes.legend(frameon=False, fontsize=8)

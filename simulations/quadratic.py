@@ -12,7 +12,7 @@ from goals import Curve, steps_to
 from scipy.optimize import minimize_scalar
 
 Floats = npt.NDArray[np.float64]
-DIMENSIONS, NOISE = 400, 1.0
+DIMENSIONS, NOISE = 2000, 1.0
 CURVATURES = np.geomspace(1.0, 0.02, DIMENSIONS)
 BATCHES, GOALS, START_RATE = (4, 16, 64, 256, 1024), (0.1, 0.03), 0.05
 START = CURVATURES**-0.5  # every direction has the same share of the loss

@@ -144,7 +144,7 @@ def measure(study: Study, setting: Setting, runs: Path) -> list[dict[str, Any]]:
             return run_once(runs, [*common, *options, f"server_optimizer.lr={rate:.4g}", f"seed={seed}"])
 
         if not found:
-            found = budgets(costs(run(setting.rate, TUNING_SEED)), setting.rounds, LARGE)
+            found = budgets(costs(run(setting.rate, TUNING_SEED)), setting.rounds, SMALL[0], LARGE)
 
         def loss(rate: float, run: Callable[[float, int], Path] = run, found: dict[str, float] = found) -> float:
             record = costs(run(rate, TUNING_SEED))

@@ -37,13 +37,13 @@ def costs(folder: Path) -> pl.DataFrame | None:
     return rows.filter(pl.col("test_accuracy").is_finite()).select("test_accuracy", *AXES)
 
 
-def budgets(small: pl.DataFrame | None, rounds: int, large: tuple[int, int]) -> dict[str, float]:
-    """The lesser of what a small run and ``rounds`` rounds of the large batch cost, so that both can be compared."""
+def budgets(small: pl.DataFrame | None, rounds: int, clients: int, large: tuple[int, int]) -> dict[str, float]:
+    """The lesser of what a small run of ``clients`` a round and ``rounds`` rounds of the large batch cost."""
     if small is None:
         raise ValueError("the first run failed; see error.txt in its folder")
-    clients, per_client = large
-    model_bytes = small["bytes"].to_numpy()[-1] / (2 * small["rounds"].to_numpy()[-1] * 16)
-    found = {"rounds": rounds, "examples": rounds * clients * per_client, "bytes": 2 * rounds * clients * model_bytes}
+    many, per_client = large
+    model_bytes = small["bytes"].to_numpy()[-1] / (2 * small["rounds"].to_numpy()[-1] * clients)
+    found = {"rounds": rounds, "examples": rounds * many * per_client, "bytes": 2 * rounds * many * model_bytes}
     for name, link in LINKS.items():
         one = link.round_seconds(0, np.zeros(1, np.int64), np.array([per_client]), int(model_bytes), int(model_bytes))
         found[name] = rounds * one

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+
+@pytest.fixture
+def study(simulations):
+    import critical_batch_size
+
+    return critical_batch_size
+
+
+def points(task="a task", b_crit=100.0, tokens=1, examples=math.inf, b_noise=250.0):
+    """Steps of the law itself, three seeds at each batch, and a run of the search that must not count."""
+    rows = []
+    for batch in (8, 32, 128, 512):
+        effective = 1 / (1 / batch - 1 / examples)
+        for seed in (0, 1, 100):
+            row = {"task": task, "tokens": tokens, "examples": examples, "goal": 0.5, "batch": batch, "rate": 0.1}
+            steps = 20 * (1 + b_crit / effective) * (5 if seed == 100 else 1)
+            rows.append(row | {"seed": seed, "tuning": seed == 100, "steps": steps, "b_noise": b_noise})
+    return rows
+
+
+def test_the_fit_finds_the_law_without_the_search_and_counts_tokens(study):
+    (row,) = study.fit(points(tokens=32, examples=2_000.0))
+    assert (row["s_min"], row["e_min"], row["b_crit"]) == pytest.approx((20, 32 * 2_000, 3_200))
+    assert row["b_noise"] == pytest.approx(32 * 250) and row["seeds"] == 2 and row["unreached"] == 0
+
+
+def test_runs_that_did_not_arrive_are_left_out_and_counted(study):
+    rows = points()
+    rows[0]["steps"] = math.nan
+    (row,) = study.fit(rows)
+    assert row["unreached"] == 1 and row["b_crit"] == pytest.approx(100)
+
+
+def test_each_goal_gets_its_own_best_rate_from_a_seed_that_is_not_reported(study, simulations):
+    from goals import Curve
+
+    asked = []
+
+    def run(batch, rate, seed):
+        asked.append((rate, seed))
+        # Fast at first with a large rate, and stuck at a floor that rises with it.
+        t = np.arange(400.0)
+        return Curve(t, np.exp(-rate * t) + 0.04 * rate, np.ones(400), np.ones(400))
+
+    rows = study.measure(run, [8], (0.5, 0.05), 0.25, math.inf, (0, 1))
+    reported = {(row["goal"], row["rate"]) for row in rows if not row["tuning"]}
+    rates = dict(reported)
+    assert len(reported) == 2 and rates[0.5] > rates[0.05]
+    assert {seed for rate, seed in asked if rate not in rates.values()} == {study.TUNING_SEED}
+
+
+def test_the_report_tells_correlation_temperature_and_draws(study, tmp_path):
+    from critical_batch_size_report import markdown, save_figure, save_fronts
+
+    rows = [row for k in range(4) for row in points(f"task {k}", 10.0 * 4**k, b_noise=30.0 * 4**k)]
+    fits = pl.DataFrame(study.fit(rows))
+    for row in rows[:12]:  # one task at three rates
+        row["rate"] = {0: 0.1, 1: 0.2, 100: 0.4}[row["seed"]]
+        row["b_noise"] = 3.0 / row["rate"]
+    runs = pl.DataFrame(rows)
+    text = markdown(fits, runs)
+    assert "r^2 of the logarithms 1.00" in text and "lr^-1.00" in text
+    save_figure(fits, tmp_path / "a.png")
+    save_fronts(fits, runs, tmp_path / "b.png")
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("a.png", "b.png"))
+
+
+@pytest.mark.slow
+def test_the_known_answer_of_the_quadratic_is_recovered(study):
+    import quadratic
+
+    from fedbatch.batch.critical import fit_critical_batch_size
+
+    for row in study.fit(study.of_quadratic((0, 1))):
+        exact = [quadratic.exact_steps(batch, row["goal"]) for batch in quadratic.BATCHES]
+        known = fit_critical_batch_size(quadratic.BATCHES, exact)
+        for name in ("s_min", "e_min", "b_crit"):
+            assert row[name] == pytest.approx(getattr(known, name), rel=0.05), name
+
+
+@pytest.mark.slow
+def test_the_quick_form_ends_with_its_table(study, tmp_path, capsys):
+    study.main(["--quick", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    assert "digits logistic" in capsys.readouterr().out
+    fits = pl.read_parquet(tmp_path / "results" / "critical_batch_size.parquet")
+    wanted = "task goal b_noise b_noise_se b_crit b_crit_low b_crit_high s_min e_min seeds".split()
+    assert set(wanted) <= set(fits.columns) and fits["b_crit"].is_finite().all()
