@@ -6,15 +6,13 @@
 For every task and global batch the learning rate is tuned on a grid of factor two (steps to each goal, a seed that
 is not reported). S(B) = S_min + E_min / B is fitted over batches and seeds, and
 B_crit = E_min / S_min is put beside B_simple, measured in the same runs as they reach the goal. Finished runs are
-skipped; --tasks takes some of the tasks, to run several at once. Writes docs/results/critical_batch_size.parquet, .md
+skipped. Writes docs/results/critical_batch_size.parquet, .md
 and _runs.parquet, and two figures.
 """
 
-import argparse
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,11 +27,12 @@ from critical_batch_size_report import markdown, save_figure, save_fronts
 from critical_tasks import EASY, TASKS, Task
 from goals import Curve, curve, noise_scale_at, steps_to
 from runs import run_once
+from study import command
 from tuning import tuned
 
 from fedbatch.batch.critical import fit_critical_batch_size
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED, SEEDS, WALK = 100, (0, 1, 2), 6
 Run = Callable[[int, float, int], Curve | None]
 """Batch, learning rate and seed to a run's curve; None where it diverged."""
@@ -41,35 +40,15 @@ Run = Callable[[int, float, int], Curve | None]
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, fit, write tables and figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="digits, three batches, one seed")
-    parser.add_argument("--tasks", nargs="*", metavar="NAME", help="only these, writing no results")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/critical_batch_size)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        folder, out = given.runs or home / "runs" / "critical_batch_size", given.out or home / "docs"
-        tasks, seeds = (EASY, SEEDS[:1]) if given.quick else (TASKS, SEEDS)
-        points = [
-            point
-            for task in tasks
-            if task.name in (given.tasks or [task.name])
-            for point in of_task(task, folder, seeds)
-        ]
-        if given.tasks:
-            return
-        points += of_quadratic(seeds)
+    with command("critical_batch_size", SUMMARY, "one easy task, three batches, one seed", arguments) as study:
+        tasks, seeds = (EASY, SEEDS[:1]) if study.quick else (TASKS, SEEDS)
+        points = [point for task in tasks for point in of_task(task, study.runs, seeds)] + of_quadratic(seeds)
         runs, fits = pl.DataFrame(points), pl.DataFrame(fit(points))
-        for name in ("results", "figures"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        runs.write_parquet(out / "results" / "critical_batch_size_runs.parquet")
-        fits.write_parquet(out / "results" / "critical_batch_size.parquet")
-        text = markdown(fits, runs)
-        (out / "results" / "critical_batch_size.md").write_text(text)
-        save_figure(fits, out / "figures" / "critical_batch_size.png")
-        save_fronts(fits, runs, out / "figures" / "critical_batch_size_fronts.png")
-        print(text)
+        study.save(runs, "_runs")
+        study.save(fits)
+        study.tell(markdown(fits, runs))
+        save_figure(fits, study.figure())
+        save_fronts(fits, runs, study.figure("_fronts"))
 
 
 def of_task(task: Task, folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -9,11 +9,9 @@ by the accuracy of a seed that is not reported. Finished runs are skipped. Write
 .md, and docs/figures/dp_language.png.
 """
 
-import argparse
 import math
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import polars as pl
 from matplotlib.figure import Figure
 from runs import final, run_once, status
+from study import command
 from tables import spread, table
 from tuning import tuned
 
 from fedbatch.state import load_latest
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 CLIENTS = 64
 TUNING_SEED = 100
 START_RATE = 0.004
@@ -36,7 +35,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73")
 
 
 @dataclass(frozen=True)
-class Study:
+class Form:
     """One form of the study.
 
     Attributes:
@@ -64,7 +63,7 @@ PLAYS = (
     *("model=bert", "model.heads=2", "executor=fused", "checkpoint_every_rounds=0", "evaluate_every_rounds=0"),
     *("server_optimizer=adamw", "server_optimizer.betas=[0.9,0.99]", "learning_rate.rule=constant"),
 )
-FULL = Study(
+FULL = Form(
     common=(*PLAYS, "model.layers=2", "model.width=48"),
     rounds=200,
     client_batches=(4, 16, 64),
@@ -73,7 +72,7 @@ FULL = Study(
     seeds=(0, 1),
     walk=5,
 )
-QUICK = Study(
+QUICK = Form(
     common=(*PLAYS, "model.layers=1", "model.width=8"),
     rounds=4,
     client_batches=(2, 4, 8),
@@ -96,36 +95,24 @@ class Cell:
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny model, four rounds, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/dp_language; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "dp_language", given.out or home / "docs"
-        study = QUICK if given.quick else FULL
-        rows = pl.DataFrame(measure(study, runs))
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        rows.write_parquet(out / "results" / "dp_language.parquet")
-        text = markdown(rows)
-        (out / "results" / "dp_language.md").write_text(text)
-        save_figure(rows, out / "figures" / "dp_language.png")
-        print(text)
+    with command("dp_language", SUMMARY, "a tiny model, four rounds, one seed", arguments) as study:
+        rows = pl.DataFrame(measure(QUICK if study.quick else FULL, study.runs))
+        study.save(rows)
+        study.tell(markdown(rows))
+        save_figure(rows, study.figure())
 
 
-def cells(study: Study) -> list[Cell]:
+def cells(form: Form) -> list[Cell]:
     """Batch and epsilon, a schedule of equal examples, weight decay."""
-    _, middle, _ = study.client_batches
-    epsilon = study.epsilons[-2]
+    _, middle, _ = form.client_batches
+    epsilon = form.epsilons[-2]
     found = [
         Cell("batch", f"{CLIENTS * b:,}", e, (fixed(b), *private(e)))
-        for e in study.epsilons
-        for b in study.client_batches
+        for e in form.epsilons
+        for b in form.client_batches
     ]
     rising = (
-        *("controller=schedule", f"client_batch_size={middle // 2}", f"controller.starts.large={study.rounds // 2}"),
+        *("controller=schedule", f"client_batch_size={middle // 2}", f"controller.starts.large={form.rounds // 2}"),
         *(
             f"controller.phases.large.{size}"
             for size in (f"cohort_size={CLIENTS}", f"client_batch_size={middle * 3 // 2}")
@@ -135,7 +122,7 @@ def cells(study: Study) -> list[Cell]:
     found.append(
         Cell("schedule", f"{CLIENTS * middle // 2:,}, then three times", epsilon, (*private(epsilon), *rising))
     )
-    for decay in study.decays:
+    for decay in form.decays:
         name = f"weight decay {decay:g}"
         found.append(
             Cell("decay", name, epsilon, (fixed(middle), *private(epsilon), f"server_optimizer.weight_decay={decay:g}"))
@@ -155,19 +142,19 @@ def private(epsilon: float) -> tuple[str, ...]:
     return ("privacy=example_distributed", f"privacy.target_epsilon={epsilon:g}", f"privacy.min_clients={CLIENTS}")
 
 
-def measure(study: Study, runs: Path) -> list[dict[str, Any]]:
+def measure(form: Form, runs: Path) -> list[dict[str, Any]]:
     """Rows of all cells and seeds, at one learning rate."""
 
     def run(options: tuple[str, ...], rate: float, seed: int) -> Path:
         controller = () if any(o.startswith("controller=") for o in options) else ("controller=fixed",)
-        numbers = (f"rounds={study.rounds}", f"seed={seed}", f"server_optimizer.lr={rate:g}")
-        return run_once(runs, [*study.common, *controller, *options, *numbers])
+        numbers = (f"rounds={form.rounds}", f"seed={seed}", f"server_optimizer.lr={rate:g}")
+        return run_once(runs, [*form.common, *controller, *options, *numbers])
 
-    middle = (fixed(study.client_batches[1]), *private(study.epsilons[-2]))
-    rate = tuned(lambda r: -final(run(middle, r, TUNING_SEED), "test_accuracy"), START_RATE, runs=study.walk)
+    middle = (fixed(form.client_batches[1]), *private(form.epsilons[-2]))
+    rate = tuned(lambda r: -final(run(middle, r, TUNING_SEED), "test_accuracy"), START_RATE, runs=form.walk)
     rows = []
-    for cell in cells(study):
-        for seed in study.seeds:
+    for cell in cells(form):
+        for seed in form.seeds:
             folder = run(cell.overrides, rate, seed)
             row = {"part": cell.part, "name": cell.name, "epsilon": cell.epsilon, "seed": seed, "rate": rate}
             row |= {"accuracy": final(folder, "test_accuracy"), "loss": final(folder, "test_loss")}

@@ -8,10 +8,8 @@ grid of factor two by the final validation loss of a seed that is not reported. 
 cosine decay. Finished runs are skipped. Writes docs/results/optimizers.parquet and .md, docs/figures/optimizers.png.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import polars as pl
 from optimizers_report import markdown, save_figure
 from runs import final, run_once, status
+from study import command
 from tuning import tuned
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 CLIENT_BATCH = 8
 TUNING_SEED = 100
 ADAM = "server_optimizer.betas=[0.9,0.99]"
@@ -40,7 +39,7 @@ OPTIMIZERS = {
 
 
 @dataclass(frozen=True)
-class Study:
+class Form:
     """One form of the study.
 
     Attributes:
@@ -65,7 +64,7 @@ PLAYS = (
     *("model=gpt", "model.heads=2", "controller=fixed", "executor=fused", "checkpoint_every_rounds=0"),
     *("record_attention=true", "learning_rate.decay=cosine", f"client_batch_size={CLIENT_BATCH}"),
 )
-FULL = Study(
+FULL = Form(
     common=(*PLAYS, "dataset.context=32", "population=793", "model.layers=3", "model.width=48"),
     sequences=16_384,
     context=32,
@@ -73,7 +72,7 @@ FULL = Study(
     seeds=(0, 1, 2),
     walk=9,
 )
-QUICK = Study(
+QUICK = Form(
     common=(*PLAYS, "dataset.context=16", "population=960", "model.layers=1", "model.width=16"),
     sequences=2_048,
     context=16,
@@ -85,40 +84,29 @@ QUICK = Study(
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two batches, one seed, a tiny model")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/optimizers; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "optimizers", given.out or home / "docs"
-        study = QUICK if given.quick else FULL
-        rows = pl.DataFrame([row for name in OPTIMIZERS for row in measure(study, name, runs)])
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        rows.write_parquet(out / "results" / "optimizers.parquet")
-        text = markdown(rows)
-        (out / "results" / "optimizers.md").write_text(text)
-        save_figure(rows, out / "figures" / "optimizers.png")
-        print(text)
+    with command("optimizers", SUMMARY, "two batches, one seed, a tiny model", arguments) as study:
+        form = QUICK if study.quick else FULL
+        rows = pl.DataFrame([row for name in OPTIMIZERS for row in measure(form, name, study.runs)])
+        study.save(rows)
+        study.tell(markdown(rows))
+        save_figure(rows, study.figure())
 
 
-def measure(study: Study, name: str, runs: Path) -> list[dict[str, Any]]:
+def measure(form: Form, name: str, runs: Path) -> list[dict[str, Any]]:
     """Rows of an optimizer, a seed and batch each; the walk at a batch starts where the one before ended."""
     rows, (options, rate) = [], OPTIMIZERS[name]
-    for batch in study.batches:
-        rounds = study.sequences // batch
+    for batch in form.batches:
+        rounds = form.sequences // batch
         sizes = (f"cohort_size={batch // CLIENT_BATCH}", f"rounds={rounds}", f"evaluate_every_rounds={rounds // 8}")
-        common = (*study.common, *options, *sizes, f"learning_rate.warmup_rounds={rounds // 10}")
+        common = (*form.common, *options, *sizes, f"learning_rate.warmup_rounds={rounds // 10}")
 
         def run(rate: float, seed: int, common: tuple[str, ...] = common) -> Path:
             return run_once(runs, [*common, f"server_optimizer.lr={rate:.4g}", f"seed={seed}"])
 
-        rate = tuned(lambda rate, run=run: final(run(rate, TUNING_SEED), "test_loss"), rate, runs=study.walk)
-        for seed in study.seeds:
+        rate = tuned(lambda rate, run=run: final(run(rate, TUNING_SEED), "test_loss"), rate, runs=form.walk)
+        for seed in form.seeds:
             folder = run(rate, seed)
-            row = {"optimizer": name, "batch": batch, "rounds": rounds, "tokens": study.sequences * study.context}
+            row = {"optimizer": name, "batch": batch, "rounds": rounds, "tokens": form.sequences * form.context}
             row |= {"rate": rate, "seed": seed, "status": status(folder), "loss": final(folder, "test_loss")}
             rows.append(row | attention(folder))
             print(f"{name}, batch {batch}, lr {rate:.2g}, seed {seed}: {row['loss']:.3f}", file=sys.stderr, flush=True)

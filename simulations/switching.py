@@ -8,10 +8,8 @@ is not reported. The controllers are our own design; see docs/noise_scale.md. Fi
 docs/results/switching.parquet and .md, and docs/figures/switching.png.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 from runs import run_once
+from study import command
 from switching_costs import accuracy_at, budgets, cost_to, costs
 from switching_report import markdown, save_figure
 from tuning import tuned
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100
 SMALL, LARGE, MIDDLE = (16, 4), (64, 16), (64, 4)  # clients, examples of each
 SHARES = (0.5, 1.0)  # of the budgets
@@ -54,7 +53,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Study:
+class Form:
     """One form of the study."""
 
     settings: tuple[Setting, ...]
@@ -68,7 +67,7 @@ IID, SKEWED = (
     ("partitioner=dirichlet", "partitioner.alpha=0.3", "partitioner.min_partition_size=16"),
 )
 CNN = ("model=cnn", "model.channels=8", "model.hidden=32")
-FULL = Study(
+FULL = Form(
     (
         Setting("Fashion", "MLP", "IID", "momentum", (*IID, *MOMENTUM), 0.02, 200),
         Setting("Fashion", "MLP", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM), 0.02, 200),
@@ -81,7 +80,7 @@ FULL = Study(
     walk=5,
 )
 TINY = ("dataset=digits", "population=64", "model.width=16", "partitioner=iid", *MOMENTUM)
-QUICK = Study((Setting("digits", "MLP", "IID", "momentum", TINY, 0.05, 20),), seeds=(0,), walk=3)
+QUICK = Form((Setting("digits", "MLP", "IID", "momentum", TINY, 0.05, 20),), seeds=(0,), walk=3)
 
 
 def sizes(prefix: str, size: tuple[int, int]) -> tuple[str, ...]:
@@ -113,26 +112,15 @@ def contenders(rounds: int) -> dict[str, tuple[str, ...]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="digits, a tiny model, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/switching; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "switching", given.out or home / "docs"
-        study = QUICK if given.quick else FULL
-        rows = pl.DataFrame([row for setting in study.settings for row in measure(study, setting, runs)])
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        rows.write_parquet(out / "results" / "switching.parquet")
-        text = markdown(rows)
-        (out / "results" / "switching.md").write_text(text)
-        save_figure(rows, out / "figures" / "switching.png")
-        print(text)
+    with command("switching", SUMMARY, "digits, a tiny model, one seed", arguments) as study:
+        form = QUICK if study.quick else FULL
+        rows = pl.DataFrame([row for setting in form.settings for row in measure(form, setting, study.runs)])
+        study.save(rows)
+        study.tell(markdown(rows))
+        save_figure(rows, study.figure())
 
 
-def measure(study: Study, setting: Setting, runs: Path) -> list[dict[str, Any]]:
+def measure(form: Form, setting: Setting, runs: Path) -> list[dict[str, Any]]:
     """Rows of a setting: contender, seed, axis and budget; budgets are what the small or the large run comes to."""
     every = f"evaluate_every_rounds={max(1, setting.rounds // 25)}"
     common = (*setting.overrides, "executor=fused", "checkpoint_every_rounds=0", every)
@@ -150,8 +138,8 @@ def measure(study: Study, setting: Setting, runs: Path) -> list[dict[str, Any]]:
             record = costs(run(rate, TUNING_SEED))
             return -float(np.mean([accuracy_at(record, axis, budget) for axis, budget in found.items()]))
 
-        rate = tuned(loss, setting.rate, runs=study.walk)
-        for seed in study.seeds:
+        rate = tuned(loss, setting.rate, runs=form.walk)
+        for seed in form.seeds:
             record = costs(run(rate, seed))
             start: dict[str, Any] = {"task": setting.task, "model": setting.model, "partition": setting.partition}
             start |= {"optimizer": setting.optimizer, "controller": name, "seed": seed, "rate": rate}

@@ -29,7 +29,7 @@ def spread(values: pl.Series, form: str = ".3f") -> str:
     numbers = values.cast(pl.Float64).to_numpy()
     done = numbers[np.isfinite(numbers)]
     if not len(done):
-        return f"- ({len(numbers)} failed)"
+        return f"- ({len(numbers)} failed)" if len(numbers) else "-"
     text = f"{done.mean():{form}}"
     if len(done) > 1:
         text += f" +- {done.std(ddof=1):{form}}"

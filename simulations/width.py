@@ -9,11 +9,9 @@ largest batch that reaches the loss within 1.2 times the smallest batch's epochs
 Finished runs are skipped. Writes docs/results/width.parquet, width_training.parquet, width.md, docs/figures/width.png.
 """
 
-import argparse
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +27,10 @@ from critical_tasks import DIGITS, Task
 from diversity import Family, deep, diversity, two_layer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from study import command
 from tables import spread, table
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 PARAMETERS = 16_384
 SLACK = 1.2
 COLORS = {"linear": "#000000", "tanh": "#0072B2", "relu, centred": "#D55E00", "relu": "#CC79A7", "residual": "#009E73"}
@@ -41,7 +40,7 @@ WIDTHS = {1: 135, 2: 70, 4: 47, 8: 33}
 
 
 @dataclass(frozen=True)
-class Study:
+class Form:
     """One form: draws of weights, layers and hidden layers, batches of the training part and its seeds."""
 
     draws: int
@@ -51,34 +50,23 @@ class Study:
     seeds: tuple[int, ...]
 
 
-FULL = Study(15, (2, 3, 4, 6, 8, 12, 16), (1, 2, 4, 8), (8, 32, 128, 512), (0, 1, 2, 3, 4))
-QUICK = Study(3, (2, 4), (1, 2), (32, 128, 512), (0,))
+FULL = Form(15, (2, 3, 4, 6, 8, 12, 16), (1, 2, 4, 8), (8, 32, 128, 512), (0, 1, 2, 3, 4))
+QUICK = Form(3, (2, 4), (1, 2), (32, 128, 512), (0,))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, train, write tables and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two depths, three draws, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/width; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "width", given.out or home / "docs"
-        study = QUICK if given.quick else FULL
-        drawn, trained = pl.DataFrame(at_start(study)), pl.DataFrame(in_training(study, runs))
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        drawn.write_parquet(out / "results" / "width.parquet")
-        trained.write_parquet(out / "results" / "width_training.parquet")
-        text = markdown(drawn, trained)
-        (out / "results" / "width.md").write_text(text)
-        save_figure(drawn, trained, out / "figures" / "width.png")
-        print(text)
+    with command("width", SUMMARY, "two depths, three draws, one seed", arguments) as study:
+        form = QUICK if study.quick else FULL
+        drawn, trained = pl.DataFrame(at_start(form)), pl.DataFrame(in_training(form, study.runs))
+        study.save(drawn)
+        study.save(trained, "_training")
+        study.tell(markdown(drawn, trained))
+        save_figure(drawn, trained, study.figure())
 
 
-def at_start(study: Study) -> list[dict[str, Any]]:
+def at_start(form: Form) -> list[dict[str, Any]]:
     """Diversity of every draw: the closed forms, families of equal size, and what an initial offset does to ReLU."""
     rows = []
     cells: list[tuple[str, Family, float]] = [
@@ -90,7 +78,7 @@ def at_start(study: Study) -> list[dict[str, Any]]:
             cells.append(
                 ("deep", Family("linear", width, width, layers, teacher=teacher), deep(width, layers, teacher))
             )
-    for layers in study.layers:
+    for layers in form.layers:
         width = round(math.sqrt(PARAMETERS / layers))
         for kind in ("linear", "tanh", "relu", "residual"):
             family = Family(kind, width, width, layers, centred=kind == "relu")
@@ -100,7 +88,7 @@ def at_start(study: Study) -> list[dict[str, Any]]:
             cells.append(("offset", Family("relu", 50, width, 2, centred=centred), math.nan))
     for part, family, expected in cells:
         name = "relu, centred" if family.centred else family.kind
-        for seed in range(study.draws):
+        for seed in range(form.draws):
             row = {"part": part, "family": name, "width": family.width, "layers": family.layers}
             row |= {
                 "teacher": family.teacher,
@@ -113,13 +101,13 @@ def at_start(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def in_training(study: Study, runs: Path) -> list[dict[str, Any]]:
+def in_training(form: Form, runs: Path) -> list[dict[str, Any]]:
     """Steps to the goal for each depth, batch and seed, with the largest batch that costs no epochs."""
     rows = []
-    for depth in study.hidden_layers:
+    for depth in form.hidden_layers:
         options = (*DIGITS, "model=mlp", f"model.depth={depth}", f"model.width={WIDTHS[depth]}")
-        task = Task(f"{depth} hidden", options, 1437, (GOAL,), study.batches, 0.2, (60, 40))
-        points = of_task(task, runs, study.seeds)
+        task = Task(f"{depth} hidden", options, 1437, (GOAL,), form.batches, 0.2, (60, 40))
+        points = of_task(task, runs, form.seeds)
         (fitted,) = fit(points)
         for point in points:
             if not point["tuning"]:

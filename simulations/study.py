@@ -1,0 +1,65 @@
+"""The command line and the result files that all studies share."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the command line asked for.
+
+    Attributes:
+        name: of the study, its runs and its results.
+        quick: the small form.
+        runs: folder of the runs; those that are finished are skipped.
+        out: folder of the results, with ``results`` and ``figures`` in it.
+    """
+
+    name: str
+    quick: bool
+    runs: Path
+    out: Path
+
+    def save(self, rows: pl.DataFrame, suffix: str = "") -> None:
+        """Write ``rows`` as results/NAME.parquet."""
+        rows.write_parquet(self.out / "results" / f"{self.name}{suffix}.parquet")
+
+    def tell(self, text: str) -> None:
+        """Write the tables as results/NAME.md, and print them."""
+        (self.out / "results" / f"{self.name}.md").write_text(text)
+        print(text)
+
+    def figure(self, suffix: str = "") -> Path:
+        """Path of figures/NAME.png."""
+        return self.out / "figures" / f"{self.name}{suffix}.png"
+
+
+@contextmanager
+def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None) -> Iterator[Study]:
+    """Read ``--quick``, ``--runs`` and ``--out``; the quick form leaves nothing behind unless told where.
+
+    Args:
+        name: of the study.
+        summary: first line of the help.
+        quick: what the quick form is.
+        arguments: of the command line; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(description=summary)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--runs", type=Path, help=f"folder of the runs (default runs/{name}; quick: temporary)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch) if given.quick else ROOT
+        runs, out = given.runs or home / "runs" / name, given.out or home / "docs"
+        for folder in ("results", "figures"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        yield Study(name, given.quick, runs, out)

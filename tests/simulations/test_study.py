@@ -1,0 +1,31 @@
+import doctest
+import importlib
+
+import polars as pl
+import pytest
+
+
+def test_results_go_where_they_are_asked_to(simulations, tmp_path, capsys):
+    from study import ROOT, command
+
+    with command("name", "summary", "small", ["--out", str(tmp_path)]) as study:
+        assert not study.quick and study.runs == ROOT / "runs" / "name"
+        study.save(pl.DataFrame({"a": [1]}), "_more")
+        study.tell("told")
+    assert (tmp_path / "results" / "name_more.parquet").is_file() and capsys.readouterr().out == "told\n"
+    assert (tmp_path / "results" / "name.md").read_text() == "told" and study.figure().parent.is_dir()
+
+
+def test_the_quick_form_leaves_nothing_behind(simulations):
+    from study import ROOT, command
+
+    with command("name", "summary", "small", ["--quick"]) as study:
+        assert study.quick and study.out.is_dir()
+        assert ROOT not in study.out.parents and ROOT not in study.runs.parents
+    assert not study.out.exists()
+
+
+@pytest.mark.parametrize("name", ["tuning", "tables", "goals", "diversity", "width"])
+def test_examples_in_docstrings(simulations, name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted and not found.failed
