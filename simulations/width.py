@@ -120,7 +120,7 @@ def largest_batch(batches: Sequence[int], examples: Sequence[float]) -> float:
     """Where the examples to the goal pass 1.2 times those of the smallest batch, between batches in the logarithm.
 
     >>> largest_batch([10, 100, 1000], [500.0, 550.0, 660.0])
-    316.2
+    300.1
     """
     logs = np.log(np.asarray(examples) / (SLACK * examples[0]))
     for i in range(1, len(logs)):

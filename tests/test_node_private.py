@@ -157,14 +157,22 @@ WAYS = ["fused", "vmap", "ghost", "loop"]
 @pytest.mark.parametrize("model", ["mlp", "cnn", "logistic", "resnet18"])
 def test_all_ways_to_clip_agree_with_opacus_hooks(make_task, model, clipping):
     sizes = {"cnn": ["model.channels=4", "model.hidden=8"], "resnet18": ["model.width=8"]}.get(model, [])
-    run = make_task(
-        "example_local",
-        f"model={model}",
-        f"privacy.clipping={clipping}",
-        "channels_last=false",
-        "executor=loop",
-        *sizes,
-    )
+    ways_agree(make_task, f"model={model}", *sizes, clipping=clipping)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")  # Opacus's, on a first layer
+@pytest.mark.parametrize("clipping", ["flat", "per_layer"])
+@pytest.mark.parametrize(("model", "kind"), [("gpt", "causal"), ("bert", "masked")])
+def test_a_sequence_is_an_example_of_a_language_model(make_task, model, kind, clipping):
+    text = ("dataset=shakespeare_roles", f"dataset.task={kind}", "dataset.min_sequences=300", "dataset.context=8")
+    sizes = ("model.layers=2", "model.heads=2", "model.width=8")
+    ways_agree(make_task, f"model={model}", *text, *sizes, clipping=clipping)
+
+
+def ways_agree(make_task, *overrides, clipping):
+    fixed = (f"privacy.clipping={clipping}", "channels_last=false", "executor=loop")
+    run = make_task("example_local", *overrides, *fixed)
     index, params = np.arange(30), run.new_model().params.normal_(std=0.1)
     norms = _opacus_norms(run, params, index)  # (L, n)
     clip = Clip(float(norms.square().sum(dim=0).sqrt().median()), clipping == "per_layer")

@@ -77,7 +77,8 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (batch, positions), integers of any dtype, to logits (batch, positions, num_classes)."""
         x = x.long()
-        h = self.tokens(x) + self.positions(torch.arange(x.shape[1], device=x.device).expand_as(x))
+        places = torch.arange(x.shape[1], device=x.device).repeat(len(x), 1)  # not expanded: Opacus wants it contiguous
+        h = self.tokens(x) + self.positions(places)
         return self.out(self.norm(self.blocks(h)))
 
 
