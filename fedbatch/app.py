@@ -31,6 +31,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
+    if sys.argv[1:2] == ["status"]:
+        sys.exit(status(sys.argv[2:]))
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
@@ -68,6 +70,21 @@ def _main(composed: DictConfig) -> float | None:
         refuse(error)
     except OSError as error:
         stop(error)
+
+
+def status(folders: list[str]) -> int:
+    """``fedbatch status FOLDER...``: 0, or 2 where there is no run."""
+    from rich.console import Console
+
+    from fedbatch.results.status import status_table
+
+    try:
+        for folder in folders or ["runs"]:
+            Console().print(status_table(folder))
+    except FileNotFoundError as error:
+        print(f"fedbatch: status: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def stop(error: OSError) -> NoReturn:

@@ -47,7 +47,7 @@ class RunStore:
         self.rows = [row for row in read_rows(path) if row["round"] < from_round]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
         self._write_summary({"status": "running"})
-        status = "failed"
+        status, error = "failed", {}
         try:
             with open(path, "a") as self._file:
                 yield
@@ -55,10 +55,13 @@ class RunStore:
         except KeyboardInterrupt:
             status = "interrupted"
             raise
+        except Exception as reason:
+            error = {"error": (str(reason) or type(reason).__name__).splitlines()[0]}
+            raise
         finally:
             write_parquet(self.rows, self.folder / "rounds.parquet")
             if status != "finished":
-                self._write_summary({"status": status, **_last_values(self.rows)})
+                self._write_summary({"status": status, **error, **_last_values(self.rows)})
 
     def append(self, row: dict[str, Any]) -> None:
         """Add the row of one round."""

@@ -1,0 +1,80 @@
+"""Runs on disk as tables: one row a run, or one row a round.
+
+A run is a folder with a ``config.yaml`` and a ``summary.json``; sweeps and studies are folders of such folders.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from omegaconf import OmegaConf
+
+from fedbatch.results.store import read_rows
+
+
+def run_folders(path: str | Path) -> list[Path]:
+    """Every run folder at or below ``path``, sorted by name.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    top = Path(path)
+    found = sorted(config.parent for config in top.rglob("config.yaml") if (config.parent / "summary.json").is_file())
+    if not found:
+        raise FileNotFoundError(f"{top}: no run in it; a run's folder has config.yaml and summary.json")
+    return found
+
+
+def load_runs(path: str | Path) -> pl.DataFrame:
+    """One row a run: ``run`` (path below ``path``), what its summary says, and every value of its config.
+
+    Names of config values are those of the command line, e.g. ``model.width``; a value that a run does not have is
+    null. Lists and mappings of the summary come as JSON.
+
+    Raises:
+        FileNotFoundError: no run at or below ``path``.
+    """
+    rows = []
+    for folder in run_folders(path):
+        summary = json.loads((folder / "summary.json").read_text())
+        plain = {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in summary.items()}
+        config = dict(_leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
+        rows.append(_named(folder, path) | plain | {key: config[key] for key in config if key not in plain})
+    return pl.concat([_frame([row]) for row in rows], how="diagonal_relaxed")
+
+
+def load_rounds(path: str | Path) -> pl.DataFrame:
+    """One row a round of every run, with ``run`` in front; also of runs that are under way or broke off.
+
+    Raises:
+        FileNotFoundError: no run at or below ``path``.
+    """
+    frames = []
+    for folder in run_folders(path):
+        if rows := read_rows(folder / "rounds.jsonl"):
+            frames.append(_frame(rows).select(pl.lit(_named(folder, path)["run"]).alias("run"), pl.all()))
+    return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame({"run": []})
+
+
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _named(folder: Path, path: str | Path) -> dict[str, str]:
+    below = folder.relative_to(path)
+    return {"run": str(below) if below.parts else folder.name}
+
+
+def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; lists stay whole, as JSON.
+
+    >>> list(_leaves({"a": {"b": 1, "c": [2, 3]}}))
+    [('a.b', 1), ('a.c', '[2, 3]')]
+    """
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, json.dumps(node) if isinstance(node, list) else node
