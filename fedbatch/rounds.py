@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fedbatch import measure
+from fedbatch import measure, posthoc
 from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
 from fedbatch.collect import collect
 from fedbatch.collect_private import BudgetSpent, collect_private
 from fedbatch.exchange import per_client_accuracy
+from fedbatch.held_out import HeldOut
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.server import Collected, Row, Server
 from fedbatch.state import ServerState, Totals
@@ -105,7 +106,7 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
 
 
 def evaluate(server: Server, state: ServerState) -> Row:
-    """Test loss and accuracy, and per-client accuracy where clients hold examples out; NaN in rounds without."""
+    """Scores of the test split, and without privacy of what clients hold out; NaN or absent in rounds without."""
     config, every = server.task.config, server.task.config.evaluate_every_rounds
     last = state.round + 1 == config.rounds
     if not last and (not every or (state.round + 1) % every):
@@ -113,8 +114,14 @@ def evaluate(server: Server, state: ServerState) -> Row:
         return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
     sums = example_sums(server.optimizer.model, server.task.loss, server.task.test_x, server.task.test_y)
     row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
-    if config.client_holdout:
-        row |= per_client_accuracy(server.grid, server.hosts, state, config)
+    calibration = server.task.calibration
+    if calibration is not None:
+        row = {f"test_{name}": value for name, value in posthoc.test_columns(server, calibration).items()} | row
+    if not config.client_holdout or server.task.privacy is not None:
+        return row
+    row |= per_client_accuracy(server.grid, server.hosts, state, config)
+    if calibration is not None:
+        row |= {f"held_out_{name}": value for name, value in calibration.columns(HeldOut(server, state)).items()}
     return row
 
 
