@@ -7,7 +7,7 @@ from fedbatch import node, node_held_out, task
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
-from fedbatch.messages import CurvePlan, EvaluatePlan, Hosted, PrivatePlan, SumsPlan, TrainPlan
+from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.node_private import train_private
 from fedbatch.task import Task
@@ -46,11 +46,11 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.evaluate("sums")
 def sums(message: Message, context: Context) -> Message:
-    """Sums over the held-out part of the clients named in the plan; in a private run, of clipped curves alone."""
+    """Sums over the held-out part of the clients named in the plan; in a private run, of clipped slopes alone."""
     run = load(context)
     if run.privacy is not None:
-        private_plan = decode(CurvePlan, message.content, {"params": run.node_model.params.numel()})
-        return Message(encode(node_held_out.noised_curve(private_plan, run, run.privacy)), reply_to=message)
+        private_plan = decode(SlopePlan, message.content, {"params": run.node_model.params.numel()})
+        return Message(encode(node_held_out.noised_slope(private_plan, run, run.privacy)), reply_to=message)
     return Message(encode(node_held_out.sums(sums_plan(message, run), run)), reply_to=message)
 
 

@@ -13,11 +13,11 @@ from fedbatch.errors import RunFailedError
 from fedbatch.hosts import Hosts
 from fedbatch.messages import (
     Contribution,
-    CurvePlan,
     EvaluatePlan,
     Evaluation,
     PrivateContribution,
     PrivatePlan,
+    SlopePlan,
     Sums,
     SumsPlan,
     Temperatures,
@@ -31,7 +31,7 @@ from fedbatch.wire import MessageError, decode, encode
 log = logging.getLogger("fedbatch")
 Answer = TypeVar("Answer", Contribution, Updates, PrivateContribution, Evaluation, Sums, Temperatures)
 
-Plan = TrainPlan | PrivatePlan | EvaluatePlan | SumsPlan | CurvePlan
+Plan = TrainPlan | PrivatePlan | EvaluatePlan | SumsPlan | SlopePlan
 
 
 class NoAnswerError(RunFailedError):
@@ -119,7 +119,7 @@ def tell_once(reason: str) -> None:
 
 def answer_lengths(plan: Plan) -> dict[str, int]:
     """Lengths of the vectors that answer ``plan``."""
-    if isinstance(plan, EvaluatePlan | SumsPlan | CurvePlan):
+    if isinstance(plan, EvaluatePlan | SumsPlan | SlopePlan):
         return {}
     if isinstance(plan, PrivatePlan):
         return {"update_sum": plan.params.numel()}

@@ -1,5 +1,6 @@
 """What all clients hold out, as a pool that answers with sums over them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 
 from fedbatch.exchange import exchange
-from fedbatch.messages import CurvePlan, Sums, SumsPlan, Temperatures
+from fedbatch.messages import SlopePlan, Sums, SumsPlan, Temperatures
 from fedbatch.metrics.statistics import STATISTICS
-from fedbatch.metrics.temperature import COARSE
+from fedbatch.node_held_out import slope_key
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.privacy.randomness import Floats, fingerprint
+from fedbatch.privacy.randomness import Floats
+from fedbatch.privacy.release import check_noise_is_whole
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 from fedbatch.wire import MessageError
@@ -44,8 +46,8 @@ class HeldOut:
         """The sums of one of `STATISTICS` over the clients of all nodes that answered."""
         nothing = torch.zeros(0, self.num_classes, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
         size = len(STATISTICS[statistic](*nothing, at))
-        plans = self._plans(statistic, at)
-        return _total(self.server, plans, size, self.state.round)
+        answers = _answers(self.server, self._plans(statistic, at), size, self.state.round)
+        return torch.stack([answer.sums.double() for answer in answers]).sum(dim=0)
 
     def own_temperatures(self) -> Floats:
         """Each client's own temperature (P,), 1 for those that did not answer."""
@@ -73,27 +75,34 @@ class HeldOut:
         }
 
 
-def noised_curve(server: Server, privacy: PrivacyPlan, state: ServerState, clip_norm: float) -> Tensor:
-    """The noised sum (G,) of clipped curves of all clients; its release must have been charged.
+def noised_slope(server: Server, privacy: PrivacyPlan, plans: dict[int, SlopePlan]) -> float:
+    """The noised sum of clipped slopes that ``plans`` ask for; its release must have been charged.
 
     Raises:
-        NoAnswerError: so few clients that the noise is not whole.
+        RunFailedError: so few clients that the noise is not whole.
     """
-    hosts = server.hosts
-    plans = {
-        node: CurvePlan(state.params, clients, state.round, clip_norm)
-        for node, clients in hosts.by_node(hosts.clients).items()
-    }
-    curve = _total(server, plans, len(COARSE), state.round)
+    plan = next(iter(plans.values()))
+    answers = _answers(server, plans, 1, plan.round)
+    answered = sum(len(answer.clients) for answer in answers)
+    check_noise_is_whole(privacy.mechanism, answered)
+    slope = sum(float(answer.sums) for answer in answers)
     if privacy.mechanism.server_adds_noise:
-        key = ("temperature", "server", state.round, fingerprint(state.params))
-        curve = curve + privacy.temperature_noise * clip_norm * privacy.randomness.normal(len(curve), *key)
-    return curve
+        draw = float(privacy.randomness.normal(1, "temperature", "server", *slope_key(plan)))
+        slope += privacy.temperature_noise * plan.clip_norm * draw
+    return slope
 
 
-def _total(server: Server, plans: dict[int, Any], size: int, round_: int) -> Tensor:
+def slope_plans(server: Server, state: ServerState, inverse: float, clip_norm: float) -> dict[int, SlopePlan]:
+    """One plan for each node."""
+    return {
+        node: SlopePlan(state.params, clients, state.round, inverse, clip_norm)
+        for node, clients in server.hosts.by_node(server.hosts.clients).items()
+    }
+
+
+def _answers(server: Server, plans: Mapping[int, SumsPlan | SlopePlan], size: int, round_: int) -> list[Sums]:
     answers, _ = exchange(server.grid, plans, Sums, server.task.config, round_, partial(_check_size, size))
-    return torch.stack([answer.sums.double() for answer in answers]).sum(dim=0)
+    return answers
 
 
 def _check_size(size: int, answer: Sums, plan: Any) -> None:

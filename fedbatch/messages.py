@@ -188,25 +188,27 @@ class SumsPlan:
 
 
 @dataclass(frozen=True)
-class CurvePlan:
-    """Ask for the sum of clipped curves over what these clients hold out, in a run with differential privacy.
+class SlopePlan:
+    """Ask for the sum of clipped slopes over what these clients hold out, in a run with differential privacy.
 
     Attributes:
         params: (d,) global parameters.
         clients: int64 (K,) ids, ascending.
-        round: number of rounds done, which names the release.
-        clip_norm: of a unit's curve.
+        round: number of rounds done.
+        inverse: of the temperature, 1 / T > 0; with round and parameters it names the release.
+        clip_norm: largest slope of a unit.
     """
 
     params: Tensor
     clients: Vector
     round: int
+    inverse: float
     clip_norm: float
 
 
 @dataclass(frozen=True)
 class Sums:
-    """The answer to a `SumsPlan` or a `CurvePlan`: float64 (n,) sums over all ``clients``, not over each."""
+    """The answer to a `SumsPlan` or a `SlopePlan`: float64 (n,) sums over all ``clients``, not over each."""
 
     clients: Vector
     sums: Tensor

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fedbatch.keys import Ints
-from fedbatch.messages import CurvePlan, Sums, SumsPlan, Temperatures
+from fedbatch.messages import SlopePlan, Sums, SumsPlan, Temperatures
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.statistics import STATISTICS, scaled_nll
-from fedbatch.metrics.temperature import COARSE, curves, newton
+from fedbatch.metrics.temperature import newton, slopes
 from fedbatch.node import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
@@ -42,27 +42,29 @@ def temperatures(plan: SumsPlan, task: Task) -> Temperatures:
     return Temperatures(plan.clients, np.array([own(*predictions) for predictions in _predictions(plan, task)]))
 
 
-def noised_curve(plan: CurvePlan, task: Task, privacy: PrivacyPlan) -> Sums:
-    """The sum of clipped curves of -ln p over temperatures, with each client's noise where the noise is the clients'.
+def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
+    """The sum of clipped slopes of -ln p at a temperature, with each client's noise where the noise is the clients'.
 
-    The unit that is clipped is the one that is protected: an example's curve, or the mean of a client's curves.
+    The unit that is clipped is the one that is protected: an example's slope, or the mean of a client's slopes.
     """
-    model = task.node_model
+    model, mechanism = task.node_model, privacy.mechanism
     model.load(plan.params.to(model.params), model.buffers)
-    total = torch.zeros(len(COARSE), dtype=torch.float64)
-    name = fingerprint(plan.params)
+    total = 0.0
     for client in plan.clients.tolist():
         x, y = _examples(task, task.held_out(client))
-        units = curves(logits_of(model, x, EVALUATE_BATCH).double(), y, COARSE).cpu()
-        if privacy.mechanism.unit == "client":
+        units = slopes(logits_of(model, x, EVALUATE_BATCH).double(), y, plan.inverse)
+        if mechanism.unit == "client":
             units = units.mean(dim=0, keepdim=True) if len(units) else units
-        units = units * (plan.clip_norm / units.norm(dim=1, keepdim=True)).clamp(max=1)
-        total += units.nan_to_num().sum(dim=0)
-        if not privacy.mechanism.server_adds_noise:
-            deviation = privacy.temperature_noise * plan.clip_norm * privacy.mechanism.noise_shares(1) ** 0.5
-            draws = privacy.randomness.normal(len(total), "temperature", client, plan.round, name)
-            total += deviation * draws
-    return Sums(plan.clients, total)
+        total += float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
+        if not mechanism.server_adds_noise:
+            deviation = privacy.temperature_noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
+            total += deviation * float(privacy.randomness.normal(1, "temperature", client, *slope_key(plan)))
+    return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
+
+
+def slope_key(plan: SlopePlan) -> tuple[int, str]:
+    """What names a release of slopes, for the ledger and for its noise: the round, and parameters with temperature."""
+    return plan.round, f"{fingerprint(plan.params)}/{plan.inverse!r}"
 
 
 def _predictions(plan: SumsPlan, task: Task) -> Iterator[tuple[Tensor, Tensor]]:

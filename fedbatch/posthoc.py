@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch import collect_private, held_out
-from fedbatch.held_out import HeldOut
+from fedbatch.collect_private import charge
+from fedbatch.held_out import HeldOut, noised_slope, slope_plans
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
-from fedbatch.privacy.randomness import Floats, fingerprint
+from fedbatch.metrics.temperature import bisect
+from fedbatch.node_held_out import slope_key
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.randomness import Floats
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 
@@ -66,13 +69,28 @@ def fit(server: Server, state: ServerState) -> tuple[ServerState, Fitted]:
     scaling, privacy, clients = server.task.temperature, server.task.privacy, len(server.hosts.clients)
     if isinstance(scaling, PrivateTemperature):
         assert privacy is not None  # refused before the run
-        due = privacy.temperature_release(state.round, fingerprint(state.params))
-        state = replace(state, ledger=collect_private.charge(server, privacy, state, due))
-        curve = held_out.noised_curve(server, privacy, state, scaling.clip_norm)
-        return state, Fitted(np.full(clients, scaling.least(curve)), shared=True)
+        state, temperature = fit_privately(server, privacy, state, scaling.clip_norm)
+        return state, Fitted(np.full(clients, temperature), shared=True)
     assert scaling is not None
     found = scaling.fit(HeldOut(server, state, "fit"))
     return state, Fitted(np.broadcast_to(found, clients).astype(np.float64), shared=np.ndim(found) == 0)
+
+
+def fit_privately(
+    server: Server, privacy: PrivacyPlan, state: ServerState, clip_norm: float
+) -> tuple[ServerState, float]:
+    """The temperature from noised slopes, each charged before it is asked for."""
+    ledger = state.ledger
+
+    def slope(inverse: float) -> float:
+        nonlocal ledger
+        plans = slope_plans(server, state, inverse, clip_norm)
+        _, name = slope_key(next(iter(plans.values())))
+        ledger = charge(server, privacy, replace(state, ledger=ledger), privacy.temperature_release(state.round, name))
+        return noised_slope(server, privacy, plans)
+
+    temperature = bisect(slope)
+    return replace(state, ledger=ledger), temperature
 
 
 def _scores(server: Server, state: ServerState, calibration: Calibration, fitted: Fitted | None) -> dict[str, Columns]:

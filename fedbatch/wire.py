@@ -16,12 +16,12 @@ from torch import Tensor
 
 from fedbatch.messages import (
     Contribution,
-    CurvePlan,
     EvaluatePlan,
     Evaluation,
     Hosted,
     PrivateContribution,
     PrivatePlan,
+    SlopePlan,
     Sums,
     SumsPlan,
     Temperatures,
@@ -48,7 +48,7 @@ Content = (
     | EvaluatePlan
     | Evaluation
     | SumsPlan
-    | CurvePlan
+    | SlopePlan
     | Sums
     | Temperatures
 )

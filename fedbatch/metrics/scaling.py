@@ -6,15 +6,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fedbatch.metrics.temperature import COARSE, GRID, least_soft_error, newton
+from fedbatch.metrics.temperature import GRID, least_soft_error, newton
 
 
-class HeldOutPart(Protocol):
-    """Held-out examples of all clients, half of them to fit on."""
+class Additive(Protocol):
+    """Predictions that answer with sums over all of them."""
 
     def sums(self, statistic: str, at: Tensor) -> Tensor:
         """The sums of one of `fedbatch.metrics.statistics.STATISTICS`."""
         ...
+
+
+class Clients(Additive, Protocol):
+    """Held-out examples of all clients."""
 
     def own_temperatures(self) -> Any:
         """Each client's own temperature (P,)."""
@@ -24,7 +28,7 @@ class HeldOutPart(Protocol):
 class SharedTemperature:
     """One temperature for all, with the least -ln p over all clients' held-out examples: exact, by Newton steps."""
 
-    def fit(self, part: HeldOutPart) -> float:
+    def fit(self, part: Additive) -> float:
         """The temperature in [0.05, 20]."""
 
         def sums(inverse: float) -> tuple[float, float, float]:
@@ -37,7 +41,7 @@ class SharedTemperature:
 class SoftBinTemperature:
     """One temperature for all, with the least soft-binned calibration error, from bin sums on a grid."""
 
-    def fit(self, part: HeldOutPart) -> float:
+    def fit(self, part: Additive) -> float:
         """One of `GRID`."""
         return least_soft_error(part.sums("soft_bins", 1 / GRID))
 
@@ -45,23 +49,23 @@ class SoftBinTemperature:
 class ClientTemperature:
     """A temperature of its own for each client, from its own held-out examples."""
 
-    def fit(self, part: HeldOutPart) -> Any:
+    def fit(self, part: Clients) -> Any:
         """Temperatures (P,)."""
         return part.own_temperatures()
 
 
 @dataclass(frozen=True)
 class PrivateTemperature:
-    """One temperature for all from one noised release, charged to the ledger of a run with differential privacy.
+    """One temperature for all, in a run with differential privacy, from seven noised releases charged to its ledger.
 
-    Every unit, an example or a client's mean, adds its curve of -ln p over eleven temperatures, clipped. The least of
-    the noised sum is taken.
+    Every unit, an example or a client, adds its (mean) slope of -ln p in 1 / T, clipped; the sign of the noised sum
+    says on which side the temperature lies, and its range is halved.
 
     Attributes:
-        relative_noise: noise multiplier of the release over that of the first phase, > 0. Everyone takes part in it, so
-            that with 1 it costs as much as a round in which everyone does.
-        clip_norm: largest length of a unit's curve, > 0, in nats. Smaller ones bias the temperature towards that of the
-            examples that are told apart least.
+        relative_noise: noise multiplier of each release over that of the first phase, > 0. Everyone takes part, so the
+            seven cost together what ``7 / relative_noise^2`` rounds cost in which everyone does.
+        clip_norm: largest slope of a unit, > 0, in units of a logit. Of the slopes the few that are long belong to sure
+            and wrong predictions: a small clip norm gives too low a temperature.
     """
 
     relative_noise: float
@@ -72,10 +76,6 @@ class PrivateTemperature:
             raise ValueError(
                 f"temperature: relative_noise and clip_norm must be > 0 (got {self.relative_noise}, {self.clip_norm})"
             )
-
-    def least(self, curve: Tensor) -> float:
-        """The temperature at the least of a noised curve (G,)."""
-        return float(COARSE[int(curve.argmin())])
 
 
 Scaling = SharedTemperature | SoftBinTemperature | ClientTemperature | PrivateTemperature

@@ -9,6 +9,7 @@ from fedbatch.batch.phases import Controller, Observation, Phase
 from fedbatch.clients.clip import Clip
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
+from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy.accounting import worst_epsilon
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
 from fedbatch.privacy.ledger import Ledger, Release
@@ -34,8 +35,8 @@ class PrivacyPlan:
         randomness: keyed draws.
         steps: releases that a client makes in a round of a phase: 1, or its local steps at example level.
         has_squares: whether a phase's release has the sum of squared lengths as an extra coordinate.
-        relative_temperature_noise: noise multiplier of the temperature's release over that of the first phase; None
-            without such a release.
+        relative_temperature_noise: noise multiplier of the temperature's releases over that of the first phase;
+            None without a temperature.
     """
 
     terms: Terms
@@ -95,11 +96,11 @@ class PrivacyPlan:
 
     @property
     def temperature_noise(self) -> float:
-        """Accounted noise multiplier of the temperature's release."""
+        """Accounted noise multiplier of each of the temperature's releases."""
         return self.calibration.first_noise * (self.relative_temperature_noise or 0.0)
 
     def temperature_release(self, round_: int, params: str) -> Release:
-        """The accounted event of the temperature: everyone takes part, once."""
+        """The accounted event of one of the temperature's releases: everyone takes part."""
         return Release(round_, params, 1.0, self.temperature_noise, 1)
 
     def allows(self, ledger: Ledger) -> bool:
@@ -153,15 +154,15 @@ def fixed_phases(controller: Controller, rounds: int) -> Iterator[Phase]:
 
 
 def _schedules(
-    terms: Terms, phases: Iterator[Phase], cohort: Cohort, steps: Steps, last: float | None = None
+    terms: Terms, phases: Iterator[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
 ) -> Schedules:
-    """What the accounts spend over these rounds and a ``last`` release of all; noise is relative to the first phase."""
+    """What the accounts spend over these rounds and of a temperature; noise is relative to the first phase."""
     ledger = Ledger(terms.accounts)
     for round_, phase in enumerate(phases):
         clients = cohort(phase, round_)
         charged = None if clients is None else tuple(clients.tolist())
         release = Release(round_, "", terms.sample_rate(phase), terms.relative_noise(phase), steps(phase), charged)
         ledger = ledger.charge(release)
-    if last is not None:
-        ledger = ledger.charge(Release(-1, "", 1.0, last, 1))
+    if temperature is not None:
+        ledger = ledger.charge(Release(-1, "", 1.0, temperature, HALVINGS))
     return ledger.schedules()
