@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 import torch
 from calibration_cells import SETTINGS, Cell, batch_cells, cells, clipping_cells, quick_cells
-from calibration_report import headline, markdown, save_figures
+from calibration_figures import save_figures
+from calibration_report import headline, markdown
 from omegaconf import OmegaConf
 from runs import run_once, status
 from shifts import SEVERITIES, SHIFTS

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 FASHION = "fashion_mini"
 COMMON = ("evaluate_every_rounds=0", "checkpoint_every_rounds=0", "client_holdout=0.2")
 SKEW = ("partitioner=dirichlet", "partitioner.alpha=0.3")
-SHUFFLED = ("partitioner=dirichlet", "partitioner.alpha=1000")  # digits lie writer by writer, which cutting would keep
 BATCH_FOR_ALL = ("partitioner.self_balancing=true", "partitioner.min_partition_size=165")
 BATCH_FOR_MOST = ("partitioner.self_balancing=true", "partitioner.min_partition_size=50")
 EXAMPLE = ("privacy=example_distributed", "sampling=all", "temperature=private")
@@ -36,14 +35,12 @@ class Setting:
         dataset: name of its config.
         level: "none", "client" or "example".
         overrides: of its runs.
-        even: overrides of its partition without skew.
         skew: further overrides of its Dirichlet partition.
     """
 
     dataset: str
     level: str
     overrides: tuple[str, ...]
-    even: tuple[str, ...]
     skew: tuple[str, ...]
 
 
@@ -74,12 +71,12 @@ def adam(rate: float) -> tuple[str, ...]:
 PRIVATE_FASHION = (*sizes(20, 20, 128, 60, 32), *EXAMPLE, "privacy.min_clients=20")
 PRIVATE_DIGITS = (*sizes(8, 8, 64, 60, 32), *EXAMPLE, "privacy.min_clients=8")
 SETTINGS = (
-    Setting(FASHION, "none", (*sizes(20, 10, 128, 200, 64), *adam(0.01)), (), BATCH_FOR_ALL),
-    Setting(FASHION, "client", (*sizes(500, 250, None, 40, 32), *CLIENT, "server_optimizer.lr=1"), (), ()),
-    Setting(FASHION, "example", (*PRIVATE_FASHION, "server_optimizer.lr=2"), (), BATCH_FOR_ALL),
-    Setting("digits", "none", (*sizes(8, 8, None, 100, 32), *adam(0.01)), SHUFFLED, BATCH_FOR_MOST),
-    Setting("digits", "client", (*sizes(100, 100, None, 40, 32), *CLIENT, "server_optimizer.lr=1"), SHUFFLED, ()),
-    Setting("digits", "example", (*PRIVATE_DIGITS, "server_optimizer.lr=1"), SHUFFLED, BATCH_FOR_MOST),
+    Setting(FASHION, "none", (*sizes(20, 10, 128, 200, 64), *adam(0.01)), BATCH_FOR_ALL),
+    Setting(FASHION, "client", (*sizes(500, 250, None, 40, 32), *CLIENT, "server_optimizer.lr=1"), ()),
+    Setting(FASHION, "example", (*PRIVATE_FASHION, "server_optimizer.lr=2"), BATCH_FOR_ALL),
+    Setting("digits", "none", (*sizes(8, 8, None, 100, 32), *adam(0.01)), BATCH_FOR_MOST),
+    Setting("digits", "client", (*sizes(100, 100, None, 40, 32), *CLIENT, "server_optimizer.lr=1"), ()),
+    Setting("digits", "example", (*PRIVATE_DIGITS, "server_optimizer.lr=1"), BATCH_FOR_MOST),
 )
 
 
@@ -87,7 +84,7 @@ def cells(settings: tuple[Setting, ...]) -> list[Cell]:
     """Losses by data set, partition and level of privacy; where a guarantee forbids a loss it is not there."""
     found = []
     for setting in settings:
-        for partition, split in (("iid", setting.even), ("dirichlet", (*SKEW, *setting.skew))):
+        for partition, split in (("iid", ()), ("dirichlet", (*SKEW, *setting.skew))):
             for name, weight, options in losses(setting.level):
                 start = (*COMMON, "controller=fixed", f"dataset={setting.dataset}")
                 overrides = (*start, *setting.overrides, *split, *options)
