@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 Norm = Literal["l1", "l2", "max"]
+SMALLEST_COUNT = 1e-5
+"""What an empty bin is divided by; a soft bin may well hold less than one prediction."""
 SECTIONS, PASSES = 256, 8
 """Into how many parts [0, 1] is cut for an equal-mass edge, and how often: then float64 neighbours are told apart."""
 
@@ -83,8 +85,9 @@ class BinSums:
         if debias and norm != "l2":
             raise ValueError(f"debias is defined for norm=l2 only (got {norm})")
         share = self.count / self.count.sum(dim=-1, keepdim=True)  # 0 / 0 is the NaN of an empty pool
-        accuracy = self.correct / self.count.clamp(min=1)
-        gap = (accuracy - self.confidence / self.count.clamp(min=1)).abs()
+        count = self.count.clamp(min=SMALLEST_COUNT)
+        accuracy = self.correct / count
+        gap = (accuracy - self.confidence / count).abs()
         if norm == "max":
             return torch.where(share.isnan().any(dim=-1), share[..., 0], gap.amax(dim=-1))
         if norm == "l1":

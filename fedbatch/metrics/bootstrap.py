@@ -3,7 +3,7 @@
 import torch
 
 from fedbatch import keys
-from fedbatch.metrics.bins import BinSums, Norm
+from fedbatch.metrics.bins import SMALLEST_COUNT, BinSums, Norm
 
 
 def spread(sums: BinSums, norm: Norm = "l1", debias: bool = False, replicates: int = 200) -> float:
@@ -25,5 +25,5 @@ def spread(sums: BinSums, norm: Norm = "l1", debias: bool = False, replicates: i
     drawn = keys.generator(0, "bootstrap").multinomial(total, cells / cells.sum(), size=replicates)
     correct, wrong = torch.from_numpy(drawn).double().chunk(2, dim=1)
     count = correct + wrong
-    confidence = count * (sums.confidence / sums.count.clamp(min=1)).cpu()
+    confidence = count * (sums.confidence / sums.count.clamp(min=SMALLEST_COUNT)).cpu()
     return float(BinSums(count, confidence, correct).errors(norm, debias).std())
