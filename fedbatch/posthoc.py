@@ -69,7 +69,7 @@ def fit(server: Server, state: ServerState) -> tuple[ServerState, Fitted]:
     scaling, privacy, clients = server.task.temperature, server.task.privacy, len(server.hosts.clients)
     if isinstance(scaling, PrivateTemperature):
         assert privacy is not None  # refused before the run
-        state, temperature = fit_privately(server, privacy, state, scaling.clip_norm)
+        state, temperature = fit_privately(server, privacy, state, float(scaling.clip_norm))
         return state, Fitted(np.full(clients, temperature), shared=True)
     assert scaling is not None
     found = scaling.fit(HeldOut(server, state, "fit"))

@@ -41,7 +41,9 @@ def slope(run_, inverse=1.0, clients=None, clip_norm=4.0):
 def test_its_releases_are_in_the_one_ledger_and_in_epsilon(make_config, mechanism):
     name, *more = mechanism
     private = (f"privacy={name}", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "executor=fused")
-    config = make_config("controller=fixed", *private, *more, *OPTIONS, "rounds=2", "evaluate_every_rounds=0")
+    config = make_config(
+        "controller=fixed", *private, *more, *OPTIONS, "rounds=2", "evaluate_every_rounds=0", "temperature.clip_norm=4"
+    )
     rows, summary, state = run(config)
     found = list(state.ledger.releases)
     assert found == ledger.read(Path(config.run_dir) / ledger.FILE) and len(found) == 2 + HALVINGS
