@@ -137,8 +137,8 @@ IMPOSSIBLE = {
     "temperature=shared": "client_holdout",
     "temperature=private client_holdout=0.2": "privacy",
     "temperature=per_client client_holdout=0.2 privacy=client_central": "temperature=private",
-    "temperature=private client_holdout=0.2 privacy=client_central controller=noise_scale_switch controller.large.cohort_size=8 "
-    "controller.large.client_batch_size=8": "temperature",
+    "temperature=private client_holdout=0.2 privacy=client_central controller=noise_scale_switch "
+    "controller.large.cohort_size=8 controller.large.client_batch_size=8": "temperature",
     "model._target_=fedbatch.models.none": "model",
     "loss._target_=os.no_such": "loss",
     "partitioner=natural": "partitioner",
