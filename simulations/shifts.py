@@ -19,8 +19,8 @@ def noise(images: Images, severity: int) -> Images:
 
 
 def blur(images: Images, severity: int) -> Images:
-    """Gaussian blur of 1/56 to 5/56 of the width."""
-    radius = severity * images.shape[-1] / 56
+    """Gaussian blur of a quarter of a pixel and 1/80 to 5/80 of the width."""
+    radius = 0.25 + severity * images.shape[-1] / 80
     return np.asarray(ndimage.gaussian_filter(images, (0, 0, radius, radius)), dtype=np.float32)
 
 

@@ -79,6 +79,7 @@ def test_clients_fit_their_own_temperatures(make_config):
     assert "test" not in found["after"]
 
 
+@pytest.mark.slow
 def test_every_position_of_a_sequence_counts(make_config):
     tiny = ("model.layers=1", "model.heads=2", "model.width=8", "dataset.min_sequences=300")
     text = ("dataset=shakespeare_roles", *tiny, "population=4", "client_holdout=0.02", "rounds=1", "controller=fixed")

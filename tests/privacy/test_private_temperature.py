@@ -21,7 +21,9 @@ from tests.conftest import run
 from tests.privacy.releases import with_noise
 
 OPTIONS = ("client_holdout=0.3", "temperature=private")
-EVERY = [("example_local",), ("example_distributed", "privacy.min_clients=4"), ("client_central",)]
+CLIENT = ("client_central",)
+EXAMPLES = [("example_local",), ("example_distributed", "privacy.min_clients=4")]
+EVERY = [CLIENT, *(pytest.param(mechanism, marks=pytest.mark.slow) for mechanism in EXAMPLES)]
 
 
 def start(run_, nodes=1):
@@ -37,7 +39,7 @@ def slope(run_, inverse=1.0, clients=None, clip_norm=4.0):
     return float(slope_of_node(plan, run_, run_.privacy).sums)
 
 
-@pytest.mark.parametrize("mechanism", EVERY, ids=lambda m: m[0])
+@pytest.mark.parametrize("mechanism", EVERY, ids=str)
 def test_its_releases_are_in_the_one_ledger_and_in_epsilon(make_config, mechanism):
     name, *more = mechanism
     private = (f"privacy={name}", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "executor=fused")
@@ -87,7 +89,7 @@ def test_a_crash_after_the_first_release_charges_it_once(make_config, monkeypatc
     assert len(ledger.read(Path(config.run_dir) / ledger.FILE)) == len(state.ledger.releases) == 1 + HALVINGS
 
 
-@pytest.mark.parametrize("mechanism", EVERY, ids=lambda m: m[0])
+@pytest.mark.parametrize("mechanism", EVERY, ids=str)
 def test_one_unit_moves_the_sum_by_no_more_than_the_clip_norm(make_task, mechanism):
     silent = with_noise(make_task(*mechanism, *OPTIONS), 0.0)
     held = silent.held_out(3)
@@ -107,7 +109,7 @@ def test_one_unit_moves_the_sum_by_no_more_than_the_clip_norm(make_task, mechani
     assert 0 < taken <= 0.5 * units + 1e-9
 
 
-@pytest.mark.parametrize("mechanism", EVERY, ids=lambda m: m[0])
+@pytest.mark.parametrize("mechanism", EVERY, ids=str)
 def test_the_noise_is_what_was_accounted(make_task, mechanism):
     loaded = make_task(*mechanism, *OPTIONS)
     silent = with_noise(loaded, 0.0)
