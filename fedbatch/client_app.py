@@ -3,15 +3,15 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedbatch import node, task
+from fedbatch import node, node_held_out, task
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
-from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, TrainPlan
+from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.node_private import train_private
 from fedbatch.task import Task
-from fedbatch.wire import decode, encode
+from fedbatch.wire import MessageError, decode, encode
 
 app = ClientApp()
 
@@ -42,6 +42,31 @@ def evaluate(message: Message, context: Context) -> Message:
     run = load(context)
     plan = decode(EvaluatePlan, message.content)
     return Message(encode(node.evaluate(plan, run)), reply_to=message)
+
+
+@app.evaluate("sums")
+def sums(message: Message, context: Context) -> Message:
+    """Sums over the held-out part of the clients named in the plan; in a private run, of clipped slopes alone."""
+    run = load(context)
+    if run.privacy is not None:
+        private_plan = decode(SlopePlan, message.content, {"params": run.node_model.params.numel()})
+        return Message(encode(node_held_out.noised_slope(private_plan, run, run.privacy)), reply_to=message)
+    return Message(encode(node_held_out.sums(sums_plan(message, run), run)), reply_to=message)
+
+
+@app.evaluate("temperatures")
+def temperatures(message: Message, context: Context) -> Message:
+    """The own temperature of each client named in the plan."""
+    run = load(context)
+    if run.privacy is not None:
+        raise MessageError("a private run does not tell a client's own temperature")
+    return Message(encode(node_held_out.temperatures(sums_plan(message, run), run)), reply_to=message)
+
+
+def sums_plan(message: Message, run: Task) -> SumsPlan:
+    """The plan in a message about held-out examples."""
+    lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
+    return decode(SumsPlan, message.content, lengths)
 
 
 def load(context: Context) -> Task:

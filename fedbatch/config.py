@@ -54,6 +54,8 @@ class RunConfig:
     learning_rate: Node
     time_model: Node
     privacy: Node
+    metrics: Node
+    temperature: Node
     aggregator: Node
     faults: Node
     runtime: Node

@@ -17,6 +17,10 @@ from fedbatch.messages import (
     Evaluation,
     PrivateContribution,
     PrivatePlan,
+    SlopePlan,
+    Sums,
+    SumsPlan,
+    Temperatures,
     TrainPlan,
     Updates,
 )
@@ -25,9 +29,9 @@ from fedbatch.state import ServerState
 from fedbatch.wire import MessageError, decode, encode
 
 log = logging.getLogger("fedbatch")
-Answer = TypeVar("Answer", Contribution, Updates, PrivateContribution, Evaluation)
+Answer = TypeVar("Answer", Contribution, Updates, PrivateContribution, Evaluation, Sums, Temperatures)
 
-Plan = TrainPlan | PrivatePlan | EvaluatePlan
+Plan = TrainPlan | PrivatePlan | EvaluatePlan | SumsPlan | SlopePlan
 
 
 class NoAnswerError(RunFailedError):
@@ -37,7 +41,14 @@ class NoAnswerError(RunFailedError):
 VECTORS = {"update_sum": "params", "unit_sum": "params", "updates": "params", "buffer_sum": "buffers"}
 """The vectors of an answer, and those of the plan whose dtype they have."""
 
-MESSAGE_TYPE = {Contribution: "train", Updates: "train", PrivateContribution: "train", Evaluation: "evaluate"}
+MESSAGE_TYPE = {
+    Contribution: "train",
+    Updates: "train",
+    PrivateContribution: "train",
+    Evaluation: "evaluate",
+    Sums: "evaluate.sums",
+    Temperatures: "evaluate.temperatures",
+}
 
 
 def exchange(
@@ -108,7 +119,7 @@ def tell_once(reason: str) -> None:
 
 def answer_lengths(plan: Plan) -> dict[str, int]:
     """Lengths of the vectors that answer ``plan``."""
-    if isinstance(plan, EvaluatePlan):
+    if isinstance(plan, EvaluatePlan | SumsPlan | SlopePlan):
         return {}
     if isinstance(plan, PrivatePlan):
         return {"update_sum": plan.params.numel()}
@@ -122,14 +133,15 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
     }
 
 
-def check_clients(answer: Contribution | Updates | PrivateContribution | Evaluation, plan: Plan) -> None:
+def check_clients(answer: Any, plan: Plan) -> None:
     """A node answers the plan of this round, for all the clients it was asked for, and for no others.
 
     Raises:
         MessageError: it does not.
     """
-    if not isinstance(plan, EvaluatePlan) and (number := getattr(answer, "round", plan.round)) != plan.round:
-        raise MessageError(f"round is {number}, of an earlier plan; this is round {plan.round}")
+    asked = getattr(plan, "round", None)
+    if (number := getattr(answer, "round", asked)) != asked:
+        raise MessageError(f"round is {number}, of an earlier plan; this is round {asked}")
     answered = answer.clients
     if isinstance(answer, Contribution | Updates):
         answered = np.sort(np.concatenate([answered, answer.excluded]))

@@ -163,3 +163,60 @@ class Evaluation:
     counts: Vector
     correct: Vector
     loss_sums: Vector
+
+
+@dataclass(frozen=True)
+class SumsPlan:
+    """Ask for sums over what these clients hold out, of which nothing else is told.
+
+    Attributes:
+        params, buffers: the global model, (d,) and (m,).
+        clients: int64 (K,) ids, ascending.
+        temperatures: float64 (K,) > 0, what each client's logits are divided by.
+        part: "all" that they hold out, every second example to "fit", or the others to "measure".
+        statistic: name of one of `fedbatch.metrics.statistics.STATISTICS`.
+        at: float64 (n,), what it is taken at.
+    """
+
+    params: Tensor
+    buffers: Tensor
+    clients: Vector
+    temperatures: Vector
+    part: str
+    statistic: str
+    at: Tensor
+
+
+@dataclass(frozen=True)
+class SlopePlan:
+    """Ask for the sum of clipped slopes over what these clients hold out, in a run with differential privacy.
+
+    Attributes:
+        params: (d,) global parameters.
+        clients: int64 (K,) ids, ascending.
+        round: number of rounds done.
+        inverse: of the temperature, 1 / T > 0; with round and parameters it names the release.
+        clip_norm: largest slope of a unit.
+    """
+
+    params: Tensor
+    clients: Vector
+    round: int
+    inverse: float
+    clip_norm: float
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The answer to a `SumsPlan` or a `SlopePlan`: float64 (n,) sums over all ``clients``, not over each."""
+
+    clients: Vector
+    sums: Tensor
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """Each client's own temperature, fitted by itself, float64 (K,): the other answer to a `SumsPlan`."""
+
+    clients: Vector
+    temperatures: Vector

@@ -9,16 +9,12 @@ from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
 from fedbatch.collect import collect
 from fedbatch.collect_private import BudgetSpent, collect_private
-from fedbatch.exchange import per_client_accuracy
-from fedbatch.metrics.evaluate import ExampleSums, example_sums
-from fedbatch.models.attention import attention_logits
+from fedbatch.evaluation import evaluate
 from fedbatch.server import Collected, Row, Server
 from fedbatch.state import ServerState, Totals
 from fedbatch.stopwatch import Stopwatch
 
 log = logging.getLogger("fedbatch")
-
-ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
 
 
 def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState, Row]]:
@@ -107,26 +103,6 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
     """Expected size of a phase in the unit of the noise scale: examples, or clients after local steps."""
     per_client = phase.client_batch_size or float(server.hosts.num_examples.mean())
     return phase.cohort_size * (per_client if gradient else 1.0)
-
-
-def evaluate(server: Server, state: ServerState) -> Row:
-    """Test loss and accuracy, NaN in rounds without; and what else was asked for, absent in rounds without."""
-    config, every = server.task.config, server.task.config.evaluate_every_rounds
-    last = state.round + 1 == config.rounds
-    if not last and (not every or (state.round + 1) % every):
-        sums = ExampleSums(0, 0, 0.0)
-        return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
-    sums = example_sums(server.optimizer.model, server.task.loss, server.task.test_x, server.task.test_y)
-    row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
-    if config.training_set_examples:
-        own = example_sums(server.optimizer.model, server.task.loss, *server.task.training_set_sample())
-        row |= {"training_set_loss": own.loss, "training_set_accuracy": own.accuracy}
-    if config.record_attention:
-        sizes = attention_logits(server.optimizer.model.module, server.task.test_x[:ATTENTION_EXAMPLES])
-        row |= {name: values.tolist() for name, values in vars(sizes).items()}
-    if config.client_holdout:
-        row |= per_client_accuracy(server.grid, server.hosts, state, config)
-    return row
 
 
 def add_costs(server: Server, state: ServerState, collected: Collected, measured_seconds: float) -> Totals:

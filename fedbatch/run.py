@@ -12,7 +12,7 @@ from fedbatch.config import RunConfig
 from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
 from fedbatch.results.store import read_rows
-from fedbatch.results.table import phase_table
+from fedbatch.results.table import calibration_table, phase_table
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -35,6 +35,8 @@ def report(folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     console = Console()
     console.print(phase_table(rows))
+    if "calibration" in summary:
+        console.print(calibration_table(summary["calibration"]))
     if "privacy" in summary:
         console.print(headline(summary["privacy"]), highlight=False, soft_wrap=True)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

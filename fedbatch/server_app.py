@@ -8,8 +8,8 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedbatch import posthoc, task
 from fedbatch import state as states
-from fedbatch import task
 from fedbatch.batch.tracker import Tracker
 from fedbatch.build import build
 from fedbatch.compose import config_json
@@ -46,9 +46,10 @@ def main(grid: Grid, context: Context) -> None:
             progress.show(row)
             if config.checkpoint_every_rounds and state.round % config.checkpoint_every_rounds == 0:
                 states.save(state, checkpoints)
+        state, calibration = posthoc.finish(server, state)
         states.save(state, checkpoints)
         guarantee = statement(run.privacy, state.ledger) if run.privacy else None
-        store.finish(state, guarantee)
+        store.finish(state, guarantee, calibration)
 
 
 def new_server(run: Task, grid: Grid) -> Server:

@@ -1,5 +1,6 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,7 +21,10 @@ from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints, key
+from fedbatch.losses import small_batches
 from fedbatch.losses.examples import NO_LABEL
+from fedbatch.metrics.report import Calibration
+from fedbatch.metrics.scaling import PrivateTemperature, Scaling
 from fedbatch.models.attention import attention_layers
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism
@@ -29,6 +33,8 @@ from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.refusals import refuse
 from fedbatch.privacy.terms import Terms
 from fedbatch.robust import Aggregator
+
+log = logging.getLogger("fedbatch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,8 @@ class Task:
         num_classes: classes of the labels.
         aggregator: of single updates; None adds weighted sums up.
         privacy: the run's mechanism, ready to use; None without privacy.
+        calibration: scores of calibration for the record; None without.
+        temperature: how a temperature is found after training; None without.
     """
 
     config: RunConfig
@@ -64,6 +72,8 @@ class Task:
     num_classes: int
     aggregator: Aggregator | None = None
     privacy: PrivacyPlan | None = None
+    calibration: Calibration | None = None
+    temperature: Scaling | None = None
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -126,9 +136,14 @@ def load(config_json: str) -> Task:
     loss = build.build("loss", config.loss)
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    privacy = _privacy(config, controller, works, default_work, partition, model, loss) if config.privacy else None
+    temperature = _temperature(config)
+    privacy = None
+    if config.privacy:
+        privacy = _privacy(config, controller, works, default_work, partition, model, loss, temperature)
     if privacy is None or privacy.mechanism.unit == "client":
         _check_batches(controller.phases, works, default_work, partition)
+    if note := small_batches.warning(loss, _smallest_batch(controller.phases, partition), dataset.num_classes):
+        log.warning("%s", note)
     run_by_executor: Iterable[ClientWork] = (default_work, *works.values())
     if privacy is not None and privacy.mechanism.unit == "example":
         run_by_executor = [PerExample(privacy.mechanism.clipping == "per_layer")]
@@ -150,6 +165,8 @@ def load(config_json: str) -> Task:
         num_classes=dataset.num_classes,
         aggregator=_aggregator(config, model) if config.aggregator else None,
         privacy=privacy,
+        calibration=build.build("metrics", config.metrics) if config.metrics else None,
+        temperature=temperature,
     )
 
 
@@ -168,6 +185,24 @@ def _aggregator(config: RunConfig, model: FlatModel) -> Aggregator:
     return aggregator
 
 
+def _temperature(config: RunConfig) -> Scaling | None:
+    """How the temperature is found, refused where there is nothing to find it on or no guarantee to find it under."""
+    if not config.temperature:
+        return None
+    scaling: Scaling = build.build("temperature", config.temperature)
+    if not config.client_holdout:
+        raise ConfigError("temperature: is fitted on examples that clients hold out; set client_holdout=0.2")
+    private = isinstance(scaling, PrivateTemperature)
+    if private and not config.privacy:
+        raise ConfigError("temperature=private needs a mechanism; set privacy, or take temperature=shared")
+    if config.privacy and not private:
+        raise ConfigError(
+            "temperature: exact sums over what clients hold out are not covered by the guarantee; use "
+            "temperature=private, which is paid for in epsilon"
+        )
+    return scaling
+
+
 def _privacy(
     config: RunConfig,
     controller: Controller,
@@ -176,6 +211,7 @@ def _privacy(
     partition: HoldoutPartition,
     model: FlatModel,
     loss: Loss,
+    temperature: Scaling | None,
 ) -> PrivacyPlan:
     """The mechanism of the run, refused or calibrated."""
     clients = np.arange(len(partition), dtype=np.int64)
@@ -203,7 +239,8 @@ def _privacy(
 
     adaptive = controller.adaptive or config.target_value is not None
     randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
-    return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness)
+    last = temperature.relative_noise if isinstance(temperature, PrivateTemperature) else None
+    return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)
 
 
 def _check_batches(
@@ -218,6 +255,12 @@ def _check_batches(
                 f"client_batch_size ({needed}, phase {phase.name}) is larger than the smallest client's {smallest} "
                 "examples; lower it, use fewer clients, or client_batch_size=null for all"
             )
+
+
+def _smallest_batch(phases: Iterable[Phase], partition: HoldoutPartition) -> int:
+    """Examples of the smallest client batch of any phase; where a client takes all that it has, of the mean client."""
+    mean = int(partition.sizes(np.arange(min(len(partition), 100_000))).mean())
+    return max(1, min(phase.client_batch_size or mean for phase in phases))
 
 
 def _new_model(config: RunConfig, input_shape: tuple[int, ...], num_classes: int, device: torch.device) -> FlatModel:

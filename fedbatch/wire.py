@@ -21,6 +21,10 @@ from fedbatch.messages import (
     Hosted,
     PrivateContribution,
     PrivatePlan,
+    SlopePlan,
+    Sums,
+    SumsPlan,
+    Temperatures,
     TrainPlan,
     Updates,
     Vector,
@@ -34,11 +38,34 @@ class MessageError(ValueError):
     """A message does not follow the schema; the text names the field."""
 
 
-Content = Hosted | TrainPlan | Contribution | Updates | PrivatePlan | PrivateContribution | EvaluatePlan | Evaluation
+Content = (
+    Hosted
+    | TrainPlan
+    | Contribution
+    | Updates
+    | PrivatePlan
+    | PrivateContribution
+    | EvaluatePlan
+    | Evaluation
+    | SumsPlan
+    | SlopePlan
+    | Sums
+    | Temperatures
+)
 Schema = TypeVar("Schema", bound=Content)
 _INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts"}
 _WIRE_DTYPES = {"float32", "float64", "int64"}
-_FINITE_COLUMNS = {"weights", "sq_norms", "losses", "correct", "loss_sums", "half_dots", "half_sq_diffs"}
+_FINITE_COLUMNS = {
+    "weights",
+    "sq_norms",
+    "losses",
+    "correct",
+    "loss_sums",
+    "half_dots",
+    "half_sq_diffs",
+    "temperatures",
+}
+_POSITIVE_COLUMNS = {"weights", "temperatures"}
 
 
 def encode(message: Content) -> RecordDict:
@@ -161,8 +188,8 @@ def _column(name: str, array: Array) -> Vector:
         raise MessageError(f"{name} must be {np.dtype(dtype)} (got {values.dtype})")
     if name in _FINITE_COLUMNS and not np.isfinite(values).all():
         raise MessageError(f"{name} has values that are not finite")
-    if name == "weights" and not (values > 0).all():
-        raise MessageError("weights must be positive")
+    if name in _POSITIVE_COLUMNS and not (values > 0).all():
+        raise MessageError(f"{name} must be positive")
     if name in _INT_COLUMNS | {"sq_norms"} and (values < 0).any():
         raise MessageError(f"{name} must not be negative")
     return values

@@ -112,6 +112,11 @@ PARTS = {
     "aggregator=krum": {"aggregator.adversaries": ["-1", "abc"], "aggregator.select": ["0", "-1", "abc"]},
     "aggregator=trimmed_mean": {"aggregator.share": ["-0.1", "0.5", "abc"]},
     "aggregator=norm_bound": {"aggregator.norm": ["0", "-1", "abc"]},
+    "metrics=calibration": {"metrics.bins": ["0", "-1", "abc", "1.5"], "metrics.replicates": ["1", "abc"]},
+    "temperature=private client_holdout=0.2 privacy=client_central": {
+        "temperature.relative_noise": ["0", "-1", "abc"],
+        "temperature.clip_norm": ["0", "inf", "abc"],
+    },
     "privacy=client_central": {
         "privacy.target_epsilon": ["-1", "0", "abc"],
         "privacy.noise_multiplier": ["-1", "abc"],
@@ -129,6 +134,11 @@ IMPOSSIBLE = {
     "executor=fused client_work=local_sgd": "executor",
     "model=cnn model.norm=batch noise_scale.halves=true": "noise_scale.halves",
     "model=cnn model.norm=batch aggregator=median": "aggregator",
+    "temperature=shared": "client_holdout",
+    "temperature=private client_holdout=0.2": "privacy",
+    "temperature=per_client client_holdout=0.2 privacy=client_central": "temperature=private",
+    "temperature=private client_holdout=0.2 privacy=client_central controller=noise_scale_switch "
+    "controller.large.cohort_size=8 controller.large.client_batch_size=8": "temperature",
     "model._target_=fedbatch.models.none": "model",
     "loss._target_=os.no_such": "loss",
     "partitioner=natural": "partitioner",

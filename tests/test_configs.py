@@ -62,6 +62,10 @@ SETTINGS = {
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],
+    "temperature/shared": ["client_holdout=0.2"],
+    "temperature/soft_bins": ["client_holdout=0.2"],
+    "temperature/per_client": ["client_holdout=0.2"],
+    "temperature/private": ["client_holdout=0.2", "privacy=client_central", "controller=fixed"],
     "privacy/example_distributed": ["privacy.min_clients=4"],
     "controller/noise_scale_switch": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"],
 }

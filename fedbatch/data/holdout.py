@@ -10,7 +10,10 @@ from fedbatch.keys import Ints
 
 @dataclass(frozen=True)
 class HoldoutPartition:
-    """A partition whose clients train on all but the last ``fraction`` of their examples, in the order of the data.
+    """A partition whose clients keep ``fraction`` of their examples back, spread evenly over the order of the data.
+
+    Evenly, because the end of a file may be of other writers or of a later time than what is trained on, and a
+    temperature or an accuracy measured there would be of something else.
 
     Attributes:
         whole: the partition of the training set.
@@ -29,11 +32,17 @@ class HoldoutPartition:
         return sizes - np.floor(self.fraction * sizes).astype(np.int64)
 
     def lookup(self, clients: Ints, slots: Ints) -> Ints:
-        """Positions in the training set; slots below ``sizes(clients)`` are for training."""
-        return self.whole.lookup(clients, slots)
+        """Positions in the training set of examples to train on; ``slots`` are below ``sizes(clients)``."""
+        if not self.fraction:
+            return self.whole.lookup(clients, slots)
+        kept = self.sizes(clients)
+        held = self.whole.sizes(clients) - kept
+        return self.whole.lookup(clients, slots + slots * held // np.maximum(kept, 1))  # skips those held out before
 
     def held_out(self, client: int) -> Ints:
         """Positions of the examples that ``client`` holds out."""
         clients = np.array([client])
-        slots = np.arange(int(self.sizes(clients)[0]), int(self.whole.sizes(clients)[0]))
-        return self.whole.lookup(clients, slots)
+        kept = int(self.sizes(clients)[0])
+        held = int(self.whole.sizes(clients)[0]) - kept
+        after = -(-np.arange(1, held + 1) * kept // max(held, 1))  # the k-th comes after a share k / held of the kept
+        return self.whole.lookup(clients, after + np.arange(held))

@@ -43,7 +43,7 @@ class SBECE:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Error, a scalar, of ``logits`` (batch, ..., classes) against ``labels`` (batch, ...)."""
         _, confidence, correct = predictions(logits, labels)
-        member = _membership(confidence, _centres(0.0, self.bins, confidence), self.temperature)
+        member = membership(confidence, centres(0.0, self.bins, confidence), self.temperature)
         count = member.sum(dim=0)
         gap = (correct - confidence) @ member / count.clamp(min=SMALLEST_COUNT)
         share = count / max(len(confidence), 1)
@@ -72,8 +72,8 @@ class SBECELabelBinned:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Error, a scalar, of ``logits`` (batch, ..., classes) against ``labels`` (batch, ...)."""
         probs, confidence, correct = predictions(logits, labels)
-        centres = _centres(1 / probs.shape[-1], self.bins, confidence)
-        member = _membership(confidence, centres, self.temperature)
+        middle = centres(1 / probs.shape[-1], self.bins, confidence)
+        member = membership(confidence, middle, self.temperature)
         member = (1 - SMALLEST_COUNT) * member + SMALLEST_COUNT / self.bins
         accuracy = correct @ member / member.sum(dim=0).clamp(min=SMALLEST_COUNT)
         off = (accuracy - confidence.unsqueeze(1)).abs() ** self.norm
@@ -107,7 +107,7 @@ class FrozenBins:
         """Loss of ``logits`` (..., classes) against ``labels`` (batch,) or (batch, positions), as in `by_example`."""
         confidence = logits.softmax(dim=-1).amax(dim=-1)
         accuracy = torch.tensor(self.accuracies, dtype=logits.dtype, device=logits.device)
-        member = _membership(confidence, _centres(0.0, len(accuracy), confidence), self.temperature)
+        member = membership(confidence, centres(0.0, len(accuracy), confidence), self.temperature)
         off = (accuracy - confidence.unsqueeze(-1)).abs() ** self.norm
         return by_example(torch.sum(member * off, dim=-1), labels, reduction)
 
@@ -121,11 +121,11 @@ def _check(bins: int, temperature: float, norm: float) -> None:
         raise ValueError(f"norm must be at least 1 (got {norm})")
 
 
-def _centres(start: float, bins: int, like: Tensor) -> Tensor:
+def centres(start: float, bins: int, like: Tensor) -> Tensor:
     """Centres (M,) of equal bins from ``start`` to 1."""
     return start + (1 - start) * (torch.arange(bins, dtype=like.dtype, device=like.device) + 0.5) / bins
 
 
-def _membership(confidence: Tensor, centres: Tensor, temperature: float) -> Tensor:
+def membership(confidence: Tensor, centres: Tensor, temperature: float) -> Tensor:
     """How far confidences (...) belong to each bin, (..., M); adds up to 1 over bins."""
     return (-(confidence.unsqueeze(-1) - centres).square() / temperature).softmax(dim=-1)

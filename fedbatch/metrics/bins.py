@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 Norm = Literal["l1", "l2", "max"]
-HALVINGS = 60
-"""Of [0, 1]: then neighbours in float64 are told apart."""
+SMALLEST_COUNT = 1e-5
+"""What an empty bin is divided by; a soft bin may well hold less than one prediction."""
+SECTIONS, PASSES = 256, 8
+"""Into how many parts [0, 1] is cut for an equal-mass edge, and how often: then float64 neighbours are told apart."""
 
 
 @dataclass(frozen=True)
 class BinSums:
-    """Sums over the predictions in each of M bins, float64 (M,): additive over clients, three numbers a bin.
+    """Sums over the predictions in each of M bins, float64 (..., M): additive over clients, three numbers a bin.
 
     Attributes:
         count: number of predictions.
@@ -50,11 +52,24 @@ class BinSums:
         values = (torch.ones_like(probability), probability, happened.double())
         return cls(*(zeros.index_add(0, index, value) for value in values))
 
+    @classmethod
+    def of_vector(cls, values: Tensor) -> "BinSums":
+        """The sums that `vector` wrote."""
+        return cls(*values.view(3, -1))
+
+    def vector(self) -> Tensor:
+        """The sums one after the other, (3 M,), as a client sends them."""
+        return torch.cat([self.count, self.confidence, self.correct])
+
     def __add__(self, other: "BinSums") -> "BinSums":
         return BinSums(self.count + other.count, self.confidence + other.confidence, self.correct + other.correct)
 
     def error(self, norm: Norm = "l1", debias: bool = False) -> float:
-        """Calibration error in [0, 1]; NaN without predictions.
+        """Calibration error of the sums (M,) of one pool, in [0, 1]; NaN without predictions. See `errors`."""
+        return float(self.errors(norm, debias))
+
+    def errors(self, norm: Norm = "l1", debias: bool = False) -> Tensor:
+        """Calibration errors (...) of many pools at once, in [0, 1]; NaN where there are no predictions.
 
         Args:
             norm: "l1", the mean over predictions of their bin's gap between accuracy and confidence (ECE; Guo et al.
@@ -69,19 +84,19 @@ class BinSums:
             raise ValueError(f"norm must be l1, l2 or max (got {norm})")
         if debias and norm != "l2":
             raise ValueError(f"debias is defined for norm=l2 only (got {norm})")
-        if not self.count.sum():
-            return float("nan")
-        share, accuracy = self.count / self.count.sum(), self.correct / self.count.clamp(min=1)
-        gap = (accuracy - self.confidence / self.count.clamp(min=1)).abs()
+        share = self.count / self.count.sum(dim=-1, keepdim=True)  # 0 / 0 is the NaN of an empty pool
+        count = self.count.clamp(min=SMALLEST_COUNT)
+        accuracy = self.correct / count
+        gap = (accuracy - self.confidence / count).abs()
         if norm == "max":
-            return float(gap.max())
+            return torch.where(share.isnan().any(dim=-1), share[..., 0], gap.amax(dim=-1))
         if norm == "l1":
-            return float((share * gap).sum())
+            return (share * gap).sum(dim=-1)
         square = gap.square()
         if debias:
             chance = accuracy * (1 - accuracy) / (self.count - 1).clamp(min=1)
             square = torch.where(self.count > 1, square - chance, 0.0)
-        return float((share * square).sum().clamp(min=0).sqrt())
+        return (share * square).sum(dim=-1).clamp(min=0).sqrt()
 
 
 def width_edges(bins: int) -> Tensor:
@@ -92,26 +107,28 @@ def width_edges(bins: int) -> Tensor:
 
 
 def mass_edges(count_up_to: Callable[[Tensor], Tensor], bins: int) -> Tensor:
-    """Edges (bins + 1,) of bins of equal count, found by halving [0, 1] and asking for counts alone.
+    """Edges (bins + 1,) of bins of equal count, found by cutting [0, 1] ever finer and asking for counts alone.
 
     Counts add up over clients, so all clients together get the edges of their pooled predictions, to the bit. The first
     bins get what does not divide. An edge may lie anywhere between its two neighbours; equal values stay in one bin.
 
     Args:
-        count_up_to: the numbers of predictions with a probability of at most each of the given ones, int64.
+        count_up_to: the numbers (n,) of predictions with a probability of at most each of the given ones (n,). It is
+            asked nine times, by clients in as many messages.
         bins: at least 1; more than there are predictions leaves bins empty.
     """
     edges = width_edges(bins)
     part, left = divmod(int(count_up_to(edges[-1:])), bins)
     rank = torch.arange(1, bins)
-    target = rank * part + rank.clamp(max=left)
-    low, high = torch.zeros(bins - 1, dtype=torch.float64), torch.ones(bins - 1, dtype=torch.float64)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        found = count_up_to(middle)
-        low = torch.where(found <= target, middle, low)
-        high = torch.where(found >= target, middle, high)
-    return torch.cat([edges[:1], high, edges[-1:]])
+    target = (rank * part + rank.clamp(max=left)).unsqueeze(1)
+    low, high = torch.zeros(bins - 1, 1, dtype=torch.float64), torch.ones(bins - 1, 1, dtype=torch.float64)
+    for _ in range(PASSES if bins > 1 else 0):
+        cuts = low + (high - low) * width_edges(SECTIONS)[1:-1]  # (bins - 1, SECTIONS - 1)
+        found = count_up_to(cuts.flatten()).view(cuts.shape)
+        low = torch.where(found <= target, cuts, low).amax(dim=1, keepdim=True)
+        high = torch.where(found >= target, cuts, high).amin(dim=1, keepdim=True)
+        low = torch.minimum(low, high)  # cuts with exactly the wanted count: any of them will do
+    return torch.cat([edges[:1], high.flatten(), edges[-1:]])
 
 
 def check_shapes(probs: Tensor, labels: Tensor) -> None:

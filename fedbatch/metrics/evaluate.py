@@ -50,6 +50,22 @@ def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size:
     return ExampleSums(len(y), float(correct), float(loss_sum))
 
 
+@torch.no_grad()
+def logits_of(model: FlatModel, x: Tensor, batch_size: int = 1024) -> Tensor:
+    """Logits (N, ..., classes) of inputs ``x`` (N, ...), ``batch_size`` examples at a time, all of them kept."""
+    was_training = model.module.training
+    model.module.eval()
+    parts = [model.module(part) for part in x.split(batch_size)]
+    model.module.train(was_training)
+    return torch.cat(parts)
+
+
+def told(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 logits (n, classes) and labels (n,) of examples, or of all positions that have a label."""
+    has_label = labels != NO_LABEL
+    return logits[has_label].double(), labels[has_label]
+
+
 def _loss_sum(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     if getattr(loss, "per_example", False):
         return loss(logits, labels, reduction="none").double().sum()

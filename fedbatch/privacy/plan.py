@@ -7,7 +7,9 @@ import numpy as np
 
 from fedbatch.batch.phases import Controller, Observation, Phase
 from fedbatch.clients.clip import Clip
+from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
+from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy.accounting import worst_epsilon
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
 from fedbatch.privacy.ledger import Ledger, Release
@@ -33,6 +35,8 @@ class PrivacyPlan:
         randomness: keyed draws.
         steps: releases that a client makes in a round of a phase: 1, or its local steps at example level.
         has_squares: whether a phase's release has the sum of squared lengths as an extra coordinate.
+        relative_temperature_noise: noise multiplier of the temperature's releases over that of the first phase;
+            None without a temperature.
     """
 
     terms: Terms
@@ -41,6 +45,7 @@ class PrivacyPlan:
     randomness: Randomness
     steps: Steps
     has_squares: Callable[[Phase], bool]
+    relative_temperature_noise: float | None = None
 
     @property
     def mechanism(self) -> Mechanism:
@@ -89,6 +94,15 @@ class PrivacyPlan:
         q, sigma = self.terms.sample_rate(phase), self.noise_multiplier(phase)
         return Release(round_, params, q, sigma, self.steps(phase), charged)
 
+    @property
+    def temperature_noise(self) -> float:
+        """Accounted noise multiplier of each of the temperature's releases."""
+        return self.calibration.first_noise * (self.relative_temperature_noise or 0.0)
+
+    def temperature_release(self, round_: int, params: str) -> Release:
+        """The accounted event of one of the temperature's releases: everyone takes part."""
+        return Release(round_, params, 1.0, self.temperature_noise, 1)
+
     def allows(self, ledger: Ledger) -> bool:
         """Whether a ledger is within the budget of an adaptive run; a fixed schedule was priced beforehand."""
         order = self.calibration.order
@@ -104,20 +118,26 @@ def make_plan(
     steps: Steps,
     has_squares: Callable[[Phase], bool],
     randomness: Randomness,
+    relative_temperature_noise: float | None = None,
 ) -> PrivacyPlan:
-    """Calibrate a mechanism for a run of ``rounds`` rounds.
+    """Calibrate a mechanism for a run of ``rounds`` rounds, and of a temperature after them where it has noise.
 
     Raises:
-        ConfigError: see `calibrate`.
+        ConfigError: see `calibrate`; a temperature after a schedule that may spend the whole budget.
     """
+    if adaptive and relative_temperature_noise is not None:
+        raise ConfigError(
+            "temperature=private: a controller (or target_value) that decides by what was released may leave no budget "
+            "for it; use controller=fixed or schedule"
+        )
     delta = terms.mechanism.delta or 0.1 / terms.units
     if adaptive:
         alone = [[phase] * rounds for phase in controller.phases]
         schedules: Schedules = [s for phases in alone for s in _schedules(terms, iter(phases), cohort, steps)]
     else:
-        schedules = _schedules(terms, fixed_phases(controller, rounds), cohort, steps)
+        schedules = _schedules(terms, fixed_phases(controller, rounds), cohort, steps, relative_temperature_noise)
     calibration = calibrate(terms.mechanism, schedules, delta, adaptive)
-    plan = PrivacyPlan(terms, delta, calibration, randomness, steps, has_squares)
+    plan = PrivacyPlan(terms, delta, calibration, randomness, steps, has_squares, relative_temperature_noise)
     for phase in controller.phases:
         plan.update_noise(phase)  # refuses what cannot be split among the coordinates
     return plan
@@ -133,12 +153,16 @@ def fixed_phases(controller: Controller, rounds: int) -> Iterator[Phase]:
         state = controller.next(state, Observation(round_, 0.0, None))
 
 
-def _schedules(terms: Terms, phases: Iterator[Phase], cohort: Cohort, steps: Steps) -> Schedules:
-    """What the accounts spend over these rounds, with noise relative to the first phase."""
+def _schedules(
+    terms: Terms, phases: Iterator[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
+) -> Schedules:
+    """What the accounts spend over these rounds and of a temperature; noise is relative to the first phase."""
     ledger = Ledger(terms.accounts)
     for round_, phase in enumerate(phases):
         clients = cohort(phase, round_)
         charged = None if clients is None else tuple(clients.tolist())
         release = Release(round_, "", terms.sample_rate(phase), terms.relative_noise(phase), steps(phase), charged)
         ledger = ledger.charge(release)
+    if temperature is not None:
+        ledger = ledger.charge(Release(-1, "", 1.0, temperature, HALVINGS))
     return ledger.schedules()

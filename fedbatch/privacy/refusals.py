@@ -57,8 +57,9 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
         "noise_scale: halves and cosine need each client's own norms, which are not released; set both to false",
     )
     yield (
-        config.client_holdout > 0,
-        "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0",
+        config.client_holdout > 0 and not config.temperature,
+        "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0, or "
+        "temperature=private to use what is held out",
     )
     yield (
         config.training_set_examples > 0,

@@ -9,7 +9,7 @@ from fedbatch.batch.phases import Phase
 from fedbatch.errors import RunFailedError
 from fedbatch.keys import Ints
 from fedbatch.privacy import noise_scale
-from fedbatch.privacy.mechanisms import ExampleDistributed
+from fedbatch.privacy.mechanisms import ExampleDistributed, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
@@ -67,11 +67,7 @@ def release(
         RunFailedError: too few contributions for the sum to carry its noise.
     """
     mechanism, terms, (update, extras) = plan.mechanism, plan.terms, sums
-    if isinstance(mechanism, ExampleDistributed) and len(answered) < mechanism.min_clients:
-        raise RunFailedError(
-            f"{len(answered)} contributions are fewer than privacy.min_clients={mechanism.min_clients}, so their sum "
-            "has too little noise and is not released"
-        )
+    check_noise_is_whole(mechanism, len(answered))
     size = update.numel()
     noise = plan.release_noise(phase, clip_norm, mechanism.noise_shares(len(answered)), size)
     if mechanism.server_adds_noise:
@@ -87,6 +83,19 @@ def release(
     if plan.follows_quantile:
         clip_norm = plan.follows_quantile.next_clip_norm(clip_norm, float(extras[-1]), batch)
     return Released(mean, batch, estimate, noise, clip_norm)
+
+
+def check_noise_is_whole(mechanism: Mechanism, contributions: int) -> None:
+    """Refuse a sum of so few shares that they do not make up the noise.
+
+    Raises:
+        RunFailedError: it is.
+    """
+    if isinstance(mechanism, ExampleDistributed) and contributions < mechanism.min_clients:
+        raise RunFailedError(
+            f"{contributions} contributions are fewer than privacy.min_clients={mechanism.min_clients}, so their sum "
+            "has too little noise and is not released"
+        )
 
 
 def add_noise(

@@ -39,7 +39,8 @@ def statement(plan: PrivacyPlan, ledger: Ledger) -> dict[str, Any]:
         "planned_epsilon": calibration.epsilon,
         "clipping": mechanism.clipping,
         "releases": len(ledger.releases),
-        "covers": "all parameters, the noise scale and the clip norm of every round, and what follows from them",
+        "covers": "all parameters, the noise scale and the clip norm of every round, the temperature if there is one, "
+        "and what follows from them",
         "not_covered": _not_covered(plan),
     }
 

@@ -69,8 +69,13 @@ class RunStore:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
-    def finish(self, state: ServerState, guarantee: Mapping[str, Any] | None = None) -> None:
-        """Write the summary of a run that came to its end, with its privacy guarantee if it has one."""
+    def finish(
+        self,
+        state: ServerState,
+        guarantee: Mapping[str, Any] | None = None,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the summary of a run that came to its end, with its guarantee and its calibration if it has them."""
         self._write_summary(
             {
                 "status": "finished",
@@ -81,6 +86,7 @@ class RunStore:
                 "executors": state.executors,
                 "params_sha256": params_sha256(state.params),
                 **({"epsilon": guarantee["epsilon"], "privacy": guarantee} if guarantee else {}),
+                **({"calibration": dict(calibration)} if calibration else {}),
             }
         )
 

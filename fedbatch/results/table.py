@@ -1,6 +1,6 @@
-"""The table at the end of a run: one line for each stretch of rounds in the same phase."""
+"""The tables at the end of a run: its rounds by phase, and how calibrated its predictions are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -32,4 +32,28 @@ def phase_table(rows: Sequence[Row]) -> Table:
             f"{last[noise_column(last)]:.4g} {last['noise_scale_unit']}",
             *([f"{last['epsilon_rdp']:.3g}"] if private else []),
         )
+    return table
+
+
+POOLS = {"test": "test split", "held_out": "held out"}
+
+
+def calibration_table(calibration: Mapping[str, Any]) -> Table:
+    """Scores of the test split and of what clients hold out, before and after the temperature."""
+    caption = "ECE: equal width, l1; bound: mean of clients'; ECE l2: equal mass, debiased"
+    table = Table(caption=caption, caption_justify="left")
+    for name in ("", "T", "accuracy", "ECE", "bound", "ECE l2", "NLL"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    after = "own" if "clients" in calibration else f"{calibration.get('temperature', 1.0):.3f}"
+    for stage, temperature in (("before", "1"), ("after", after)):
+        for pool, scores in calibration.get(stage, {}).items():
+            table.add_row(
+                POOLS[pool],
+                temperature,
+                f"{scores['accuracy']:.3f}",
+                f"{scores['ece']:.4f} +- {scores['ece_se']:.4f}",
+                f"{scores['mean_ece']:.4f}" if pool == "held_out" else "",
+                f"{scores['ece_mass']:.4f}",
+                f"{scores['nll']:.4f}",
+            )
     return table

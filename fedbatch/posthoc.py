@@ -1,0 +1,104 @@
+"""After the last round: the temperature, and how calibrated predictions are without and with it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedbatch.collect_private import charge
+from fedbatch.held_out import HeldOut, noised_slope, slope_plans
+from fedbatch.metrics.evaluate import logits_of, told
+from fedbatch.metrics.report import Calibration, Predicted
+from fedbatch.metrics.scaling import PrivateTemperature
+from fedbatch.metrics.temperature import bisect
+from fedbatch.node_held_out import slope_key
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.randomness import Floats
+from fedbatch.server import Server
+from fedbatch.state import ServerState
+
+Columns = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A temperature for all, or one for each client.
+
+    Attributes:
+        values: (P,) of the clients.
+        shared: whether they are all the same, so that the test split can be scaled too.
+    """
+
+    values: Floats
+    shared: bool
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values: the one, or the median and the extremes."""
+        if self.shared:
+            return {"temperature": float(self.values[0])}
+        low, middle, high = np.percentile(self.values, [0, 50, 100])
+        return {"temperature": float(middle), "lowest": float(low), "highest": float(high), "clients": len(self.values)}
+
+
+def test_columns(server: Server, calibration: Calibration, temperature: float = 1.0) -> Columns:
+    """Scores of the server's test split, whose logits are held in memory, at a temperature."""
+    task = server.task
+    logits, labels = told(logits_of(server.optimizer.model, task.test_x), task.test_y)
+    return calibration.columns(Predicted(logits / temperature, labels))
+
+
+def finish(server: Server, state: ServerState) -> tuple[ServerState, dict[str, Any]]:
+    """The state with what a private temperature has cost, and the summary's entry: scores ``before`` and ``after``.
+
+    Temperatures are fitted on half of what each client holds out. Scores are of the test split, and without privacy of
+    the other half. Empty where neither scores nor a temperature are asked for.
+    """
+    task = server.task
+    if task.calibration is None and task.temperature is None:
+        return state, {}
+    calibration = task.calibration or Calibration()
+    if task.temperature is None:
+        return state, {"before": _scores(server, state, calibration, None)}
+    state, fitted = fit(server, state)
+    before, after = (_scores(server, state, calibration, chosen) for chosen in (None, fitted))
+    return state, {**fitted.summary(), "kind": type(task.temperature).__name__, "before": before, "after": after}
+
+
+def fit(server: Server, state: ServerState) -> tuple[ServerState, Fitted]:
+    """The run's temperature, charged where there is privacy."""
+    scaling, privacy, clients = server.task.temperature, server.task.privacy, len(server.hosts.clients)
+    if isinstance(scaling, PrivateTemperature):
+        assert privacy is not None  # refused before the run
+        state, temperature = fit_privately(server, privacy, state, float(scaling.clip_norm))
+        return state, Fitted(np.full(clients, temperature), shared=True)
+    assert scaling is not None
+    found = scaling.fit(HeldOut(server, state, "fit"))
+    return state, Fitted(np.broadcast_to(found, clients).astype(np.float64), shared=np.ndim(found) == 0)
+
+
+def fit_privately(
+    server: Server, privacy: PrivacyPlan, state: ServerState, clip_norm: float
+) -> tuple[ServerState, float]:
+    """The temperature from noised slopes, each charged before it is asked for."""
+    ledger = state.ledger
+
+    def slope(inverse: float) -> float:
+        nonlocal ledger
+        plans = slope_plans(server, state, inverse, clip_norm)
+        _, name = slope_key(next(iter(plans.values())))
+        ledger = charge(server, privacy, replace(state, ledger=ledger), privacy.temperature_release(state.round, name))
+        return noised_slope(server, privacy, plans)
+
+    temperature = bisect(slope)
+    return replace(state, ledger=ledger), temperature
+
+
+def _scores(server: Server, state: ServerState, calibration: Calibration, fitted: Fitted | None) -> dict[str, Columns]:
+    scores = {}
+    if fitted is None or fitted.shared:
+        scores["test"] = test_columns(server, calibration, 1.0 if fitted is None else float(fitted.values[0]))
+    if server.task.config.client_holdout and server.task.privacy is None:
+        part = "all" if server.task.temperature is None else "measure"
+        pool = HeldOut(server, state, part, None if fitted is None else fitted.values)
+        scores["held_out"] = calibration.columns(pool)
+    return scores
