@@ -81,6 +81,7 @@ class RunConfig:
     min_clients: int
     target_metric: str
     target_value: float | None
+    active: Node = field(default_factory=dict)
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
     resume: str | None = None
 

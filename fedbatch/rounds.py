@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fedbatch import measure
+from fedbatch.active.loop import with_labels
 from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
 from fedbatch.collect import collect
@@ -22,8 +23,9 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
     """Rounds from ``state`` to the configured number, the target or the privacy budget, each with its row."""
     config = server.task.config
     while state.round < config.rounds:
+        trained, state = with_labels(server, state)
         try:
-            state, row = run_round(server, state)
+            state, row = run_round(trained, state)
         except BudgetSpent as reason:
             log.info("%s", reason)
             return
@@ -76,7 +78,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
     row |= collected.columns | steps | tests | measure.columns(collected.measured, *averages)
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
-    row |= {"switch": control.reason if control != state.control else ""}
+    row |= {"switch": control.reason if control != state.control else "", **state.labels.columns}
     return after, row
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fedbatch import build
+from fedbatch.active import learning
+from fedbatch.active.learning import ActiveLearning
 from fedbatch.allocator import keep_freed_memory
 from fedbatch.batch.phases import Controller, Phase
 from fedbatch.clients.choose import unsupported
@@ -46,6 +48,7 @@ class Task:
         num_classes: classes of the labels.
         aggregator: of single updates; None adds weighted sums up.
         privacy: the run's mechanism, ready to use; None without privacy.
+        active: how the run gets its labels; None where all are there.
     """
 
     config: RunConfig
@@ -62,6 +65,7 @@ class Task:
     num_classes: int
     aggregator: Aggregator | None = None
     privacy: PrivacyPlan | None = None
+    active: ActiveLearning | None = None
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -110,6 +114,9 @@ def load(config_json: str) -> Task:
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
     privacy = _privacy(config, controller, works, default_work, partition, model, loss) if config.privacy else None
+    active = build.active_learning(config)
+    if active is not None:
+        learning.check(config, active, privacy.mechanism.unit if privacy else None, dataset.train_y.shape)
     if privacy is None or privacy.mechanism.unit == "client":
         _check_batches(controller.phases, works, default_work, partition)
     run_by_executor: Iterable[ClientWork] = (default_work, *works.values())
@@ -133,6 +140,7 @@ def load(config_json: str) -> Task:
         num_classes=dataset.num_classes,
         aggregator=_aggregator(config, model) if config.aggregator else None,
         privacy=privacy,
+        active=active,
     )
 
 

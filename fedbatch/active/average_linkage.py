@@ -54,24 +54,29 @@ def average_linkage(distances: Floats, sizes: npt.ArrayLike | None = None) -> Me
     >>> average_linkage(np.array([[0.0, 1.0, 4.0], [1.0, 0.0, 6.0], [4.0, 6.0, 0.0]])).heights
     array([1., 5.])
     """
-    n = len(distances)
-    weights = np.ones(n) if sizes is None else np.array(sizes, np.float64)
+    names, weights = (
+        np.arange(len(distances)),
+        np.ones(len(distances)) if sizes is None else np.array(sizes, np.float64),
+    )
     np.fill_diagonal(distances, np.inf)
-    links, heights = np.empty((n - 1, 2), np.int64), np.empty(n - 1)
-    alive, first, chain = np.ones(n, bool), 0, list[int]()
-    for step in range(n - 1):
+    links, heights = np.empty((len(names) - 1, 2), np.int64), np.empty(len(names) - 1)
+    chain: list[int] = []
+    for step in range(len(links)):
+        if len(names) > 2 * (len(links) + 1 - step):  # half of the rows are gone: go on with a matrix of the others
+            kept_rows = np.flatnonzero(weights)
+            distances, names, weights = distances[np.ix_(kept_rows, kept_rows)], names[kept_rows], weights[kept_rows]
+            chain = np.searchsorted(kept_rows, chain).tolist()
         if not chain:
-            first += int(alive[first:].argmax())
-            chain.append(first)
+            chain.append(int(weights.argmax()))
         gone, kept = _follow(distances, chain)
-        links[step], heights[step] = (gone, kept), distances[gone, kept]
+        links[step], heights[step] = names[[gone, kept]], distances[gone, kept]
         row = weights[gone] * distances[gone] + weights[kept] * distances[kept]
         row /= weights[gone] + weights[kept]
         row[[gone, kept]] = np.inf
         distances[kept] = distances[:, kept] = row
         distances[:, gone] = np.inf
         weights[kept] += weights[gone]
-        alive[gone] = False
+        weights[gone] = 0
     return Merges(links, heights)
 
 

@@ -16,6 +16,8 @@ class Badge:
     inner products and the (classes x d) vectors are never formed.
     """
 
+    ranks_examples = uses_clusters = False
+
     def __call__(self, pool: Pool, available: Ints, *, labels_wanted: int, seed: int) -> Ints:
         """See `fedbatch.active.selectors.Selector`; begins with the longest gradient."""
         available = np.unique(available)

@@ -9,7 +9,7 @@ from fedbatch.keys import Ints
 
 EXACT_POINTS = 10_000
 """Up to so many points the whole matrix of distances is held: 0.8 GB."""
-CELL_POINTS = 1_000
+CELL_POINTS = 2_000
 """Largest cell of what is approximated beyond it."""
 AXIS_SAMPLE = 512
 

@@ -14,6 +14,8 @@ CHUNK = 1024
 class CoreSet:
     """The example farthest from all that are labelled or chosen, again and again."""
 
+    ranks_examples = uses_clusters = False
+
     def __call__(self, pool: Pool, available: Ints, *, labels_wanted: int, seed: int) -> Ints:
         """See `fedbatch.active.selectors.Selector`; without any label it starts at random."""
         x = np.asarray(pool.embeddings, np.float64)

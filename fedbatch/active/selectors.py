@@ -32,7 +32,13 @@ class Pool:
 
 
 class Selector(Protocol):
-    """Chooses from the available positions of a pool."""
+    """Chooses from the available positions of a pool.
+
+    ``ranks_examples`` says whether it has ``scores``, ``uses_clusters`` whether it looks at the pool's clusters.
+    """
+
+    ranks_examples: bool
+    uses_clusters: bool
 
     def __call__(self, pool: Pool, available: Ints, *, labels_wanted: int, seed: int) -> Ints:
         """``min(labels_wanted, len(available))`` distinct positions of ``available``."""
@@ -53,6 +59,8 @@ def margins(probabilities: npt.NDArray[np.floating]) -> Floats:
 class Random:
     """Uniformly at random."""
 
+    ranks_examples, uses_clusters = True, False
+
     def scores(self, probabilities: npt.NDArray[np.floating]) -> Floats:
         """All equal (n,): what breaks ties then decides."""
         return np.zeros(len(probabilities))
@@ -66,6 +74,8 @@ class Random:
 class Margin:
     """Least margin between the two likeliest classes (Scheffer et al. 2001)."""
 
+    ranks_examples, uses_clusters = True, False
+
     def scores(self, probabilities: npt.NDArray[np.floating]) -> Floats:
         """The margins (n,)."""
         return margins(probabilities)
@@ -78,6 +88,8 @@ class Margin:
 @dataclass(frozen=True)
 class Entropy:
     """Largest entropy of the predicted classes."""
+
+    ranks_examples, uses_clusters = True, False
 
     def scores(self, probabilities: npt.NDArray[np.floating]) -> Floats:
         """One minus the entropy over its largest value (n,), in [0, 1], so that low is uncertain."""
@@ -98,17 +110,31 @@ class ClusterMargin:
         candidates_per_label: k_m / k_t >= 1, margin candidates for each label wanted.
         epsilon, mean_cluster_size: where the tree of clusters is cut; see `fedbatch.active.cluster`.
         random_picks: choose uniformly within a cluster, as the paper does; else the least margin.
+        local_cluster_size: where many clients select as one and there is no ``epsilon``, mean size of the clusters that
+            each finds in its own pool; smaller is nearer to clustering all pools as one, and shares more.
+        min_cluster_size: clusters of fewer points are not shared then; the centroid of one point is its embedding.
     """
 
     candidates_per_label: float
     epsilon: float | None
     mean_cluster_size: float | None
-    random_picks: bool
+    random_picks: bool = True
+    local_cluster_size: float = 3.0
+    min_cluster_size: int = 1
+
+    ranks_examples = uses_clusters = True
 
     def __post_init__(self) -> None:
         check_cut(self.epsilon, self.mean_cluster_size)
         if not self.candidates_per_label >= 1:
             raise ValueError(f"candidates_per_label must be at least 1 (got {self.candidates_per_label})")
+        size = self.mean_cluster_size
+        if size is not None and not 1 <= self.local_cluster_size <= size:
+            raise ValueError(
+                f"local_cluster_size must be between 1 and mean_cluster_size={size} (got {self.local_cluster_size})"
+            )
+        if self.min_cluster_size < 1:
+            raise ValueError(f"min_cluster_size must be at least 1 (got {self.min_cluster_size})")
 
     def scores(self, probabilities: npt.NDArray[np.floating]) -> Floats:
         """The margins (n,)."""

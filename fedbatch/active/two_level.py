@@ -70,7 +70,7 @@ def merge(local: Summaries, *, epsilon: float | None = None, mean_cluster_size: 
     if len(local.sizes) > EXACT_POINTS:
         raise RunFailedError(
             f"the clients found {len(local.sizes)} clusters, and the server merges at most {EXACT_POINTS}; raise "
-            "active.local_cluster_size"
+            "active.selector.local_cluster_size"
         )
     deviations = local.deviations[:, None] + local.deviations[None, :]
     found = average_linkage(cdist(local.centroids, local.centroids, "sqeuclidean") + deviations, local.sizes)

@@ -53,5 +53,5 @@ def test_mean_sizes_count_points_and_not_clusters():
 
 def test_too_many_clusters_name_the_remedy(monkeypatch):
     monkeypatch.setattr(two_level, "EXACT_POINTS", 2)
-    with pytest.raises(RunFailedError, match=r"raise active\.local_cluster_size"):
+    with pytest.raises(RunFailedError, match=r"raise active\.selector\.local_cluster_size"):
         merge(summarize(np.eye(3), np.arange(3)), epsilon=1.0)
