@@ -25,6 +25,8 @@ from runs import run_once, status
 
 ROOT = Path(__file__).parents[1]
 COMMON = ("controller=fixed", "executor=fused", "checkpoint_every_rounds=0", "active.retrain=true")
+TIGHT = "cluster_margin, tight"
+"""The paper's setting for small pools; with one owner only."""
 SELECTORS = {
     "random": ("active=random",),
     "margin": ("active=margin",),
@@ -32,7 +34,7 @@ SELECTORS = {
     "coreset": ("active=coreset",),
     "badge": ("active=badge",),
     "cluster_margin": ("active=cluster_margin",),
-    "cluster_margin, tight": (
+    TIGHT: (
         *("active=cluster_margin", "active.selector.candidates_per_label=1.25"),
         *("active.selector.mean_cluster_size=1.25", "active.selector.local_cluster_size=1.1"),
     ),
@@ -51,7 +53,8 @@ class Data:
         rounds: of a stage.
         seed_labels: before the first query.
         queries: labels a query and number of queries, one pair a batch of labels.
-        seeds: of each kind of pool.
+        seeds: of each kind of pool, at its first batch of labels; the first three of them at others.
+        selectors: compared.
     """
 
     name: str
@@ -62,11 +65,12 @@ class Data:
     seed_labels: int
     queries: tuple[tuple[int, int], ...]
     seeds: dict[str, tuple[int, ...]]
+    selectors: tuple[str, ...] = tuple(SELECTORS)
 
 
 def pools(data_set: str, loader: str, originals: int, examples: int) -> dict[str, tuple[str, ...]]:
     """Overrides of the three kinds of pool."""
-    inner = f"dataset.dataset._target_={loader}"
+    inner = f"dataset.base._target_={loader}"
     copies = (f"dataset.originals={originals}", f"dataset.examples={examples}")
     return {
         "redundant": ("dataset=redundant", inner, *copies),
@@ -90,12 +94,23 @@ FASHION = Data(
     common=("server_optimizer.lr=0.1",),
     pools=pools("fashion_mini", "fedbatch.data.fashion.fashion_mini", 2000, 10_000),
     batch=260,
-    rounds=150,
+    rounds=100,
     seed_labels=100,
     queries=((200, 4),),
     seeds={kind: (0, 1, 2) for kind in ("redundant", "plain", "long tail")},
+    selectors=tuple(name for name in SELECTORS if name != TIGHT),
 )
-QUICK = Data("digits", DIGITS.common, {"plain": ("dataset=digits",)}, 120, 20, 20, ((50, 2),), {"plain": (0,)})
+QUICK = Data(
+    name="digits",
+    common=DIGITS.common,
+    pools={"plain": ("dataset=digits",)},
+    batch=120,
+    rounds=20,
+    seed_labels=20,
+    queries=((50, 2),),
+    seeds={"plain": (0,)},
+    selectors=("random", "margin", "cluster_margin"),
+)
 
 
 def owners(where: str, batch: int) -> tuple[str, ...]:
@@ -116,15 +131,15 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if given.quick else ROOT
         runs, out = given.runs or home / "runs" / "active_learning", given.out or home / "docs"
-        names = ("random", "margin", "cluster_margin") if given.quick else tuple(SELECTORS)
         rows = [
             row
             for data in ((QUICK,) if given.quick else (DIGITS, FASHION))
             for pool in data.pools
             for where in ("one owner", "20 clients")
             for labels, queries in data.queries
-            for selector in names
-            for seed in data.seeds[pool]
+            for selector in data.selectors
+            if selector != TIGHT or where == "one owner"
+            for seed in data.seeds[pool][: None if labels == data.queries[0][0] else 3]
             for row in measure(runs, data, (pool, where, labels, queries, selector, seed))
         ]
         table = pl.DataFrame(rows, infer_schema_length=None)

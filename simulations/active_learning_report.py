@@ -71,7 +71,7 @@ def _needed(cell: pl.DataFrame) -> str:
     """In words: the best selector at the end, and the labels that it needed to get where the next best ended."""
     ends = {name: curve(cell.filter(pl.col("selector") == name))[1][-1] for name in cell["selector"].unique()}
     best, second = sorted(ends, key=lambda name: -ends[name])[:2]
-    total = float(cell["labels_used"].max())
+    total = float(cell["labels_used"].to_numpy().max())
     text = (
         f"Highest at the end: {best}; {_share(cell, best, ends[second], total)} of the labels for the end of {second}."
     )

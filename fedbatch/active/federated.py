@@ -118,12 +118,10 @@ def cluster_pools(poll: Poll, state: ServerState) -> list[Ints]:
     centroids = np.concatenate([answer.centroids.numpy() for answer in answers])
     if len(deviations) != shared.sum() or centroids.size % max(1, len(deviations)):
         raise RunFailedError("the summaries of clusters do not fit their number; do all nodes run the same fedbatch?")
-    groups = np.zeros(len(sizes), np.int64)
-    if shared.any():
-        groups[shared] = merge(
-            Summaries(sizes[shared], centroids.reshape(shared.sum(), -1), deviations), **active.global_cut
-        )
-    groups[~shared] = groups.max(initial=-1) + 1 + np.arange((~shared).sum()) if shared.any() else np.arange(len(sizes))
+    centroids = centroids.reshape(len(deviations), centroids.size // max(1, len(deviations)))
+    groups = np.empty(len(sizes), np.int64)
+    groups[shared] = merge(Summaries(sizes[shared], centroids, deviations), **active.global_cut)
+    groups[~shared] = groups[shared].max(initial=-1) + 1 + np.arange((~shared).sum())
     return np.split(groups, np.cumsum([len(answer.cluster_sizes) for answer in answers])[:-1])
 
 

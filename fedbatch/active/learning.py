@@ -63,8 +63,8 @@ class ActiveLearning:
         """Where a client cuts its tree, as arguments of `fedbatch.active.two_level.cluster_squared`."""
         if self.selector.epsilon is not None:
             return {"epsilon": self.selector.epsilon}
-        size = "local_cluster_size" if self.scope == "two_level" else "mean_cluster_size"
-        return {"mean_cluster_size": getattr(self.selector, size)}
+        size = self.selector.mean_cluster_size
+        return {"mean_cluster_size": min(size, self.selector.local_cluster_size) if self.scope == "two_level" else size}
 
     @property
     def global_cut(self) -> dict[str, float | None]:

@@ -28,7 +28,7 @@ from fedbatch.active.messages import (
     ScorePlan,
 )
 from fedbatch.active.order_statistic import histogram, random_keys, score_keys
-from fedbatch.active.selectors import Pool, Random
+from fedbatch.active.selectors import Pool, Random, Selector
 from fedbatch.active.two_level import cluster_squared, summarize
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.keys import Ints, key
@@ -70,11 +70,14 @@ def choose_own(plan: OwnPlan, task: Task, active: ActiveLearning, files: NodeFil
     owners, slots = [labels.owners], [labels.slots]
     clusters = own_clusters(plan, task, active, files) if plan.query and active.selector.uses_clusters else None
     for row, (client, quota) in enumerate(zip(plan.clients.tolist(), plan.quotas.tolist(), strict=True)):
+        if not quota:
+            continue
         size = int(task.partition.sizes(plan.clients[row : row + 1])[0])
         free = np.setdiff1d(np.arange(size), labels.slots[labels.owners == client])
-        select = active.selector if plan.query else Random()
-        pool = Pool(np.zeros((size, 1)), np.zeros((size, 0)), NONE)
-        if plan.params.numel() and quota:
+        select: Selector = Random()
+        pool = Pool(np.zeros((size, 0)), np.zeros((size, 0)), NONE)
+        if plan.query:
+            select = active.selector
             pool = Pool(*embedded(task, plan, client), NONE if clusters is None else clusters[row])
         chosen = select(pool, free, labels_wanted=quota, seed=key(task.config.seed, "select", plan.query, client))
         owners.append(np.full(len(chosen), client))

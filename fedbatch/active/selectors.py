@@ -111,7 +111,8 @@ class ClusterMargin:
         epsilon, mean_cluster_size: where the tree of clusters is cut; see `fedbatch.active.cluster`.
         random_picks: choose uniformly within a cluster, as the paper does; else the least margin.
         local_cluster_size: where many clients select as one and there is no ``epsilon``, mean size of the clusters that
-            each finds in its own pool; smaller is nearer to clustering all pools as one, and shares more.
+            each finds in its own pool, or ``mean_cluster_size`` if that is less; smaller is nearer to clustering all
+            pools as one, and shares more.
         min_cluster_size: clusters of fewer points are not shared then; the centroid of one point is its embedding.
     """
 
@@ -128,13 +129,9 @@ class ClusterMargin:
         check_cut(self.epsilon, self.mean_cluster_size)
         if not self.candidates_per_label >= 1:
             raise ValueError(f"candidates_per_label must be at least 1 (got {self.candidates_per_label})")
-        size = self.mean_cluster_size
-        if size is not None and not 1 <= self.local_cluster_size <= size:
-            raise ValueError(
-                f"local_cluster_size must be between 1 and mean_cluster_size={size} (got {self.local_cluster_size})"
-            )
-        if self.min_cluster_size < 1:
-            raise ValueError(f"min_cluster_size must be at least 1 (got {self.min_cluster_size})")
+        for name in ("local_cluster_size", "min_cluster_size"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
 
     def scores(self, probabilities: npt.NDArray[np.floating]) -> Floats:
         """The margins (n,)."""

@@ -41,7 +41,7 @@ POOLS = st.integers(1, 40).flatmap(
 COUNTS = st.integers(0, 50)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(POOLS, COUNTS, COUNTS, st.sampled_from([None, 3]))
 def test_never_loops_repeats_or_takes_what_is_not_available(pool, candidates, wanted, seed):
     scores, clusters, available = pool
@@ -50,7 +50,7 @@ def test_never_loops_repeats_or_takes_what_is_not_available(pool, candidates, wa
     assert set(chosen.tolist()) <= set(available)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(POOLS, COUNTS, st.booleans())
 def test_singletons_and_one_cluster_are_both_margin_sampling(pool, wanted, together):
     """What epsilon -> 0 and epsilon -> infinity make of it."""
@@ -61,7 +61,7 @@ def test_singletons_and_one_cluster_are_both_margin_sampling(pool, wanted, toget
     assert chosen.tolist() == by_margin[:wanted]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(POOLS, COUNTS, COUNTS)
 def test_quotas_are_what_dealing_out_one_by_one_gives(pool, candidates, wanted):
     scores, clusters, available = pool

@@ -45,7 +45,7 @@ def test_duplicates_merge_at_zero_and_not_below():
     assert cluster(x[:1], epsilon=1.0).tolist() == [0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 30))
 def test_starting_from_clusters_gives_the_rest_of_the_tree(seed, count):
     """Merging the clusters of a low cut, by sizes and mean distances, ends at the high cut of all points."""

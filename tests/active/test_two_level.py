@@ -37,7 +37,7 @@ def test_golden_local_clusters_and_their_merge():
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 25))
 def test_merging_singletons_is_clustering_the_union(seed, count):
     x = np.random.default_rng(seed).normal(size=(count, 2))
