@@ -35,11 +35,11 @@ def points(count: int, seed: int = 0) -> np.ndarray:
     return centres[owner] + 0.1 * generator.normal(size=(count, DIMENSIONS)).astype(np.float32)
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds and result."""
-    start = time.perf_counter()
+def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    """Seconds by the clock, and of this one thread, which do not count what else the machine does; and the result."""
+    wall, cpu = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - start, result
+    return {"wall": round(time.perf_counter() - wall, 1), "cpu": round(time.process_time() - cpu, 1)}, result
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:
@@ -70,29 +70,38 @@ def fidelity(seed: int) -> dict[str, float]:
     }
 
 
+def peak_kib() -> int:
+    """Largest resident memory so far, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def at_scale(count: int) -> dict[str, Any]:
+    """Clusters of a large pool, and a tenth of it selected."""
+    large, found = points(count), dict[str, Any]()
+    before = peak_kib()
+    found[f"seconds of clustering {count:,} in cells"], clusters = timed(
+        lambda: cluster(large, mean_cluster_size=MEAN_SIZE)
+    )
+    found["GB at most, and before that"] = [round(kib / 2**20, 2) for kib in (peak_kib(), before)]
+    found["clusters"] = int(clusters.max()) + 1
+    margins, everything = np.random.default_rng(1).random(count), np.arange(count)
+    found[f"seconds of selecting {count // 10:,} of {count:,}"], _ = timed(
+        lambda: cluster_margin(margins, clusters, everything, candidates=count, labels_wanted=count // 10, seed=0)
+    )
+    return found
+
+
 def main() -> None:
     """Measure all and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     parser.add_argument("--points", type=int, default=1_000_000, help="of the large pool")
     given = parser.parse_args()
-    rows = [fidelity(seed) for seed in range(3)]
-    found: dict[str, Any] = {name: [round(row[name], 3) for row in rows] for name in rows[0]}
+    found = at_scale(given.points)
     small = points(EXACT_POINTS)
     found["seconds of clustering 10,000"], _ = timed(lambda: cluster(small, mean_cluster_size=MEAN_SIZE))
-    large = points(given.points)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found[f"seconds of clustering {given.points:,} in cells"], clusters = timed(
-        lambda: cluster(large, mean_cluster_size=MEAN_SIZE)
-    )
-    found["GB at most, and before that"] = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, before / 2**20]
-    found["clusters"] = int(clusters.max()) + 1
-    margins, everything = np.random.default_rng(1).random(len(large)), np.arange(len(large))
-    found[f"seconds of selecting {given.points // 10:,} of {given.points:,}"], _ = timed(
-        lambda: cluster_margin(
-            margins, clusters, everything, candidates=len(large), labels_wanted=len(large) // 10, seed=0
-        )
-    )
+    rows = [fidelity(seed) for seed in range(3)]
+    found |= {name: [round(row[name], 3) for row in rows] for name in rows[0]}
     text = json.dumps(found, indent=2)
     print(text)
     if given.json:

@@ -1,12 +1,13 @@
 """Runs that query: what they train on, what they record, and that they go on where they stopped."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedbatch import client_app, server_app, task
+from fedbatch import app, client_app, server_app, task
 from fedbatch.active.labelled import LabelledPartition, NodeFiles
 from fedbatch.active.loop import anew
 from fedbatch.results.store import read_rows
@@ -91,3 +92,19 @@ def test_a_labelled_partition_is_a_partition_of_the_labels(tmp_path):
     assert labels.sizes(np.array([2, 4, 7, 9])).tolist() == [2, 0, 2, 0]
     assert labels.lookup(np.array([[2], [7]]), np.array([[0, 1]])).tolist() == [[23, 29], [70, 75]]
     assert labels.owners.tolist() == [2, 2, 7, 7]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["rounds=9", "nodes=2"])
+def test_what_would_lose_the_labels_cannot_change_on_resume(monkeypatch, capsys, tmp_path, change):
+    start = [*"active=margin active.queries=1 rounds=4 controller=fixed dataset=digits population=20".split()]
+    for arguments, code in ([*start, f"run_dir={tmp_path}/out"], None), ([f"resume={tmp_path}/out", change], 2):
+        monkeypatch.setattr(sys, "argv", ["fedbatch", *arguments])
+        if code is None:
+            app.main()
+            continue
+        with pytest.raises(SystemExit) as stopped:
+            app.main()
+        assert stopped.value.code == code
+    name = change.split("=")[0]
+    assert f"fedbatch: {name} cannot change on resume: queries are planned for 4 rounds" in capsys.readouterr().err
