@@ -10,6 +10,7 @@ import pytest
 from fedbatch import app, client_app, server_app, task
 from fedbatch.active.labelled import LabelledPartition, NodeFiles
 from fedbatch.active.loop import anew
+from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.state import load_latest
@@ -26,9 +27,20 @@ def run(config):
 
 
 @pytest.mark.parametrize("choice", ["cluster_margin", pytest.param("random", marks=pytest.mark.slow)])
-def test_the_record_counts_labels_and_only_they_are_trained_on(make_config, choice):
-    config = make_config(f"active={choice}", *QUERIES, "sampling=all", "client_batch_size=null", "nodes=2")
-    rows, state = run(config)
+def test_the_record_counts_labels_and_only_they_are_trained_on(make_config, monkeypatch, choice):
+    drawn, draw = [set() for _ in range(6)], FedSGD.draw
+
+    def noted(self, partition, clients, batch_sizes, seed, round_):
+        found = draw(self, partition, clients, batch_sizes, seed, round_)
+        for positions, counts in zip(found.positions, found.counts, strict=True):
+            drawn[round_] |= set(positions[0, : counts[0]].tolist())
+        return found
+
+    monkeypatch.setattr(FedSGD, "draw", noted)
+    options = ("sampling=all", "client_batch_size=null", "nodes=2", "executor=loop")
+    rows, state = run(make_config(f"active={choice}", *QUERIES, *options))
+    assert [len(positions) for positions in drawn] == [30, 30, 55, 55, 80, 80]
+    assert drawn[0] == drawn[1] < drawn[2] == drawn[3] < drawn[4] == drawn[5]
     assert [row["labels_used"] for row in rows] == [30, 30, 55, 55, 80, 80]
     assert [row["global_batch"] for row in rows] == [30, 30, 55, 55, 80, 80]
     assert [row["queries"] for row in rows] == [0, 0, 1, 1, 2, 2]

@@ -57,3 +57,8 @@ def test_badge_distances_are_those_of_the_outer_products(monkeypatch):
     squares = np.square(gradients[:, None] - gradients[chosen[:2]][None]).sum(axis=2)
     np.testing.assert_allclose(seen[0], squares[:, 0], atol=1e-12)
     np.testing.assert_allclose(seen[1], squares.min(axis=1), atol=1e-12)
+
+
+def test_coreset_never_takes_what_is_labelled_though_nothing_is_farther():
+    same = Pool(np.ones((4, 2)) / 2, np.ones((4, 3)), np.zeros(4, int))
+    assert sorted(CoreSet()(same, np.array([2, 3]), labels_wanted=2, seed=0)) == [2, 3]

@@ -55,3 +55,11 @@ def test_too_many_clusters_name_the_remedy(monkeypatch):
     monkeypatch.setattr(two_level, "EXACT_POINTS", 2)
     with pytest.raises(RunFailedError, match=r"raise active\.selector\.local_cluster_size"):
         merge(summarize(np.eye(3), np.arange(3)), epsilon=1.0)
+
+
+def test_deviations_and_sizes_count_in_the_distance_of_clusters():
+    # Squared distances by hand: A-B 9, A-C 4 + 9, B-C 25 + 9; of A and B together to C, (3 * 13 + 34) / 4 = 18.25.
+    three = Summaries(np.array([3, 1, 2]), np.array([[0.0], [3.0], [-2.0]]), np.array([0.0, 0.0, 9.0]))
+    assert merge(three, epsilon=3.01).tolist() == [0, 0, 1]
+    assert merge(three, epsilon=18.2**0.5).tolist() == [0, 0, 1]
+    assert merge(three, epsilon=18.3**0.5).tolist() == [0, 0, 0]
