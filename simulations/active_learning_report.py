@@ -28,8 +28,12 @@ def markdown(table: pl.DataFrame, overlap: Sequence[dict[str, object]]) -> str:
         data, pool, where, labels = setting
         stages = sorted(cell["labels_used"].unique())
         lines += [f"### {data}, {pool} pool, {where}, {labels} labels a query", ""]
-        lines += ["| selector | " + " | ".join(f"{count} labels" for count in stages) + " | class balance | seeds |"]
-        lines += ["|---" * (len(stages) + 3) + "|"]
+        lines += [
+            "| selector | "
+            + " | ".join(f"{count} labels" for count in stages)
+            + " | class balance | seconds of queries | seeds |"
+        ]
+        lines += ["|---" * (len(stages) + 4) + "|"]
         for selector, own in cell.group_by("selector", maintain_order=True):
             lines.append(f"| {selector[0]} | " + " | ".join(_row(own, len(stages))) + " |")
         lines += ["", _needed(cell), ""]
@@ -87,9 +91,10 @@ def _share(cell: pl.DataFrame, name: str, accuracy: float, total: float) -> str:
 
 def _row(own: pl.DataFrame, stages: int) -> list[str]:
     _, mean, std = curve(own)
-    last = own.filter(pl.col("stage") == stages - 1)["class_balance"].to_numpy()
+    last = own.filter(pl.col("stage") == stages - 1)
+    ends = [f"{last['class_balance'].to_numpy().mean():.3f}", f"{last['query_seconds'].to_numpy().mean():.2f}"]
     values = [f"{m:.1f} +- {s:.1f}" for m, s in zip(mean, std, strict=True)]
-    return [*values, f"{last.mean():.3f}", str(own["seed"].n_unique())]
+    return [*values, *ends, str(own["seed"].n_unique())]
 
 
 def save_figure(table: pl.DataFrame, path: Path) -> None:

@@ -19,7 +19,9 @@ def phase_table(rows: Sequence[Row]) -> Table:
     names = ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale")
     for name in (*names, *(["labels"] if queried else []), *(["epsilon (rdp)"] if private else [])):
         table.add_column(name, justify="left" if name == "phase" else "right")
-    for _, group in groupby(rows, key=lambda row: (row["phase"], row["cohort_size"], row.get("labels_used"))):
+    # Between queries the cohort varies by the clients that have a label yet; elsewhere its size is the controller's.
+    part = "labels_used" if queried else "cohort_size"
+    for _, group in groupby(rows, key=lambda row: (row["phase"], row[part])):
         stretch = list(group)
         last = stretch[-1]
         tested = next((row for row in reversed(stretch) if row["test_loss"] == row["test_loss"]), last)

@@ -20,3 +20,11 @@ def test_one_line_a_stretch_with_its_last_test():
     columns = {column.header: list(column.cells) for column in phase_table(rows).columns}
     assert columns["phase"] == ["small", "large", "small"] and columns["rounds"] == ["1-3", "4-4", "5-5"]
     assert columns["accuracy"] == ["0.250", "nan", "0.500"] and columns["noise scale"][0] == "50 examples"
+
+
+def test_a_run_with_queries_has_a_line_for_each_number_of_labels():
+    row = {"phase": "fixed", "examples": 1, "global_batch": 4, "test_accuracy": 0.5, "test_loss": 1.0}
+    row |= {"noise_scale": 1.0, "noise_scale_unit": "examples"}
+    rows = [row | {"rounds": i, "cohort_size": 3 + i % 2, "labels_used": 10 * (1 + i // 3)} for i in range(1, 5)]
+    columns = {column.header: list(column.cells) for column in phase_table(rows).columns}
+    assert columns["rounds"] == ["1-2", "3-4"] and columns["labels"] == ["10", "20"]
