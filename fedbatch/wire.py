@@ -65,7 +65,7 @@ Content = (
     | PickPlan
 )
 Schema = TypeVar("Schema", bound=Content)
-_LABEL_COLUMNS = {"quotas", "num_labelled", "num_clusters", "num_unlabelled"}
+_LABEL_COLUMNS = {"quotas", "num_labelled", "num_unlabelled"}
 _BY_GROUP = {
     "class_counts",
     "group_counts",

@@ -56,18 +56,16 @@ class ClusterPlan:
 
 @dataclass(frozen=True)
 class LocalClusters:
-    """The clusters of each client, C in all; S of them are shared: what the server needs to merge them.
+    """The clusters of a node's clients, C in all; S of them are shared: what the server needs to merge them.
 
     Attributes:
         clients: int64 (K,).
-        num_clusters: int64 (K,) clusters of each, adding up to C.
-        cluster_sizes: int64 (C,) points of each, 0 for one that is not shared.
+        cluster_sizes: int64 (C,) points of each cluster, client after client; 0 for one that is not shared.
         centroids: float64 (S * e,) of the shared, one after the other.
         deviations: float64 (S,) mean squared distance from the centroid.
     """
 
     clients: Vector
-    num_clusters: Vector
     cluster_sizes: Vector
     centroids: Tensor
     deviations: Tensor
@@ -93,7 +91,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class CountPlan:
-    """How many unlabelled examples have their keys where? See `fedbatch.active.keys_below`.
+    """How many unlabelled examples have their keys where? See `fedbatch.active.order_statistic.histogram`.
 
     Attributes:
         clients: int64 (K,).

@@ -108,7 +108,6 @@ def find_clusters(plan: ClusterPlan, task: Task, active: ActiveLearning, files: 
     shared = (sizes >= active.selector.min_cluster_size) & (active.scope == "two_level")
     return LocalClusters(
         clients=plan.clients,
-        num_clusters=counts,
         cluster_sizes=np.where(shared, sizes, 0),
         centroids=torch.from_numpy(np.concatenate([summary.centroids for summary in found])[shared].ravel()),
         deviations=torch.from_numpy(np.concatenate([summary.deviations for summary in found])[shared]),

@@ -151,7 +151,6 @@ def test_no_centroid_is_sent_of_small_clusters_or_by_global_only(federation, mon
         )
         alone = groups[shared == 0]
         assert len(set(alone.tolist())) == len(alone) and not set(alone.tolist()) & set(groups[shared > 0].tolist())
-        assert len(shared) == sum(a.num_clusters.sum() for a in clusters)
     assert not shared.any() and not any(a.centroids.numel() for a in clusters)
 
 
@@ -171,7 +170,7 @@ def test_counts_of_bytes_are_those_of_the_arrays(federation):
     model = 4 * state.params.numel()
     assert poll.bytes_down == 3 * header + model + 4 * state.buffers.numel() + 8 * 5
     shared = len(groups)
-    assert poll.bytes_up == 5 * header + 8 * 5 + 8 * 5 + 8 * shared + 8 * 3 * shared + 8 * shared
+    assert poll.bytes_up == 4 * header + 8 * 5 + 8 * shared + 8 * 3 * shared + 8 * shared
 
 
 @pytest.mark.parametrize(
