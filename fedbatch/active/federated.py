@@ -134,27 +134,55 @@ def choose_together(poll: Poll, state: ServerState, groups: list[Ints], labels_w
         groups: of `cluster_pools`, or nothing for a selector without clusters.
         labels_wanted: k_t; fewer where fewer are left.
     """
-    nodes, active = poll.nodes, poll.server.task.active
-    assert active is not None
+    nodes = poll.nodes
     plans = {node: ScorePlan(state.params, state.buffers, clients, poll.query) for node, clients in nodes.items()}
     left = sum(int(answer.num_unlabelled.sum()) for answer in poll.ask(Scored, plans))
-    labels_wanted = min(labels_wanted, left)
+    chosen = choose(poll, groups, min(labels_wanted, left), left)
+    reports = groups or everything(poll)
     num_groups = 1 + max((int(own.max(initial=-1)) for own in groups), default=-1)
-    picking, thresholds, limit, by_pick = [NONE] * len(nodes), NONE, LARGEST, False
-    if labels_wanted and not groups:
-        thresholds = threshold(counter(poll, picking, LARGEST, False), np.array([labels_wanted]))
-    elif labels_wanted:
-        candidates = min(left, active.selector.candidates(labels_wanted))
-        limit = int(threshold(counter(poll, [NONE] * len(nodes), LARGEST, False), np.array([candidates]))[0])
-        quotas = cluster_quotas(poll, groups, num_groups, limit, labels_wanted)
-        picking, by_pick = only(groups, quotas > 0), active.selector.random_picks
-        thresholds = threshold(counter(poll, picking, limit, by_pick), quotas[quotas > 0])
-    reports = groups or [NONE] * len(nodes)
-    plans_of_picks = {
-        node: PickPlan(clients, own, thresholds, limit, by_pick, poll.query, report, num_groups)
-        for (node, clients), own, report in zip(nodes.items(), picking, reports, strict=True)
+    picks = {
+        node: PickPlan(clients, own, chosen.thresholds, chosen.limit, chosen.by_pick, poll.query, report, num_groups)
+        for (node, clients), own, report in zip(nodes.items(), chosen.groups, reports, strict=True)
     }
-    return poll.ask(Labelled, plans_of_picks)
+    return poll.ask(Labelled, picks)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which examples to label: those of score key up to ``limit`` whose key is up to the threshold of their group.
+
+    Attributes:
+        groups: group of each cluster, an array a node; an empty one puts all examples in group 0.
+        thresholds: int64 (G,) of score keys, or of pick keys where ``by_pick``.
+        limit: largest score key of a candidate.
+        by_pick: see above.
+    """
+
+    groups: list[Ints]
+    thresholds: Ints
+    limit: int = LARGEST
+    by_pick: bool = False
+
+
+def choose(poll: Poll, groups: list[Ints], labels_wanted: int, left: int) -> Choice:
+    """The least scores, or with clusters what Cluster-Margin takes of them; of ``left`` unlabelled examples."""
+    together, active = everything(poll), poll.server.task.active
+    assert active is not None
+    if not labels_wanted:
+        return Choice(together, NONE)
+    if not groups:
+        return Choice(together, threshold(counter(poll, together, LARGEST, False), np.array([labels_wanted])))
+    candidates = min(left, active.selector.candidates(labels_wanted))
+    limit = int(threshold(counter(poll, together, LARGEST, False), np.array([candidates]))[0])
+    quotas = cluster_quotas(poll, groups, 1 + max(int(own.max(initial=-1)) for own in groups), limit, labels_wanted)
+    picking, by_pick = only(groups, quotas > 0), active.selector.random_picks
+    thresholds = threshold(counter(poll, picking, limit, by_pick), quotas[quotas > 0])
+    return Choice(picking, thresholds, limit, by_pick)
+
+
+def everything(poll: Poll) -> list[Ints]:
+    """All examples in one group."""
+    return [NONE] * len(poll.nodes)
 
 
 def cluster_quotas(poll: Poll, groups: list[Ints], num_groups: int, limit: int, labels_wanted: int) -> Ints:
