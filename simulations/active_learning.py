@@ -68,15 +68,21 @@ class Data:
     selectors: tuple[str, ...] = tuple(SELECTORS)
 
 
-def pools(data_set: str, loader: str, originals: int, examples: int) -> dict[str, tuple[str, ...]]:
-    """Overrides of the three kinds of pool."""
+KINDS = ("redundant", "plain", "long tail")
+
+
+def pools(
+    data_set: str, loader: str, originals: int, examples: int, kinds: tuple[str, ...] = KINDS
+) -> dict[str, tuple[str, ...]]:
+    """Overrides of each kind of pool."""
     inner = f"dataset.base._target_={loader}"
     copies = (f"dataset.originals={originals}", f"dataset.examples={examples}")
-    return {
+    overrides: dict[str, tuple[str, ...]] = {
         "redundant": ("dataset=redundant", inner, *copies),
         "plain": (f"dataset={data_set}",),
         "long tail": ("dataset=long_tail", inner),
     }
+    return {kind: overrides[kind] for kind in kinds}
 
 
 DIGITS = Data(
@@ -92,12 +98,12 @@ DIGITS = Data(
 FASHION = Data(
     name="fashion_mini",
     common=("server_optimizer.lr=0.1",),
-    pools=pools("fashion_mini", "fedbatch.data.fashion.fashion_mini", 2000, 10_000),
+    pools=pools("fashion_mini", "fedbatch.data.fashion.fashion_mini", 2000, 10_000, ("redundant", "plain")),
     batch=260,
     rounds=100,
     seed_labels=100,
     queries=((200, 4),),
-    seeds={kind: (0, 1, 2) for kind in ("redundant", "plain", "long tail")},
+    seeds={"redundant": (0, 1, 2), "plain": (0, 1, 2)},
     selectors=tuple(name for name in SELECTORS if name != TIGHT),
 )
 QUICK = Data(
