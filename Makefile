@@ -34,6 +34,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
 	$(BIN)/python -m benchmarks.dp_step --json docs/results/dp_step.json
 	$(BIN)/python -m benchmarks.optimizer_step --json docs/results/optimizer_step.json
+	$(BIN)/python -m benchmarks.active --json docs/results/active_scale.json
 
 # A SuperLink and two SuperNodes with certificates and data of their own, as processes on this machine.
 deploy-demo: $(VENV)/installed

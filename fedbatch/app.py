@@ -121,6 +121,12 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         raise ConfigError(
             f"rounds cannot change on resume: privacy.target_epsilon was planned for {old['rounds']} rounds"
         )
+    for name in ("rounds", "nodes"):
+        if name in changed and old.get("active") and values[name] != old[name]:
+            raise ConfigError(
+                f"{name} cannot change on resume: queries are planned for {old['rounds']} rounds, and each of the "
+                f"{old['nodes']} nodes keeps its clients' labels"
+            )
     given = {name.split(".")[0] for name in changed} | {"resume", "run_dir"}
     return parse(old | {name: values[name] for name in given})
 

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
+from fedbatch.active.learning import ActiveLearning
 from fedbatch.config import RunConfig, check_phases, from_json
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
@@ -100,6 +101,14 @@ def controller(config_json: str) -> Any:
     return built
 
 
+def active_learning(config: RunConfig) -> ActiveLearning | None:
+    """The plan of a run for labels, or none."""
+    if not config.active:
+        return None
+    built: ActiveLearning = build("active", config.active)
+    return built
+
+
 def validate(config: RunConfig) -> None:
     """Refuse a run that cannot work, before anything heavy is imported.
 
@@ -109,5 +118,6 @@ def validate(config: RunConfig) -> None:
     text = config.to_json()
     controller(text)
     build("learning_rate", config.learning_rate)
+    active_learning(config)
     build("time_model", config.time_model)
     data(text)

@@ -4,6 +4,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedbatch import node, node_held_out, task
+from fedbatch.active import node as active_node
+from fedbatch.active.labelled import NodeFiles
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
@@ -31,9 +33,19 @@ def train(message: Message, context: Context) -> Message:
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
     if run.privacy is not None:
         private_plan = decode(PrivatePlan, message.content, {"params": lengths["params"]})
+        run = active_node.on_labels(run, files(run, context), private_plan.round)
+        assert run.privacy is not None
         return Message(encode(train_private(private_plan, run, run.privacy)), reply_to=message)
     plan = decode(TrainPlan, message.content, lengths)
+    run = active_node.on_labels(run, files(run, context), plan.round)
     return Message(encode(node.train(plan, run)), reply_to=message)
+
+
+@app.query("active")
+def active(message: Message, context: Context) -> Message:
+    """Scores, clusters and labels of the unlabelled pools of this node."""
+    run = load(context)
+    return Message(active_node.answer(message.content, run, files(run, context)), reply_to=message)
 
 
 @app.evaluate()
@@ -67,6 +79,11 @@ def sums_plan(message: Message, run: Task) -> SumsPlan:
     """The plan in a message about held-out examples."""
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
     return decode(SumsPlan, message.content, lengths)
+
+
+def files(run: Task, context: Context) -> NodeFiles:
+    """Where this node keeps its labels."""
+    return active_node.files_of(run, context.node_config.get("partition-id", 0))
 
 
 def load(context: Context) -> Task:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fedbatch import measure
+from fedbatch.active.loop import with_labels
 from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
 from fedbatch.collect import collect
@@ -21,8 +22,9 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
     """Rounds from ``state`` to the configured number, the target or the privacy budget, each with its row."""
     config = server.task.config
     while state.round < config.rounds:
+        trained, state = with_labels(server, state)
         try:
-            state, row = run_round(server, state)
+            state, row = run_round(trained, state)
         except BudgetSpent as reason:
             log.info("%s", reason)
             return
@@ -77,7 +79,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
         row |= {"noise_scale_tokens": labels * row["noise_scale"]}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
-    row |= {"switch": control.reason if control != state.control else ""}
+    row |= {"switch": control.reason if control != state.control else "", **state.labels.columns}
     return after, row
 
 

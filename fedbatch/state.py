@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedbatch.active.labels import Labels
 from fedbatch.batch.phases import ControlState
 from fedbatch.batch.tracker import Tracker
 from fedbatch.privacy.ledger import Ledger, Release
@@ -61,6 +62,7 @@ class ServerState:
         executors: what runs the clients of each phase, once ``executor=auto`` has measured.
         ledger: what has been released under privacy.
         clip_norm: clip norm of the next round, 0 without privacy.
+        labels: what is known of labels in a run that queries for them.
         switches: phase changes so far, as ``{"round", "from", "to", "reason"}``.
     """
 
@@ -78,6 +80,7 @@ class ServerState:
     executors: dict[str, str] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     clip_norm: float = 0.0
+    labels: Labels = field(default_factory=Labels)
     switches: tuple[dict[str, Any], ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -86,6 +89,7 @@ class ServerState:
         for name in ("control", "noise", "within", "between", "totals"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
+        values["labels"] = vars(self.labels)
         values["ledger"] = {"accounts": self.ledger.accounts, "releases": [vars(r) for r in self.ledger.releases]}
         torch.save(values | {"switches": list(self.switches)}, buffer)
         return buffer.getvalue()
@@ -97,6 +101,7 @@ class ServerState:
         for name in ("noise", "within", "between"):
             values[name] = Tracker(**values[name])
         values["control"], values["totals"] = ControlState(**values["control"]), Totals(**values["totals"])
+        values["labels"] = Labels(**values.get("labels", {}))
         ledger = values["ledger"]
         values["ledger"] = Ledger.of(ledger["accounts"], (Release(**r) for r in ledger["releases"]))
         return cls(**values | {"switches": tuple(values["switches"])})

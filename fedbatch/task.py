@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from fedbatch import build
+from fedbatch.active import learning
+from fedbatch.active.learning import ActiveLearning
 from fedbatch.allocator import keep_freed_memory
 from fedbatch.batch.phases import Controller, Phase
 from fedbatch.clients.choose import unsupported
@@ -56,6 +58,7 @@ class Task:
         privacy: the run's mechanism, ready to use; None without privacy.
         calibration: scores of calibration for the record; None without.
         temperature: how a temperature is found after training; None without.
+        active: how the run gets its labels; None where all are there.
     """
 
     config: RunConfig
@@ -74,6 +77,7 @@ class Task:
     privacy: PrivacyPlan | None = None
     calibration: Calibration | None = None
     temperature: Scaling | None = None
+    active: ActiveLearning | None = None
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -140,6 +144,9 @@ def load(config_json: str) -> Task:
     privacy = None
     if config.privacy:
         privacy = _privacy(config, controller, works, default_work, partition, model, loss, temperature)
+    active = build.active_learning(config)
+    if active is not None:
+        learning.check(config, active, privacy.mechanism.unit if privacy else None, dataset.train_y.shape)
     if privacy is None or privacy.mechanism.unit == "client":
         _check_batches(controller.phases, works, default_work, partition)
     if note := small_batches.warning(loss, _smallest_batch(controller.phases, partition), dataset.num_classes):
@@ -167,6 +174,7 @@ def load(config_json: str) -> Task:
         privacy=privacy,
         calibration=build.build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
+        active=active,
     )
 
 

@@ -14,6 +14,17 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
+from fedbatch.active.messages import (
+    ClusterPlan,
+    CountPlan,
+    Counts,
+    Labelled,
+    LocalClusters,
+    OwnPlan,
+    PickPlan,
+    Scored,
+    ScorePlan,
+)
 from fedbatch.messages import (
     Contribution,
     EvaluatePlan,
@@ -51,9 +62,30 @@ Content = (
     | SlopePlan
     | Sums
     | Temperatures
+    | OwnPlan
+    | Labelled
+    | ClusterPlan
+    | LocalClusters
+    | ScorePlan
+    | Scored
+    | CountPlan
+    | Counts
+    | PickPlan
 )
 Schema = TypeVar("Schema", bound=Content)
-_INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts"}
+_LABEL_COLUMNS = {"quotas", "num_labelled", "num_unlabelled"}
+_BY_GROUP = {
+    "class_counts",
+    "group_counts",
+    "cluster_sizes",
+    "groups",
+    "report_groups",
+    "lows",
+    "thresholds",
+    "histogram",
+}
+_INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts"} | _LABEL_COLUMNS | _BY_GROUP
+_ANY_LENGTH = {"excluded"} | _BY_GROUP
 _WIRE_DTYPES = {"float32", "float64", "int64"}
 _FINITE_COLUMNS = {
     "weights",
@@ -127,7 +159,7 @@ def _check_lengths(message: Any, lengths: Mapping[str, int]) -> None:
     for field in fields(message):
         value = getattr(message, field.name)
         allowed = {0, count} if field.name in optional else {count}
-        if isinstance(value, np.ndarray) and field.name != "excluded" and len(value) not in allowed:
+        if isinstance(value, np.ndarray) and field.name not in _ANY_LENGTH and len(value) not in allowed:
             raise MessageError(f"{field.name} must have one entry for each of {count} clients (got {len(value)})")
         if field.name in lengths and len(value) != lengths[field.name]:
             raise MessageError(f"{field.name} must have length {lengths[field.name]} (got {len(value)})")

@@ -59,6 +59,10 @@ SETTINGS = {
     "experiment/masked_language": [*TEXT, "dataset.context=64", "population=33", *TINY_TRANSFORMER],
     "dataset/fashion_pixels": ["model=autoencoder", "model.width=8", "model.code=4"],
     "model/autoencoder": ["dataset=fashion_pixels", "model.width=8", "model.code=4"],
+    **{
+        f"active/{name}": ["active.queries=1"]
+        for name in ("random", "margin", "entropy", "coreset", "badge", "cluster_margin")
+    },
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],

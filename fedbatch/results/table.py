@@ -15,10 +15,13 @@ def phase_table(rows: Sequence[Row]) -> Table:
     """Rounds, global batch, examples, accuracy, loss and noise scale at the end of each stretch."""
     table = Table()
     private = "epsilon_rdp" in rows[0] if rows else False
+    queried = "labels_used" in rows[0] if rows else False
     names = ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale")
-    for name in (*names, *(["epsilon (rdp)"] if private else [])):
+    for name in (*names, *(["labels"] if queried else []), *(["epsilon (rdp)"] if private else [])):
         table.add_column(name, justify="left" if name == "phase" else "right")
-    for _, group in groupby(rows, key=lambda row: (row["phase"], row["cohort_size"])):
+    # Between queries the cohort varies by the clients that have a label yet; elsewhere its size is the controller's.
+    part = "labels_used" if queried else "cohort_size"
+    for _, group in groupby(rows, key=lambda row: (row["phase"], row[part])):
         stretch = list(group)
         last = stretch[-1]
         tested = next((row for row in reversed(stretch) if row["test_loss"] == row["test_loss"]), last)
@@ -30,6 +33,7 @@ def phase_table(rows: Sequence[Row]) -> Table:
             f"{tested['test_accuracy']:.3f}",
             f"{tested['test_loss']:.3f}",
             f"{last[noise_column(last)]:.4g} {last['noise_scale_unit']}",
+            *([f"{last['labels_used']:,}"] if queried else []),
             *([f"{last['epsilon_rdp']:.3g}"] if private else []),
         )
     return table

@@ -32,3 +32,11 @@ def test_calibration_before_and_after_with_the_bound_where_there_are_clients():
     own = calibration_table({"temperature": 1.5, "clients": 20, "before": both, "after": {"held_out": scores}})
     assert list(own.columns[1].cells) == ["1", "1", "own"]
     assert calibration_table({"before": {"test": scores}}).row_count == 1
+
+
+def test_a_run_with_queries_has_a_line_for_each_number_of_labels():
+    row = {"phase": "fixed", "examples": 1, "global_batch": 4, "test_accuracy": 0.5, "test_loss": 1.0}
+    row |= {"noise_scale": 1.0, "noise_scale_unit": "examples"}
+    rows = [row | {"rounds": i, "cohort_size": 3 + i % 2, "labels_used": 10 * (1 + i // 3)} for i in range(1, 5)]
+    columns = {column.header: list(column.cells) for column in phase_table(rows).columns}
+    assert columns["rounds"] == ["1-2", "3-4"] and columns["labels"] == ["10", "20"]
