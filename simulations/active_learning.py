@@ -3,8 +3,8 @@
     python simulations/active_learning.py             the full grid, about half an hour on one core
     python simulations/active_learning.py --quick     one pool, three selectors, under a minute
 
-Every stage trains a new model on the labels so far, with the same rounds and learning rate for all selectors; no label
-but those bought was used to tune either. Writes docs/results/active_learning.parquet and .md, and
+Every stage trains a new model on the labels so far, with the same rounds and learning rate for all selectors, chosen
+after a look at the test accuracy of first runs with seed 0. Writes docs/results/active_learning.parquet and .md, and
 docs/figures/active_learning.png.
 """
 

@@ -109,11 +109,12 @@ def save_figure(table: pl.DataFrame, path: Path) -> None:
     for line, (data, where) in zip(axes, rows, strict=True):
         for ax, pool in zip(line, pools, strict=True):
             cell = done.filter((pl.col("data") == data) & (pl.col("where") == where) & (pl.col("pool") == pool))
+            if cell.is_empty():
+                ax.set_axis_off()
+                continue
             _panel(ax, cell)
             ax.set_title(f"{data}, {pool}, {where}", fontsize=9)
         line[0].set_ylabel("test accuracy %")
-    for ax in axes[-1]:
-        ax.set_xlabel("labels")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, loc="outside lower center", ncols=len(names), fontsize=9)
     figure.savefig(path, dpi=110)
@@ -126,5 +127,6 @@ def _panel(ax: Axes, cell: pl.DataFrame) -> None:
         ax.plot(labels, mean, color=COLORS[name], label=name, lw=2.4 if strong else 1.3, zorder=3 if strong else 2)
         if name in ("cluster_margin", "margin"):
             ax.fill_between(labels, mean - std, mean + std, color=COLORS[name], alpha=0.15, lw=0)
+    ax.set_xlabel("labels")
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
