@@ -8,10 +8,8 @@ after a look at the test accuracy of first runs with seed 0. Writes docs/results
 docs/figures/active_learning.png.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,9 @@ import polars as pl
 from active_learning_overlap import overlaps
 from active_learning_report import markdown, save_figure
 from runs import run_once, status
+from study import command
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 COMMON = ("controller=fixed", "executor=fused", "checkpoint_every_rounds=0", "active.retrain=true")
 TIGHT = "cluster_margin, tight"
 """The paper's setting for small pools; with one owner only."""
@@ -129,34 +128,22 @@ def owners(where: str, batch: int) -> tuple[str, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="digits, three selectors, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/active_learning; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "active_learning", given.out or home / "docs"
+    with command("active_learning", SUMMARY, "digits, three selectors, one seed", arguments) as asked:
         rows = [
             row
-            for data in ((QUICK,) if given.quick else (DIGITS, FASHION))
+            for data in ((QUICK,) if asked.quick else (DIGITS, FASHION))
             for pool in data.pools
             for where in ("one owner", "20 clients")
             for labels, queries in data.queries
             for selector in data.selectors
             if selector != TIGHT or where == "one owner"
             for seed in data.seeds[pool][: None if labels == data.queries[0][0] else 3]
-            for row in measure(runs, data, (pool, where, labels, queries, selector, seed))
+            for row in measure(asked.runs, data, (pool, where, labels, queries, selector, seed))
         ]
         table = pl.DataFrame(rows, infer_schema_length=None)
-        overlap = overlaps(1 if given.quick else 5)
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        table.write_parquet(out / "results" / "active_learning.parquet")
-        text = markdown(table, overlap)
-        (out / "results" / "active_learning.md").write_text(text)
-        save_figure(table, out / "figures" / "active_learning.png")
-        print(text)
+        asked.save(table)
+        asked.tell(markdown(table, overlaps(1 if asked.quick else 5)))
+        save_figure(table, asked.figure())
 
 
 def measure(runs: Path, data: Data, point: tuple[str, str, int, int, str, int]) -> list[dict[str, Any]]:

@@ -9,11 +9,9 @@ named by a hash of their overrides; finished ones are skipped. Writes docs/resul
 docs/figures/client_counts.png.
 """
 
-import argparse
 import math
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,8 +23,9 @@ import numpy as np
 import polars as pl
 from client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
 from runs import run_once, status
+from study import command
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 LOCAL = ("client_work=local_sgd", "client_work.lr=0.1", "client_batch_size=8", "executor=vmap")
 METHODS = {
     "FedSGD": ("client_work=fedsgd", "client_batch_size=null", "executor=fused"),
@@ -85,30 +84,19 @@ QUICK = Study(
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run the grid, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three sizes of cohort on digits, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/client_counts; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "client_counts", given.out or home / "docs"
-        study = QUICK if given.quick else FULL
-        tuning = tune(study, runs)
-        table = pl.DataFrame(run_grid(study, runs, best_rates(tuning)), infer_schema_length=None)
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        table.write_parquet(out / "results" / "client_counts.parquet")
+    with command("client_counts", SUMMARY, "three sizes of cohort on digits, one seed", arguments) as asked:
+        study = QUICK if asked.quick else FULL
+        tuning = tune(study, asked.runs)
+        table = pl.DataFrame(run_grid(study, asked.runs, best_rates(tuning)), infer_schema_length=None)
+        asked.save(table)
         parts = [
             markdown(table, study.targets),
             fits_markdown(table, study.targets, study.tuned_at),
             trends_markdown(table, study.tuned_at),
             tuning_markdown(tuning),
         ]
-        text = "\n".join(parts)
-        (out / "results" / "client_counts.md").write_text(text)
-        save_figure(table, study.targets, study.tuned_at, out / "figures" / "client_counts.png")
-        print(text)
+        asked.tell("\n".join(parts))
+        save_figure(table, study.targets, study.tuned_at, asked.figure())
 
 
 def tune(study: Study, runs: Path) -> dict[str, dict[float, float]]:

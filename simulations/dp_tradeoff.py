@@ -9,11 +9,9 @@ rate is tuned for every cell with a seed of its own; that tuning is not paid for
 says. Writes docs/results/dp_tradeoff.parquet and .md, and docs/figures/dp_tradeoff.png.
 """
 
-import argparse
 import math
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,12 @@ import numpy as np
 import polars as pl
 from dp_tradeoff_report import markdown, save_figure
 from runs import final, run_once, status
+from study import command
 
 from fedbatch.privacy import noise_multiplier
 from fedbatch.state import load_latest
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100
 CLIENTS = 100
 
@@ -107,25 +106,13 @@ class Cell:
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="digits, two batches, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/dp_tradeoff; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "dp_tradeoff", given.out or home / "docs"
-        study = QUICK if given.quick else FULL
-        rows = [row for cell in cells(study) for row in measure(study, cell, runs)]
-        table = pl.DataFrame(rows, infer_schema_length=None)
-        noise = noise_table(study)
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        table.write_parquet(out / "results" / "dp_tradeoff.parquet")
-        text = markdown(table, noise, study.examples, study.rounds)
-        (out / "results" / "dp_tradeoff.md").write_text(text)
-        save_figure(table, noise, study.examples, study.rounds, out / "figures" / "dp_tradeoff.png")
-        print(text)
+    with command("dp_tradeoff", SUMMARY, "digits, two batches, one seed", arguments) as asked:
+        study = QUICK if asked.quick else FULL
+        rows = [row for cell in cells(study) for row in measure(study, cell, asked.runs)]
+        table, noise = pl.DataFrame(rows, infer_schema_length=None), noise_table(study)
+        asked.save(table)
+        asked.tell(markdown(table, noise, study.examples, study.rounds))
+        save_figure(table, noise, study.examples, study.rounds, asked.figure())
 
 
 def cells(study: Study) -> list[Cell]:
