@@ -36,8 +36,7 @@ def test_the_batch_of_the_statistic_is_the_clients_own():
     assert (mixed - expected).norm() > 0.01 * expected.norm(), "else this test could not tell"
 
 
-@pytest.mark.parametrize("executor", ["fused", "vmap"])
-@pytest.mark.parametrize("work", ["fedsgd", "local_sgd"])
+@pytest.mark.parametrize(("executor", "work"), [("fused", "fedsgd"), ("vmap", "local_sgd")])
 def test_executors_that_would_mix_or_pad_batches_refuse(make_config, executor, work):
     config = make_config("loss=ce_sb_ece", f"executor={executor}", f"client_work={work}")
     with pytest.raises(ConfigError, match=f"executor={executor}"):
