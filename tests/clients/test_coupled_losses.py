@@ -44,7 +44,16 @@ def test_executors_that_would_mix_or_pad_batches_refuse(make_config, executor, w
 
 
 @pytest.mark.parametrize("mechanism", EXAMPLES)
-@pytest.mark.parametrize("loss", ["ce_sb_ece", "ce_s_avuc", "ce_mmce", "ce_avuc", "ce_sb_ece_label_binned"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "ce_sb_ece",
+        *(
+            pytest.param(f"ce_{name}", marks=pytest.mark.slow)
+            for name in ("s_avuc", "mmce", "avuc", "sb_ece_label_binned")
+        ),
+    ],
+)
 def test_refused_where_single_examples_are_protected(make_task, mechanism, loss):
     with pytest.raises(ConfigError, match="couples the examples"):
         make_task(mechanism, f"loss={loss}", "executor=loop", "privacy.noise_multiplier=0")

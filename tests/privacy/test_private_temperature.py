@@ -142,12 +142,14 @@ def test_too_few_shares_of_noise_are_not_released(make_task):
         noised_slope(server, loaded.privacy, few)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_looks_at_releases_leaves_no_budget(make_config):
     private = ("privacy=client_central", "privacy.noise_multiplier=1", *OPTIONS)
     with pytest.raises(ConfigError, match="temperature=private"):
         task.load(make_config("controller=noise_scale_switch", *private).to_json())
 
 
+@pytest.mark.slow
 def test_a_node_of_a_private_run_answers_no_other_question(make_task):
     loaded = make_task("client_central", *OPTIONS)
     server, state = start(loaded)
