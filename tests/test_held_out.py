@@ -66,6 +66,7 @@ def test_a_shared_temperature_is_the_centralised_one_and_is_measured_on_other_ex
     assert found["after"]["test"]["accuracy"] == found["before"]["test"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_clients_fit_their_own_temperatures(make_config):
     config = make_config(*HOLDOUT, "temperature=per_client", "nodes=3")
     _, summary, _ = run(config)

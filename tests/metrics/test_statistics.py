@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbatch.losses import SBECE
@@ -50,6 +50,7 @@ def test_statistics_add_up_and_of_nothing_are_zeros(name):
     assert nothing.shape == STATISTICS[name](logits, labels, at).shape and not nothing.any()
 
 
+@settings(max_examples=15, deadline=None)
 @given(n=st.integers(1, 50), clients=st.integers(1, 5), seed=st.integers(0, 10**6))
 def test_the_columns_of_clients_are_those_of_their_pooled_examples(n, clients, seed):
     logits, labels = draw(n, seed=seed)
@@ -89,7 +90,7 @@ def test_the_spread_is_that_of_a_bootstrap_of_single_examples(norm, binning, deb
     logits, labels = draw(800)
     probs, rng = logits.softmax(dim=1), np.random.default_rng(0)
     errors = []
-    for _ in range(300):
+    for _ in range(200):
         again = torch.from_numpy(rng.integers(800, size=800))
         errors.append(calibration_error(probs[again], labels[again], norm=norm, binning=binning, debias=debias))
     sums = BinSums.of(probs, labels, width_edges(15))

@@ -69,6 +69,7 @@ def test_noise_is_calibrated_to_rounds_and_temperature_together(make_task):
     assert 1.99 < with_it.privacy.calibration.epsilon <= 2
 
 
+@pytest.mark.slow
 def test_a_crash_after_the_first_release_charges_it_once(make_config, monkeypatch):
     private = ("privacy=client_central", "privacy.target_epsilon=null", "privacy.noise_multiplier=0", "executor=fused")
     config = make_config("controller=fixed", *private, *OPTIONS, "rounds=1", "checkpoint_every_rounds=1")
@@ -89,6 +90,7 @@ def test_a_crash_after_the_first_release_charges_it_once(make_config, monkeypatc
     assert len(ledger.read(Path(config.run_dir) / ledger.FILE)) == len(state.ledger.releases) == 1 + HALVINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", EVERY, ids=str)
 def test_one_unit_moves_the_sum_by_no_more_than_the_clip_norm(make_task, mechanism):
     silent = with_noise(make_task(*mechanism, *OPTIONS), 0.0)
@@ -109,6 +111,7 @@ def test_one_unit_moves_the_sum_by_no_more_than_the_clip_norm(make_task, mechani
     assert 0 < taken <= 0.5 * units + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", EVERY, ids=str)
 def test_the_noise_is_what_was_accounted(make_task, mechanism):
     loaded = make_task(*mechanism, *OPTIONS)
@@ -127,6 +130,7 @@ def test_the_noise_is_what_was_accounted(make_task, mechanism):
     assert noised_slope(server, loaded.privacy, again) == pytest.approx(draws[0] + slope(silent, 0.5)), "a replay"
 
 
+@pytest.mark.slow
 def test_too_few_shares_of_noise_are_not_released(make_task):
     loaded = make_task("example_distributed", "privacy.min_clients=4", *OPTIONS)
     server, state = start(loaded)
@@ -138,12 +142,14 @@ def test_too_few_shares_of_noise_are_not_released(make_task):
         noised_slope(server, loaded.privacy, few)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_looks_at_releases_leaves_no_budget(make_config):
     private = ("privacy=client_central", "privacy.noise_multiplier=1", *OPTIONS)
     with pytest.raises(ConfigError, match="temperature=private"):
         task.load(make_config("controller=noise_scale_switch", *private).to_json())
 
 
+@pytest.mark.slow
 def test_a_node_of_a_private_run_answers_no_other_question(make_task):
     loaded = make_task("client_central", *OPTIONS)
     server, state = start(loaded)

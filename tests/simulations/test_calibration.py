@@ -66,6 +66,7 @@ def test_held_out_data_choose_the_weight_and_the_test_split_reports_it(study):
     assert found["relative_accuracy_change_percent"] == round(100 * (0.89 / 0.9 - 1), 2)
 
 
+@pytest.mark.slow
 def test_the_report_shows_means_spread_shifts_and_failures(study, tmp_path):
     from calibration_figures import save_figures
     from calibration_report import markdown
