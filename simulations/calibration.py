@@ -9,11 +9,9 @@ are tuned for each clip norm with a seed of its own. Writes docs/results/calibra
 docs/figures/calibration.png and calibration_reliability.png.
 """
 
-import argparse
 import json
 import os
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from calibration_report import headline, markdown
 from omegaconf import OmegaConf
 from runs import run_once, status
 from shifts import SEVERITIES, SHIFTS
+from study import command
 
 from fedbatch import task
 from fedbatch.config import parse
@@ -40,31 +39,21 @@ from fedbatch.models.flat import FlatModel
 from fedbatch.state import load_latest
 from fedbatch.task import Task
 
-ROOT = Path(__file__).parents[1]
+SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run, evaluate, write the tables and the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="digits, a few losses, one seed")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default runs/calibration; quick: temporary)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) if given.quick else ROOT
-        runs, out = given.runs or home / "runs" / "calibration", given.out or home / "docs"
-        found = quick_cells() if given.quick else every_cell(runs)
-        seeds = (0,) if given.quick else (0, 1, 2)
-        rows = [row for seed in seeds for cell in found for row in measure(cell, seed, runs)]
+    with command("calibration", SUMMARY, "digits, a few losses, one seed", arguments) as asked:
+        found = quick_cells() if asked.quick else every_cell(asked.runs)
+        seeds = (0,) if asked.quick else (0, 1, 2)
+        rows = [row for seed in seeds for cell in found for row in measure(cell, seed, asked.runs)]
         table = pl.DataFrame(rows, infer_schema_length=None)
-        for folder in ("results", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        table.write_parquet(out / "results" / "calibration.parquet")
-        (out / "results" / "calibration.json").write_text(json.dumps(headline(table), indent=2) + "\n")
-        (out / "results" / "calibration.md").write_text(markdown(table))
-        save_figures(table, out / "figures")
-        print(markdown(table))
+        asked.save(table)
+        (asked.out / "results" / "calibration.json").write_text(json.dumps(headline(table), indent=2) + "\n")
+        asked.tell(markdown(table))
+        save_figures(table, asked.out / "figures")
 
 
 def every_cell(runs: Path) -> list[Cell]:
