@@ -5,8 +5,8 @@
 
 A small BERT on the plays in sequences of eight characters; the protected unit is a sequence, the mechanism one
 distributed noise over 64 clients. AdamW; its learning rate is tuned once, at the largest batch and the larger epsilon,
-where the least noise holds large steps back, by the accuracy of a seed that is not reported. Finished runs are skipped. Writes docs/results/dp_language.parquet and
-.md, and docs/figures/dp_language.png.
+where the least noise holds large steps back, by the accuracy of a seed that is not reported. Finished runs are
+skipped. Writes docs/results/dp_language.parquet and .md, and docs/figures/dp_language.png.
 """
 
 import math
