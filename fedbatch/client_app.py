@@ -52,6 +52,8 @@ def active(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Loss and accuracy on the held-out part of the clients named in the plan."""
     run = load(context)
+    if run.privacy is not None:
+        raise MessageError("a private run does not tell scores of clients' own data")
     plan = decode(EvaluatePlan, message.content)
     return Message(encode(node.evaluate(plan, run)), reply_to=message)
 

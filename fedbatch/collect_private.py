@@ -124,7 +124,7 @@ def public_work(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int,
 
     At client level they are those of another cohort, of the expected size and drawn from the public seed.
     """
-    sizes = privacy.terms.sizes
+    sizes = server.hosts.num_examples
     if privacy.mechanism.unit == "example":
         return cohort, np.rint(sizes[cohort] * privacy.terms.sample_rate(phase)).astype(np.int64)
     seen = sample_cohort(server.hosts.clients, "uniform", phase.cohort_size, server.task.config.seed, round_)

@@ -15,15 +15,23 @@ def explain(error: BaseException) -> str:
     if match := re.search(r"Key '([^']+)' is not in struct", text + str(error.__cause__)):
         path = re.search(r"full_key: (\S+)", text + str(error.__cause__))
         name = path.group(1) if path else match.group(1)
-        return f"unknown key {name!r}{did_you_mean(name, known_keys())}"
+        return unknown(name)
     if match := re.search(r"Could not override '([^']+)'", text):
-        return f"unknown key {match.group(1)!r}{did_you_mean(match.group(1), known_keys())}"
+        return unknown(match.group(1))
     if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
         group, choice = match.groups()
         choices = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
         listed = f"choose from {', '.join(choices)}" if choices else f"there is no group {group!r}"
         return f"{group}={choice} does not exist; {listed}{did_you_mean(choice, choices)}"
     return text.strip().splitlines()[0]
+
+
+def unknown(name: str) -> str:
+    """A key that this run does not have, though another choice of its group may."""
+    known, group = known_keys(), name.split(".")[0]
+    if name in known:
+        return f"{name}: the chosen {group} has no such key; choose another with {group}=..."
+    return f"unknown key {name!r}{did_you_mean(name, known)}"
 
 
 def known_keys() -> list[str]:

@@ -50,8 +50,8 @@ def test_columns(server: Server, calibration: Calibration, temperature: float = 
 def finish(server: Server, state: ServerState) -> tuple[ServerState, dict[str, Any]]:
     """The state with what a private temperature has cost, and the summary's entry: scores ``before`` and ``after``.
 
-    Temperatures are fitted on half of what each client holds out. Scores are of the test split, and without privacy of
-    the other half. Empty where neither scores nor a temperature are asked for.
+    Temperatures are fitted on half of what each client holds out, private ones on all of it. Scores are of the test
+    split, and without privacy of the other half. Empty where neither scores nor a temperature are asked for.
     """
     task = server.task
     if task.calibration is None and task.temperature is None:

@@ -94,11 +94,14 @@ class Task:
         return int((self.train_y[0] != NO_LABEL).sum()) if is_text else 1
 
     def training_set_sample(self) -> tuple[Tensor, Tensor]:
-        """The examples of the training set that are evaluated: always the same ones, spread evenly over it."""
-        size = len(self.train_y)
-        chosen = torch.arange(min(self.config.training_set_examples, size), device=self.train_y.device)
-        chosen = chosen * size // max(len(chosen), 1)
-        return self.train_x[chosen], self.train_y[chosen]
+        """The examples that are evaluated of those that clients train on: always the same, spread evenly over them."""
+        ends = np.cumsum(self.partition.sizes(np.arange(len(self.partition), dtype=np.int64)))
+        count = min(self.config.training_set_examples, int(ends[-1]))
+        chosen = np.arange(count, dtype=np.int64) * int(ends[-1]) // count
+        owners = np.searchsorted(ends, chosen, side="right")
+        positions = self.partition.lookup(owners, chosen - np.append(0, ends)[owners])
+        index = torch.from_numpy(positions).to(self.train_y.device)
+        return self.train_x[index], self.train_y[index]
 
     def held_out(self, client: int) -> np.ndarray:
         """Positions of a client's own held-out examples."""
@@ -146,7 +149,9 @@ def load(config_json: str) -> Task:
         privacy = _privacy(config, controller, works, default_work, partition, model, loss, temperature)
     active = build.active_learning(config)
     if active is not None:
-        learning.check(config, active, privacy.mechanism.unit if privacy else None, dataset.train_y.shape)
+        pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
+        unit = privacy.mechanism.unit if privacy else None
+        learning.check(config, active, unit, dataset.train_y.ndim > 1, pool)
     if privacy is None or privacy.mechanism.unit == "client":
         _check_batches(controller.phases, works, default_work, partition)
     if note := small_batches.warning(loss, _smallest_batch(controller.phases, partition), dataset.num_classes):

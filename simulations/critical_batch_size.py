@@ -33,7 +33,7 @@ from tuning import tuned
 from fedbatch.batch.critical import fit_critical_batch_size
 
 SUMMARY = __doc__.splitlines()[0]
-TUNING_SEED, SEEDS, WALK = 100, (0, 1, 2), 6
+TUNING_SEED, SEEDS, WALK = 100, (0, 1, 2), 9
 Run = Callable[[int, float, int], Curve | None]
 """Batch, learning rate and seed to a run's curve; None where it diverged."""
 

@@ -38,7 +38,7 @@ class Task:
             *(f"cohort_size={clients}", f"client_batch_size={batch // clients}", "training_set_examples=2000"),
             *(
                 "target_metric=training_set_loss",
-                f"target_value={0.97 * self.goals[-1]:.4g}",
+                f"target_value={0.9 * self.goals[-1]:.4g}",
                 "learning_rate.rule=constant",
             ),
             *(f"rounds={int(5 * expected)}", f"evaluate_every_rounds={max(1, int(expected / EVALUATIONS))}"),

@@ -2,7 +2,7 @@
 
 B_S = 1 + B_simple, so the estimator of the noise scale serves for both, with examples as clients; unlike the plug-in
 ratio it is not held down by the number of probe examples. Inputs are Gaussian, targets those of an independent network
-of the same law, the loss is half the squared error. Closed forms for linear networks are our own (docs/width.md).
+of the same law, the loss is half the squared error. Closed forms for linear networks are our own.
 """
 
 import math
@@ -89,13 +89,14 @@ def diversity(family: Family, seed: int, probes: int = PROBES) -> float:
 
 
 def two_layer(width: int, inputs: int) -> float:
-    """Closed form for a linear network K-d of unit-variance weights and zero targets, in the mean over weights.
+    """Closed form for a linear network K-d of unit-variance weights and zero targets.
+
+    The ratio of the expectations over weights of numerator and denominator.
 
     >>> round(two_layer(10, 50), 1)
-    16.1
+    17.1
     """
-    k, d = width, inputs
-    return (k * d + 2 * (k + d + 1) + k * (d + 2)) / (k + d + 1 + k)
+    return 2 * (width + 2) * (inputs + 2) / (2 * width + inputs + 3)
 
 
 def deep(width: int, layers: int, teacher: bool) -> float:

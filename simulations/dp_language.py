@@ -70,7 +70,7 @@ FULL = Form(
     epsilons=(1.0, 8.0, math.inf),
     decays=(0.0, 0.1, 1.0),
     seeds=(0, 1),
-    walk=5,
+    walk=9,
 )
 QUICK = Form(
     common=(*PLAYS, "model.layers=1", "model.width=8"),

@@ -77,7 +77,7 @@ FULL = Form(
         Setting("Fashion", "CNN", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM, *CNN), 0.02, 100),
     ),
     seeds=(0, 1, 2),
-    walk=5,
+    walk=9,
 )
 TINY = ("dataset=digits", "population=64", "model.width=16", "partitioner=iid", *MOMENTUM)
 QUICK = Form((Setting("digits", "MLP", "IID", "momentum", TINY, 0.05, 20),), seeds=(0,), walk=3)

@@ -1,4 +1,4 @@
-"""The learning rate of a study's cell: a walk on a geometric grid, so that no optimum lies at an edge."""
+"""The learning rate of a study's cell: a walk on a geometric grid, which has no edge."""
 
 import math
 from collections.abc import Callable

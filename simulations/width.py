@@ -108,7 +108,7 @@ def in_training(form: Form, runs: Path) -> list[dict[str, Any]]:
         options = (*DIGITS, "model=mlp", f"model.depth={depth}", f"model.width={WIDTHS[depth]}")
         task = Task(f"{depth} hidden", options, 1437, (GOAL,), form.batches, 0.2, (60, 40))
         points = of_task(task, runs, form.seeds)
-        (fitted,) = fit(points)
+        fitted = fit(points)[0] if fit(points) else {"b_crit": math.nan}  # too few batches arrive
         for point in points:
             if not point["tuning"]:
                 row = {"hidden_layers": depth, "width": WIDTHS[depth], "b_crit": fitted["b_crit"]}

@@ -286,12 +286,19 @@ def test_a_model_without_attention_has_none_to_record(make_config):
 
 def test_evaluation_on_the_training_set_and_a_goal_on_it(make_config):
     goal = ("target_metric=training_set_loss", "target_value=2.2", "evaluate_every_rounds=2", "rounds=100")
-    config = make_config("training_set_examples=1000000", *goal)
-    rows, _, params = run(config)
+    config = make_config("training_set_examples=1000000", "client_holdout=0.25", *goal)
+    rows, summary, params = run(config)
+    assert summary["training_set_loss"] == rows[-1]["training_set_loss"]  # what a sweep optimises
     told = [row["training_set_loss"] for row in rows if "training_set_loss" in row]
     assert len(told) == len(rows) // 2 and told[-1] <= 2.2 < min(told[:-1])
     loaded = task.load(config.to_json())
     model = loaded.new_model()
     model.params.copy_(params)
-    expected = nn.functional.cross_entropy(model.module(loaded.train_x), loaded.train_y).detach()
+    clients = np.arange(len(loaded.partition))
+    sizes = loaded.partition.sizes(clients)
+    kept = np.concatenate(
+        [loaded.partition.lookup(np.full(n, c), np.arange(n)) for c, n in zip(clients, sizes, strict=True)]
+    )
+    assert len(kept) < len(loaded.train_y)
+    expected = nn.functional.cross_entropy(model.module(loaded.train_x[kept]), loaded.train_y[kept]).detach()
     assert told[-1] == pytest.approx(float(expected), rel=1e-5)

@@ -16,7 +16,7 @@ def embed(model: FlatModel, x: Tensor) -> tuple[Matrix, Matrix]:
     """Class probabilities (n, classes) and inputs (n, e) of the last linear layer, for inputs ``x`` (n, ...).
 
     Raises:
-        ValueError: the model has no linear layer.
+        ValueError: the model has no linear layer, or what it says is not finite.
     """
     linear = [module for module in model.module.modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -31,4 +31,6 @@ def embed(model: FlatModel, x: Tensor) -> tuple[Matrix, Matrix]:
         hook.remove()
         model.module.train(was_training)
     probabilities, embeddings = torch.cat(parts), torch.cat(inputs)
+    if not (probabilities.isfinite().all() and embeddings.isfinite().all()):
+        raise ValueError("predictions are not finite: training has diverged; lower server_optimizer.lr")
     return probabilities.float().cpu().numpy(), embeddings.float().cpu().numpy()

@@ -72,14 +72,15 @@ class ActiveLearning:
         return {"epsilon": self.selector.epsilon, "mean_cluster_size": self.selector.mean_cluster_size}
 
 
-def check(config: RunConfig, active: ActiveLearning, privacy_unit: str | None, label_shape: tuple[int, ...]) -> None:
+def check(config: RunConfig, active: ActiveLearning, privacy_unit: str | None, has_positions: bool, pool: int) -> None:
     """Refuse what cannot be run, or would be claimed and not be true.
 
     Args:
         config: of the run.
         active: its plan for labels.
         privacy_unit: "client", "example" or None.
-        label_shape: of the training labels.
+        has_positions: whether an example has a label a position.
+        pool: examples that can be labelled, over all clients.
 
     Raises:
         ConfigError: naming the field and the remedy.
@@ -90,10 +91,10 @@ def check(config: RunConfig, active: ActiveLearning, privacy_unit: str | None, l
             config.rounds <= active.queries,
             f"rounds ({config.rounds}) must be more than active.queries ({active.queries}): every stage needs one",
         ),
-        (len(label_shape) > 1, "active: labels of single positions cannot be queried; use a data set with one a row"),
+        (has_positions, "active: labels of single positions cannot be queried; use a data set with one a row"),
         (
-            needed > label_shape[0],
-            f"active: {needed} labels are wanted of {label_shape[0]} examples; lower active.labels_per_query",
+            needed > pool,
+            f"active: {needed} labels are wanted of {pool} examples; lower active.labels_per_query",
         ),
         (
             privacy_unit == "example",

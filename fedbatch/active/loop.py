@@ -104,16 +104,20 @@ def tell(columns: dict[str, Any]) -> None:
 
 
 def anew(server: Server, state: ServerState) -> ServerState:
-    """The state with model, optimizer, phase and noise-scale averages as at the start; rounds and costs go on."""
+    """The state with model, optimizer and noise-scale averages as at the start; rounds and costs go on.
+
+    A phase that was chosen by what training showed is forgotten too; one that a schedule of rounds sets goes on, as
+    privacy has priced it.
+    """
     fresh = ServerOptimizer(server.task.new_model(), server.task.config.server_optimizer)
     state.params.copy_(fresh.model.params)
     state.buffers.copy_(fresh.model.buffers)
     server.optimizer.load_state_dict(fresh.state_dict())
-    tracker = Tracker(state.noise.decay, state.noise.z)
+    tracker, controller = Tracker(state.noise.decay, state.noise.z), server.task.controller
     return replace(
         state,
         optimizer=server.optimizer.state_dict(),
-        control=server.task.controller.start(),
+        control=controller.start() if controller.adaptive else state.control,
         noise=tracker,
         within=tracker,
         between=tracker,

@@ -60,6 +60,8 @@ def answer(content: RecordDict, task: Task, files: NodeFiles) -> RecordDict:
     name = str(dict(content.config_records.get("plan", {})).get("kind"))
     if name not in ANSWERS or task.active is None:
         raise MessageError(f"{name} is no question of active learning; do both ends run the same config?")
+    if task.privacy is not None and name != "OwnPlan":
+        raise MessageError(f"{name} asks for counts or centroids, which a private run does not tell")
     kind, respond = ANSWERS[name]
     return encode(respond(decode(kind, content), task, task.active, files))
 

@@ -21,27 +21,37 @@ def run_folders(path: str | Path) -> list[Path]:
         FileNotFoundError: there is none.
     """
     top = Path(path)
-    found = sorted(config.parent for config in top.rglob("config.yaml") if (config.parent / "summary.json").is_file())
+    found = sorted(config.parent for config in top.rglob("config.yaml") if summary_of(config.parent))
     if not found:
         raise FileNotFoundError(f"{top}: no run in it; a run's folder has config.yaml and summary.json")
     return found
 
 
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary of a run; empty where there is none that says how the run stands."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return summary if isinstance(summary, dict) and "status" in summary else {}
+
+
 def load_runs(path: str | Path) -> pl.DataFrame:
     """One row a run: ``run`` (path below ``path``), what its summary says, and every value of its config.
 
-    Names of config values are those of the command line, e.g. ``model.width``; a value that a run does not have is
-    null. Lists and mappings of the summary come as JSON.
+    Names of config values are those of the command line, e.g. ``model.width``, with ``config.`` before those that the
+    summary has too (``rounds`` is done, ``config.rounds`` planned). A value that a run does not have is null. Lists and
+    mappings of the summary come as JSON.
 
     Raises:
         FileNotFoundError: no run at or below ``path``.
     """
     rows = []
     for folder in run_folders(path):
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = summary_of(folder)
         plain = {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in summary.items()}
         config = dict(_leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
-        rows.append(_named(folder, path) | plain | {key: config[key] for key in config if key not in plain})
+        rows.append(_named(folder, path) | plain | {f"config.{k}" if k in plain else k: v for k, v in config.items()})
     return pl.concat([_frame([row]) for row in rows], how="diagonal_relaxed")
 
 

@@ -1,12 +1,11 @@
 """``fedbatch status FOLDER``: which runs are done, under way or broken, and how to go on."""
 
-import json
 import time
 from pathlib import Path
 
 from rich.table import Table
 
-from fedbatch.results.load import run_folders
+from fedbatch.results.load import run_folders, summary_of
 
 QUIET_SECONDS = 300.0
 """A run that says it is running and has written nothing for so long was probably killed."""
@@ -22,7 +21,7 @@ def status_table(path: str | Path) -> Table:
     for name in ("run", "status", "rounds", "accuracy", ""):
         table.add_column(name, overflow="fold")
     for folder in run_folders(path):
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = summary_of(folder)
         kind = state(folder)
         accuracy = summary.get("test_accuracy")
         remark = summary.get("error", "")
@@ -36,7 +35,7 @@ def status_table(path: str | Path) -> Table:
 
 def state(folder: Path) -> str:
     """What the summary says: finished, failed, interrupted, running; or "killed": it says running and is not."""
-    said = str(json.loads((folder / "summary.json").read_text())["status"])
+    said = str(summary_of(folder)["status"])
     if said != "running":
         return said
     record = folder / "rounds.jsonl"

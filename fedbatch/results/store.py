@@ -133,7 +133,7 @@ def _last_values(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if not rows:
         return {"rounds": 0}
     tested = [row for row in rows if row["test_loss"] == row["test_loss"]] or rows
-    names = ("test_accuracy", "test_loss")
+    names = ("test_accuracy", "test_loss", *(n for n in tested[-1] if n.startswith("training_set_")))
     kept = (
         "rounds",
         "examples",

@@ -43,22 +43,27 @@ def plan(**changes):
 
 
 @pytest.mark.parametrize(
-    ("active", "unit", "shape", "line"),
+    ("active", "unit", "labels", "line"),
     [
-        (plan(queries=4), None, (1438,), r"rounds \(4\) must be more than active.queries \(4\)"),
-        (plan(labels_per_query=1400), None, (1438,), "1500 labels are wanted of 1438 examples; lower"),
-        (plan(), None, (1438, 64), "labels of single positions cannot be queried"),
-        (plan(), "client", (1438,), "active.scope=two_level sends counts, and two_level raw centroids, outside of the"),
-        (plan(scope="global_only"), "client", (1438,), "use active.scope=local_only or privacy=none"),
-        (plan(scope="local_only"), "example", (1438,), "which example-level privacy does not cover"),
+        (plan(queries=4), None, (False, 1438), r"rounds \(4\) must be more than active.queries \(4\)"),
+        (plan(labels_per_query=1400), None, (False, 1438), "1500 labels are wanted of 1438 examples; lower"),
+        (plan(), None, (True, 1438), "labels of single positions cannot be queried"),
+        (
+            plan(),
+            "client",
+            (False, 1438),
+            "active.scope=two_level sends counts, and two_level raw centroids, outside of the",
+        ),
+        (plan(scope="global_only"), "client", (False, 1438), "use active.scope=local_only or privacy=none"),
+        (plan(scope="local_only"), "example", (False, 1438), "which example-level privacy does not cover"),
     ],
 )
-def test_what_does_not_go_together_is_refused(make_config, active, unit, shape, line):
+def test_what_does_not_go_together_is_refused(make_config, active, unit, labels, line):
     config = make_config("controller=fixed")
-    check(config, plan(), None, (1438,))
-    check(config, plan(scope="local_only"), "client", (1438,))
+    check(config, plan(), None, False, 1438)
+    check(config, plan(scope="local_only"), "client", False, 1438)
     with pytest.raises(ConfigError, match=line) as caught:
-        check(config, active, unit, shape)
+        check(config, active, unit, *labels)
     assert "\n" not in str(caught.value)
 
 

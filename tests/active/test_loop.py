@@ -1,5 +1,6 @@
 """Runs that query: what they train on, what they record, and that they go on where they stopped."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from fedbatch import app, client_app, server_app, task
 from fedbatch.active.labelled import LabelledPartition, NodeFiles
 from fedbatch.active.loop import anew
 from fedbatch.clients.fedsgd import FedSGD
+from fedbatch.errors import RunFailedError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.state import load_latest
@@ -74,6 +76,33 @@ def test_retraining_starts_from_the_first_model(make_config):
     again = anew(server, replace(state, round=4))
     assert np.array_equal(again.params, run_.new_model().params) and again.round == 4
     assert not again.optimizer["state"] and again.params is server.optimizer.model.params
+
+
+@pytest.mark.slow
+def test_a_private_schedule_costs_what_was_planned_though_every_stage_starts_anew(make_config):
+    phases = ["controller=schedule", "controller.starts.large=2", "controller.phases.large.cohort_size=16"]
+    sizes = ["client_batch_size=null", "controller.phases.large.client_batch_size=null", "cohort_size=2"]
+    labels = ["active=margin", "active.scope=local_only", "active.seed_labels=40", "active.labels_per_query=20"]
+    private = ["privacy=client_central", "privacy.target_epsilon=4", "privacy.noise_schedule=proportional"]
+    config = make_config(
+        *phases, *sizes, *labels, "active.queries=2", "active.retrain=true", "rounds=6", *private, "population=20"
+    )
+    rows, _ = run(config)
+    assert [row["phase"] for row in rows] == ["small"] * 2 + ["large"] * 4
+    guarantee = json.loads((Path(config.run_dir) / "summary.json").read_text())["privacy"]
+    assert (
+        guarantee["epsilon"] == pytest.approx(guarantee["planned_epsilon"], rel=1e-3) and guarantee["epsilon"] <= 4.01
+    )
+    assert rows[-1]["global_batch"] < 80, "labelled examples of a cohort, not whole pools"
+
+
+@pytest.mark.parametrize("choice", ["margin", "badge"])
+def test_a_model_that_diverged_ends_the_run_in_one_line(make_config, choice):
+    scope = "active.scope=local_only" if choice == "badge" else "active.scope=global_only"
+    config = make_config(f"active={choice}", scope, *QUERIES, "server_optimizer.lr=1e30", "target_value=null")
+    with pytest.raises(RunFailedError, match="training has diverged") as caught:
+        run(config)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

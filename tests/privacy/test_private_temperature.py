@@ -11,12 +11,13 @@ from fedbatch import client_app, server_app, task
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.held_out import noised_slope, slope_plans
-from fedbatch.messages import SlopePlan, SumsPlan
+from fedbatch.messages import EvaluatePlan, SlopePlan, SumsPlan
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.node_held_out import noised_slope as slope_of_node
 from fedbatch.privacy import epsilon, ledger
+from fedbatch.runtime.flower import reason
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import decode, encode
+from fedbatch.wire import encode
 from tests.conftest import run
 from tests.privacy.releases import with_noise
 
@@ -157,7 +158,8 @@ def test_a_node_of_a_private_run_answers_no_other_question(make_task):
     node = next(iter(server.hosts.by_node(server.hosts.clients)))
     ones = np.ones(20)
     plan = SumsPlan(state.params, state.buffers, np.arange(20), ones, "all", "counts_up_to", torch.ones(1))
-    for kind in ("evaluate.sums", "evaluate.temperatures"):
-        (reply,) = server.grid.send_and_receive([server.grid.create_message(encode(plan), kind, node, "0")])
-        assert reply.has_error()
-    assert decode(SumsPlan, encode(plan)).part == "all"
+    scores = EvaluatePlan(state.params, state.buffers, np.arange(20))
+    for kind, question in (("evaluate.sums", plan), ("evaluate.temperatures", plan), ("evaluate", scores)):
+        (reply,) = server.grid.send_and_receive([server.grid.create_message(encode(question), kind, node, "0")])
+        assert reply.has_error(), kind
+        assert ("SlopePlan" if kind == "evaluate.sums" else "private run") in reason(reply.error)

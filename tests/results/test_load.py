@@ -46,6 +46,15 @@ def test_runs_and_rounds_as_tables(make_config, tmp_path):
     assert isinstance(json.loads(runs["versions"][0]), dict) and isinstance(rounds, pl.DataFrame)
 
 
+def test_a_broken_summary_does_not_hide_the_other_runs(make_config, tmp_path):
+    make_run(make_config, "good", [row(0)])
+    for name, text in {"empty": "{}", "half": '{"status": "fin', "list": "[]"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+        (tmp_path / name / "summary.json").write_text(text)
+    assert fedbatch.load_runs(tmp_path)["run"].to_list() == ["good"]
+
+
 def test_no_run_no_table(tmp_path):
     for read in (fedbatch.load_runs, fedbatch.load_rounds, status_table):
         with pytest.raises(FileNotFoundError, match="no run in it"):

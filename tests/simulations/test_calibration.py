@@ -29,9 +29,16 @@ def test_every_loss_is_where_its_guarantee_allows_it(study):
     assert not {c.loss for c in cells if c.level == "example"} & set(study.COUPLED)
     weights = {(c.loss, c.weight) for c in cells if c.level == "none"}
     assert {w for name, w in weights if name == "SB-ECE"} == {0.5, 1.0, 2.0, 4.0}
-    # 1,600 rounds of 160, or 800 of 160 and 100 of 1,280, are the 200 of 1,280 that they are compared with.
-    assert 1600 * 160 == 800 * 160 + 100 * 1280 == 200 * 1280
     assert len({len(group) for group in study.clipping_cells()}) == 1
+
+
+def test_batches_are_compared_at_equal_examples(study):
+    for cell in study.batch_cells():
+        given = dict(o.split("=", 1) for o in cell.overrides if "=" in o)
+        clients, size, rounds = (int(given[name]) for name in ("cohort_size", "client_batch_size", "rounds"))
+        start = int(given.get("controller.starts.large", rounds))
+        large = [int(given.get(f"controller.phases.large.{name}", 0)) for name in ("cohort_size", "client_batch_size")]
+        assert start * clients * size + (rounds - start) * large[0] * large[1] == 200 * 1280, cell.name
 
 
 def rows(loss, weight, ece, held_out, accuracy=0.9, held_out_accuracy=0.9):
