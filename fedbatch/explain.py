@@ -27,10 +27,14 @@ def explain(error: BaseException) -> str:
 
 
 def unknown(name: str) -> str:
-    """A key that this run does not have, though another choice of its group may."""
+    """A key that this run does not have, though another choice of its group may.
+
+    >>> unknown("active.queries").split(";")[0]
+    'active.queries: the chosen active has no such key'
+    """
     known, group = known_keys(), name.split(".")[0]
     if name in known:
-        return f"{name}: the chosen {group} has no such key; choose another with {group}=..."
+        return f"{name}: the chosen {group} has no such key; choose another with {group}=... (a resumed run keeps its own)"
     return f"unknown key {name!r}{did_you_mean(name, known)}"
 
 
