@@ -34,7 +34,9 @@ def unknown(name: str) -> str:
     """
     known, group = known_keys(), name.split(".")[0]
     if name in known:
-        return f"{name}: the chosen {group} has no such key; choose another with {group}=... (a resumed run keeps its own)"
+        return (
+            f"{name}: the chosen {group} has no such key; choose another with {group}=... (a resumed run keeps its own)"
+        )
     return f"unknown key {name!r}{did_you_mean(name, known)}"
 
 

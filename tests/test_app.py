@@ -34,6 +34,7 @@ def test_a_run_ends_with_its_table_and_folder(tmp_path):
     assert left == {"checkpoints", "config.yaml", "noise_scale.png", "rounds.jsonl", "rounds.parquet", "summary.json"}
 
 
+@pytest.mark.slow
 def test_resume_goes_on_and_refuses_to_become_another_run(tmp_path):
     fedbatch(*TINY, "run_dir=out", cwd=tmp_path)
     done, _ = fedbatch("resume=out", "rounds=5", cwd=tmp_path)
@@ -52,6 +53,7 @@ def test_sweep(tmp_path):
     assert seeds == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_path):
     done, _ = fedbatch(*TINY, "-m", "server_optimizer.lr=1e38,0.1", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 1 and "fedbatch: no client has a finite update: training has diverged" in done.stderr

@@ -249,6 +249,7 @@ def test_an_adaptive_run_stops_before_the_budget(make_config):
     assert more[1]["rounds"] == len(rows) and more[2].ledger == state.ledger  # resuming buys nothing
 
 
+@pytest.mark.slow
 def test_noise_is_calibrated_to_the_target(make_config):
     config = make_config("privacy=example_local", "privacy.target_epsilon=2", "controller=fixed", "rounds=2")
     _, summary, _ = run(config)

@@ -161,6 +161,7 @@ def run_drop_in(rounds):
     run_locally(server_app, client_app, 10, {"num-rounds": rounds})
 
 
+@pytest.mark.slow
 def test_the_app_of_others_learns_and_shows_its_noise_scale(capsys):
     run_drop_in(30)
     lines = capsys.readouterr().out.splitlines()[1:]

@@ -20,6 +20,7 @@ def test_wall_and_processor_time_are_told_apart() -> None:
     assert row.seconds_min >= 0.02 > row.cpu_seconds
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_systems_own() -> None:
     # Only the examples differ, 3,136 bytes each; what we hold ourselves must not count.
     ours = torch.zeros(2**26)
