@@ -26,12 +26,15 @@ def fedbatch(*arguments, cwd):
     return done, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def test_a_run_ends_with_its_table_and_folder(tmp_path):
+def test_a_run_ends_with_its_table_folder_and_report(tmp_path):
     done, _ = fedbatch(*TINY, "run_dir=out", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
-    assert "accuracy" in done.stdout and done.stdout.rstrip().endswith(f"run folder: {tmp_path / 'out'}")
+    folder, report = done.stdout.splitlines()[-2:]
+    assert "accuracy" in done.stdout and folder == f"run folder: {tmp_path / 'out'}"
+    assert report.startswith(f"report: {Path('out', 'report.html')} (")
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"checkpoints", "config.yaml", "noise_scale.png", "rounds.jsonl", "rounds.parquet", "summary.json"}
+    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet summary.json"
+    assert left == {"checkpoints", *files.split()}
 
 
 def test_resume_goes_on_and_refuses_to_become_another_run(tmp_path):
