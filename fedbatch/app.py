@@ -102,7 +102,19 @@ def report(folders: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"status": status, "report": report}
+def doctor(_: list[str]) -> int:
+    """``fedbatch doctor``: what is there, and how to get what is missing."""
+    from rich.console import Console
+
+    from fedbatch.doctor import tables
+
+    logging.getLogger("fedbatch").setLevel(logging.WARNING)  # data sets say what they left out
+    for table in tables():
+        Console().print(table, "", highlight=False)
+    return 0
+
+
+COMMANDS = {"status": status, "report": report, "doctor": doctor}
 
 
 def stop(error: OSError) -> NoReturn:
