@@ -6,7 +6,10 @@ const COSTS = { examples: "examples", bytes: "bytes", simulated_seconds: "simula
 const EVERYTHING = "all that differs but the seed", EACH = "run";
 
 const last = values => values && [...values].reverse().find(v => v !== null);
-const shortened = key => key.split(".").at(-1);
+// A part that is chosen, e.g. model._target_, goes by its group and its class.
+const labelOf = key => key.replace(/\._target_$/, "");
+const valueOf = (run, key) => key.endsWith("._target_") && run.config[key] ? run.config[key].split(".").at(-1) : run.config[key];
+const shortened = key => labelOf(key).split(".").at(-1);
 const final = (run, name) => {
   const curve = last(run.curves[name]);
   const value = curve === undefined ? run.summary[name] : curve;
@@ -17,7 +20,7 @@ const capital = text => text[0].toUpperCase() + text.slice(1);
 
 function groupsOf(runs, key, differing) {
   const keys = key === EVERYTHING ? differing.filter(k => k !== "seed") : [key];
-  const name = run => key === EACH ? run.name : keys.map(k => `${shortened(k)}=${k in run.config ? run.config[k] : "-"}`).join(", ") || "all";
+  const name = run => key === EACH ? run.name : keys.map(k => `${shortened(k)}=${valueOf(run, k) ?? "-"}`).join(", ") || "all";
   const groups = new Map();
   for (const run of runs) groups.set(name(run), [...(groups.get(name(run)) || []), run]);
   return [...groups].map(([name, runs], i) => ({

@@ -3,12 +3,14 @@ const page = JSON.parse(find("data").textContent);
 const differing = telling([...new Set(page.runs.flatMap(run => Object.keys(run.config)))].sort());
 const chosen = { run: page.runs[0], axis: "rounds", sort: null, descending: false };
 
-// Of keys that differ alike in all runs, as those that follow another do, the one with the shortest name.
+// Which differing keys tell runs apart: of those that differ alike in all runs the one with the shortest name, and none that is
+// the same wherever it is, which only says that a part with such a key was chosen.
 function telling(keys) {
-  const found = new Map();
+  const found = new Map(), readable = page.runs.filter(run => Object.keys(run.config).length);
   for (const key of keys.sort((a, b) => a.split(".").length - b.split(".").length)) {
-    const values = JSON.stringify(page.runs.map(run => run.config[key]));
-    if (!found.has(values)) found.set(values, key);
+    const values = readable.map(run => run.config[key]), there = new Set(values.filter(v => v !== undefined));
+    const name = JSON.stringify(values);
+    if (there.size > 1 && !found.has(name)) found.set(name, key);
   }
   return [...found.values()];
 }
@@ -18,7 +20,7 @@ const RESULTS = ["rounds", "examples", "test_accuracy", "test_loss", "noise_scal
 const columns = [
   { name: "run", value: run => run.name },
   { name: "status", value: run => run.status },
-  ...differing.map(key => ({ name: key, value: run => run.config[key] })),
+  ...differing.map(key => ({ name: labelOf(key), value: run => valueOf(run, key) })),
   ...RESULTS.filter(name => page.runs.some(run => final(run, name) !== null))
     .map(name => ({ name: name.replace("_", " "), value: run => final(run, name) })),
   ...(page.runs.some(run => run.summary.error) ? [{ name: "error", value: run => run.summary.error }] : []),
@@ -74,7 +76,7 @@ function options(id, names, labels = {}) {
 function study() {
   find("study").hidden = false;
   const has = (name, run) => final(run, name) !== null, any = name => page.runs.some(run => has(name, run));
-  options("group", [EVERYTHING, ...differing, EACH]);
+  options("group", [EVERYTHING, ...differing, EACH], Object.fromEntries(differing.map(key => [key, labelOf(key)])));
   options("metric", Object.keys(METRICS).filter(any), METRICS);
   options("over", Object.keys(AXES), AXES);
   options("cost", Object.keys(COSTS).filter(any), COSTS);

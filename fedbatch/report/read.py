@@ -73,9 +73,9 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys and values of a config, without where it lies.
 
     >>> flat({"model": {"width": 8}, "privacy": {}, "run_dir": "runs/a"})
-    {'model.width': 8, 'privacy': 'none'}
+    {'model.width': 8, 'privacy._target_': 'none'}
     """
-    empty = {key: "none" for key, value in config.items() if value == {}}
+    empty = {f"{key}._target_": "none" for key, value in config.items() if value == {}}
     kept = {key: value for key, value in leaves(config) if key not in ("run_dir", "resume")}
     return {key: str(v) if v in (math.inf, -math.inf) or v != v else v for key, v in kept.items()} | empty
 

@@ -98,21 +98,24 @@ def test_study_can_be_sorted_filtered_grouped_and_entered(browser, write_run, tm
             write_run(
                 f"s/{lr}_{seed}", f"seed={seed}", f"server_optimizer.lr={lr}", columns={"examples": 90 * seed + 5}
             )
+    write_run("s/lone", "seed=7", "controller=fixed", rounds=2)
     broken = write_run("s/broken", rounds=0, summary={"status": "failed", "error": "it broke"})
     assert opened(browser, write_report([broken.parent])) == []
-    assert rows(browser) == ["0.1_0", "0.1_1", "0.5_0", "0.5_1", "broken"]
-    assert "it broke" in text(browser, "#runs") and "5 of 5 runs" in text(browser, "#shown")
+    assert rows(browser) == ["0.1_0", "0.1_1", "0.5_0", "0.5_1", "broken", "lone"]
+    heads = text(browser, "#runs thead").split("\t")
+    assert heads[:5] == ["run", "status", "seed", "controller", "server_optimizer.lr"]  # not what follows from them
+    assert "it broke" in text(browser, "#runs") and "6 of 6 runs" in text(browser, "#shown")
     assert set(drawn(browser, "#comparison")) == {"chart-comparison", "chart-pareto"}
     assert min(drawn(browser, "#comparison").values()) > 0
     groups = text(browser, "#groups")
-    assert "lr=0.1\t2\t0.5\t" in groups and "50 ± 64" in groups  # sd of 5 and 95
+    assert "controller=NoiseScaleSwitch, lr=0.1\t2\t0.5\t" in groups and "50 ± 64" in groups  # sd of 5 and 95
 
     head = "[...document.querySelectorAll('#runs th button')].find(b => b.innerText.startsWith('examples')).click()"
     browser.execute_script(head), browser.execute_script(head)
-    assert rows(browser) == ["0.1_1", "0.5_1", "0.1_0", "0.5_0", "broken"]  # descending; without a value last
+    assert rows(browser) == ["0.1_1", "0.5_1", "lone", "0.1_0", "0.5_0", "broken"]  # descending; without a value last
     type_in = "const f = document.getElementById('filter'); f.value = arguments[0]; f.dispatchEvent(new Event('input'))"
     browser.execute_script(type_in, "finished seed=1")
-    assert rows(browser) == ["0.1_1", "0.5_1"] and "2 of 5 runs" in text(browser, "#shown")
+    assert rows(browser) == ["0.1_1", "0.5_1"] and "2 of 6 runs" in text(browser, "#shown")
     assert "50 ±" not in text(browser, "#groups")
     browser.execute_script("document.querySelectorAll('#runs button.run')[1].click()")
     assert text(browser, "#name").startswith("Run 0.5_1") and "0.5\t0.1" in text(browser, "#changed")
