@@ -30,7 +30,7 @@ def test_no_page_where_none_is_wanted_or_no_run_began(write_run, tmp_path, capsy
     ReportAtEnd().on_run_start(begin(folder, report="none"))
     ReportAtEnd().on_run_start(begin(tmp_path / "refused"))
     write_reports()
-    assert not (folder / "report.html").exists() and capsys.readouterr().out == ""
+    assert not (folder / "report.html").exists() and capsys.readouterr() == ("", "")
 
 
 def test_a_full_disk_costs_the_page_only(write_run, monkeypatch, capsys):

@@ -39,7 +39,16 @@ def test_tensorboard_has_scalars_histograms_and_the_config(make_config, tmp_path
     assert b"seed: 5" in tensors and events(written).Tensors("switch/text_summary")[0].step == 2
 
 
-def test_a_resumed_run_goes_on_in_its_events(make_config):
+def test_tensorboard_forgets_what_lies_behind_the_checkpoint(make_config, tmp_path):
+    tracker = build.trackers(make_config("tracker=tensorboard"))
+    for from_round, losses in ((0, [1.0, 2.0, 3.0]), (2, [5.0, 6.0])):  # killed after 3 rounds, checkpoint after 2
+        with following(tracker, tmp_path, {}, from_round) as log:
+            for i, loss in enumerate(losses, from_round + 1):
+                log({"rounds": i, "test_loss": loss, "switch": ""})
+    assert points(tmp_path / "tensorboard", "test/test_loss") == [(1, 1.0), (2, 2.0), (3, 5.0), (4, 6.0)]
+
+
+def test_a_resumed_run_goes_on(make_config):
     run(make_config("tracker=tensorboard", "rounds=2"))
     config = make_config("tracker=tensorboard", "rounds=4")
     config.resume = config.run_dir
