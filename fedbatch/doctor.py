@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 from rich.table import Table
+from rich.text import Text
 
 from fedbatch.build import build
 from fedbatch.compose import config_dir
@@ -29,7 +30,7 @@ def tables() -> Iterator[Table]:
         for _ in range(2):
             table.add_column(overflow="fold")
         for name, state in rows:
-            table.add_row(name, state)
+            table.add_row(name, Text(state))  # brackets are no markup
         yield table
 
 
