@@ -16,7 +16,9 @@ function number(value, digits = 4) {
   if (value >= OPEN) return "open";
   if (Number.isInteger(value)) return value.toLocaleString("en");
   const small = Math.abs(value) < 1e-3, large = Math.abs(value) >= 1e5;
-  return small || large ? value.toExponential(2) : String(Number(value.toPrecision(digits)));
+  if (small || large) return value.toExponential(2);
+  const rounded = Number(value.toPrecision(digits));
+  return Number.isInteger(rounded) ? rounded.toLocaleString("en") : String(rounded);
 }
 
 function row(cells, kind = "td") {

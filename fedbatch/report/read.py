@@ -27,7 +27,7 @@ STAGES = ("plan_seconds", "client_seconds", "aggregate_seconds", "step_seconds",
 UNBOUNDED = 1e300
 """An interval that is open above, where JSON has no infinity."""
 POINTS, LEAST, MOST = 60_000, 100, 2_000
-"""Rounds in a page, and the fewest and most of one run: 500 runs make a page of about 12 MB."""
+"""Rounds in a page, and the fewest and most of one run: 500 runs make a page of 10 MB."""
 
 
 def read_runs(folders: Sequence[Path], top: Path) -> dict[str, Any]:
