@@ -48,7 +48,7 @@ function noiseScale(run, axis) {
   return {
     id: "noise", title: "Noise scale and global batch", data,
     note: phases(run).length ? "grey and white tell the phases apart, here and in the other charts" : "",
-    layout: { shapes: shades(run, axis), annotations: labels, xaxis: { title: { text: AXES[axis] } }, yaxis: { ...logAxis([least, top]), title: { text: unit } } },
+    layout: { shapes: shades(run, axis), annotations: labels, xaxis: { title: { text: AXES[axis] } }, yaxis: { ...logAxis([least, top]), title: { text: unit }, range: [Math.log10(least), Math.log10(1.5 * top)] } },
   };
 }
 
