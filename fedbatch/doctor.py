@@ -38,9 +38,8 @@ def installed() -> Iterator[tuple[str, str]]:
     """Python, this package and what it cannot do without."""
     yield "python", platform.python_version()
     yield PACKAGE, metadata.version(PACKAGE)
-    for requirement in requirements():
-        if "extra" not in str(requirement.marker):
-            yield requirement.name, missing(requirement) or metadata.version(requirement.name)
+    for requirement in requirements(PACKAGE):
+        yield requirement.name, missing(requirement) or metadata.version(requirement.name)
 
 
 def devices() -> Iterator[tuple[str, str]]:
@@ -58,8 +57,7 @@ def devices() -> Iterator[tuple[str, str]]:
 def extras() -> Iterator[tuple[str, str]]:
     """Each extra: complete, or what it lacks and the command that installs it."""
     for extra in metadata.metadata(PACKAGE).get_all("Provides-Extra") or []:
-        own = [r for r in requirements() if r.marker and not r.marker.evaluate({"extra": ""})]
-        own = [r for r in own if r.marker and r.marker.evaluate({"extra": extra}) and r.name != PACKAGE]
+        own = [r for r in requirements(PACKAGE, extra) if r.name != PACKAGE]
         lacking = [f"{r.name} {lack}" for r in own if (lack := missing(r))]
         yield extra, f"{', '.join(lacking)}; pip install 'fedbatch[{extra}]'" if lacking else "complete"
 
@@ -79,13 +77,15 @@ def datasets() -> Iterator[tuple[str, str]]:
             yield path.stem, f"{len(loaded.train_y):,} training and {len(loaded.test_y):,} test examples"
 
 
-def requirements() -> list[Requirement]:
-    """What the installed package asks for, the extras included."""
-    return [Requirement(text) for text in metadata.requires(PACKAGE) or []]
+def requirements(package: str, extra: str = "") -> list[Requirement]:
+    """What an installed package asks for, or what one of its extras adds."""
+    found = [Requirement(text) for text in metadata.requires(package) or []]
+    base = [r for r in found if not r.marker or r.marker.evaluate({"extra": ""})]
+    return [r for r in found if r not in base and r.marker and r.marker.evaluate({"extra": extra})] if extra else base
 
 
 def missing(requirement: Requirement) -> str:
-    """What is wrong with a requirement, or nothing.
+    """What is wrong with a requirement, also with those that its own extras add; or nothing.
 
     >>> missing(Requirement("numpy>=1")), missing(Requirement("no-such-package"))
     ('', 'missing')
@@ -94,6 +94,7 @@ def missing(requirement: Requirement) -> str:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         return "missing"
-    return (
-        "" if requirement.specifier.contains(version, prereleases=True) else f"{version} is not {requirement.specifier}"
-    )
+    if not requirement.specifier.contains(version, prereleases=True):
+        return f"{version} is not {requirement.specifier}"
+    added = [r for extra in sorted(requirement.extras) for r in requirements(requirement.name, extra)]
+    return ", ".join(f"without {r.name}: {lack}" for r in added if (lack := missing(r)))

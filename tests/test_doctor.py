@@ -44,6 +44,12 @@ def test_a_requirement_may_be_met_by_a_build_of_ones_own():
     assert doctor.missing(Requirement(f"numpy<={metadata.version('numpy')}")) == ""
 
 
+def test_an_extra_of_a_dependency_is_looked_into(monkeypatch):
+    monkeypatch.setattr(metadata, "requires", lambda _: ["polars", 'no-such-package>=2; extra == "more"'])
+    assert doctor.missing(Requirement("numpy[more]")) == "without no-such-package: missing"
+    assert doctor.missing(Requirement("numpy[other]")) == doctor.missing(Requirement("numpy")) == ""
+
+
 def test_devices_are_named():
     assert dict(doctor.devices())["cpu"].endswith("cores")
 
