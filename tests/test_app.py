@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=3".split()
+TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=3 report=none".split()
 
 
 def fedbatch(*arguments, cwd):
@@ -27,7 +27,7 @@ def fedbatch(*arguments, cwd):
 
 
 def test_a_run_ends_with_its_table_folder_and_report(tmp_path):
-    done, _ = fedbatch(*TINY, "run_dir=out", cwd=tmp_path)
+    done, _ = fedbatch(*TINY, "report=html", "run_dir=out", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     folder, report = done.stdout.splitlines()[-2:]
     assert "accuracy" in done.stdout and folder == f"run folder: {tmp_path / 'out'}"

@@ -48,6 +48,7 @@ def test_tensorboard_forgets_what_lies_behind_the_checkpoint(make_config, tmp_pa
     assert points(tmp_path / "tensorboard", "test/test_loss") == [(1, 1.0), (2, 2.0), (3, 5.0), (4, 6.0)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on(make_config):
     run(make_config("tracker=tensorboard", "rounds=2"))
     config = make_config("tracker=tensorboard", "rounds=4")
