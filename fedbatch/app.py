@@ -20,6 +20,7 @@ from fedbatch.compose import config_dir
 from fedbatch.config import CONTINUED, RunConfig, parse
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.explain import explain
+from fedbatch.report.at_end import write_reports
 
 
 def main() -> None:
@@ -31,8 +32,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
-    if sys.argv[1:2] == ["status"]:
-        sys.exit(status(sys.argv[2:]))
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
@@ -48,6 +49,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("fedbatch: interrupted; go on with fedbatch resume=<run folder>", file=sys.stderr)
         sys.exit(130)
+    finally:
+        write_reports()
 
 
 @hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")
@@ -85,6 +88,33 @@ def status(folders: list[str]) -> int:
         print(f"fedbatch: status: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def report(folders: list[str]) -> int:
+    """``fedbatch report RUN_OR_SWEEP...``: one page on them all; 0, or 2 where there is no run."""
+    from fedbatch.report.page import told, write_report
+
+    try:
+        print(told(write_report([Path(folder) for folder in folders or ["runs"]])))
+    except FileNotFoundError as error:
+        print(f"fedbatch: report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def doctor(_: list[str]) -> int:
+    """``fedbatch doctor``: what is there, and how to get what is missing."""
+    from rich.console import Console
+
+    from fedbatch.doctor import tables
+
+    logging.getLogger("fedbatch").setLevel(logging.WARNING)  # data sets say what they left out
+    for table in tables():
+        Console().print(table, "", highlight=False)
+    return 0
+
+
+COMMANDS = {"status": status, "report": report, "doctor": doctor}
 
 
 def stop(error: OSError) -> NoReturn:

@@ -109,6 +109,15 @@ def active_learning(config: RunConfig) -> ActiveLearning | None:
     return built
 
 
+def trackers(config: RunConfig) -> dict[str, Any]:
+    """The trackers of a run by name.
+
+    Raises:
+        ConfigError: one whose package is not there, with the command that installs it.
+    """
+    return {name: build(f"tracker.{name}", node) for name, node in config.tracker.items()}
+
+
 def validate(config: RunConfig) -> None:
     """Refuse a run that cannot work, before anything heavy is imported.
 
@@ -120,4 +129,5 @@ def validate(config: RunConfig) -> None:
     build("learning_rate", config.learning_rate)
     active_learning(config)
     build("time_model", config.time_model)
+    trackers(config)
     data(text)

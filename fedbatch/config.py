@@ -22,11 +22,12 @@ CHOICES = {
     "weighting": ("auto", "examples", "uniform"),
     "executor": ("auto", "fused", "vmap", "loop", "ghost"),
     "matmul_precision": ("highest", "high", "medium"),
+    "report": ("html", "none"),
     "target_metric": ("test_accuracy", "test_loss", "train_loss", "training_set_loss"),
 }
 
 
-CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "runtime", "threads")
+CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "runtime", "threads", "tracker", "report")
 """What may change when a run is resumed without making it another run."""
 
 
@@ -87,6 +88,7 @@ class RunConfig:
     training_set_examples: int
     active: Node = field(default_factory=dict)
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    report: str = "html"
     resume: str | None = None
 
     def to_json(self) -> str:

@@ -27,7 +27,8 @@ def on_server(server: Server) -> Row:
     sums = example_sums(model, task.loss, task.test_x, task.test_y)
     row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
     if task.calibration is not None:
-        row = {f"test_{name}": value for name, value in posthoc.test_columns(server, task.calibration).items()} | row
+        scores = task.calibration.columns(posthoc.test_pool(server))
+        row = {f"test_{name}": value for name, value in scores.items()} | row
     if task.config.training_set_examples:
         own = example_sums(model, task.loss, *task.training_set_sample())
         row |= {"training_set_loss": own.loss, "training_set_accuracy": own.accuracy}

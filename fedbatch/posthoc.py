@@ -8,7 +8,7 @@ import numpy as np
 from fedbatch.collect_private import charge
 from fedbatch.held_out import HeldOut, noised_slope, slope_plans
 from fedbatch.metrics.evaluate import logits_of, told
-from fedbatch.metrics.report import Calibration, Predicted
+from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
 from fedbatch.metrics.temperature import bisect
 from fedbatch.node_held_out import slope_key
@@ -17,7 +17,7 @@ from fedbatch.privacy.randomness import Floats
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 
-Columns = dict[str, float]
+Columns = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Fitted:
         return {"temperature": float(middle), "lowest": float(low), "highest": float(high), "clients": len(self.values)}
 
 
-def test_columns(server: Server, calibration: Calibration, temperature: float = 1.0) -> Columns:
-    """Scores of the server's test split, whose logits are held in memory, at a temperature."""
+def test_pool(server: Server, temperature: float = 1.0) -> Predicted:
+    """The server's test split, its logits in memory, at a temperature."""
     task = server.task
     logits, labels = told(logits_of(server.optimizer.model, task.test_x), task.test_y)
-    return calibration.columns(Predicted(logits / temperature, labels))
+    return Predicted(logits / temperature, labels)
 
 
 def finish(server: Server, state: ServerState) -> tuple[ServerState, dict[str, Any]]:
@@ -94,11 +94,10 @@ def fit_privately(
 
 
 def _scores(server: Server, state: ServerState, calibration: Calibration, fitted: Fitted | None) -> dict[str, Columns]:
-    scores = {}
+    pools: dict[str, Pool] = {}
     if fitted is None or fitted.shared:
-        scores["test"] = test_columns(server, calibration, 1.0 if fitted is None else float(fitted.values[0]))
+        pools["test"] = test_pool(server, 1.0 if fitted is None else float(fitted.values[0]))
     if server.task.config.client_holdout and server.task.privacy is None:
         part = "all" if server.task.temperature is None else "measure"
-        pool = HeldOut(server, state, part, None if fitted is None else fitted.values)
-        scores["held_out"] = calibration.columns(pool)
-    return scores
+        pools["held_out"] = HeldOut(server, state, part, None if fitted is None else fitted.values)
+    return {name: calibration.columns(pool) | {"bins": calibration.diagram(pool)} for name, pool in pools.items()}

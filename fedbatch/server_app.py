@@ -1,6 +1,6 @@
 """The Flower ServerApp: build or resume the server, run the rounds, keep the record."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedbatch import posthoc, task
 from fedbatch import state as states
 from fedbatch.batch.tracker import Tracker
-from fedbatch.build import build
+from fedbatch.build import build, trackers
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError
@@ -27,6 +27,7 @@ from fedbatch.server import Server
 from fedbatch.server_step import ServerOptimizer
 from fedbatch.state import ServerState
 from fedbatch.task import Task
+from fedbatch.trackers.following import following
 
 app = ServerApp()
 
@@ -40,10 +41,13 @@ def main(grid: Grid, context: Context) -> None:
     state = first = resume(server) if config.resume else start(server)
     store = RunStore(server.folder, config)
     checkpoints = store.folder / "checkpoints"
-    with store.recording(state.round), Progress(config.rounds, state.round) as progress:
+    shown = Progress(config.rounds, state.round)
+    followed = following(trackers(config), store.folder, asdict(config), state.round)
+    with store.recording(state.round), shown as progress, followed as follow:
         for state, row in run_rounds(server, first):
             store.append(row)
             progress.show(row)
+            follow(row)
             if config.checkpoint_every_rounds and state.round % config.checkpoint_every_rounds == 0:
                 states.save(state, checkpoints)
         state, calibration = posthoc.finish(server, state)

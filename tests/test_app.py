@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=3".split()
+TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=3 report=none".split()
 
 
 def fedbatch(*arguments, cwd):
@@ -26,12 +26,15 @@ def fedbatch(*arguments, cwd):
     return done, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def test_a_run_ends_with_its_table_and_folder(tmp_path):
-    done, _ = fedbatch(*TINY, "run_dir=out", cwd=tmp_path)
+def test_a_run_ends_with_its_table_folder_and_report(tmp_path):
+    done, _ = fedbatch(*TINY, "report=html", "run_dir=out", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
-    assert "accuracy" in done.stdout and done.stdout.rstrip().endswith(f"run folder: {tmp_path / 'out'}")
+    folder, report = done.stdout.splitlines()[-2:]
+    assert "accuracy" in done.stdout and folder == f"run folder: {tmp_path / 'out'}"
+    assert report.startswith(f"report: {Path('out', 'report.html')} (")
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"checkpoints", "config.yaml", "noise_scale.png", "rounds.jsonl", "rounds.parquet", "summary.json"}
+    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet summary.json"
+    assert left == {"checkpoints", *files.split()}
 
 
 @pytest.mark.slow

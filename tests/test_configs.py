@@ -75,7 +75,7 @@ SETTINGS = {
     "controller/noise_scale_switch": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"],
 }
 NEEDS_MORE_DATA = {"dataset/fashion_mnist", "dataset/hugging_face", "partitioner/natural"}
-HAS_ITS_OWN_TEST = {"runtime/ray"}  # tests/runtime/test_ray.py
+HAS_ITS_OWN_TEST = {"runtime/ray", "tracker/mlflow", "tracker/wandb"}  # tests/runtime, tests/trackers
 RUNNABLE = [p for p in FILES if f"{p.parent.name}/{p.stem}" not in NEEDS_MORE_DATA | HAS_ITS_OWN_TEST]
 
 

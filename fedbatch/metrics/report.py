@@ -92,3 +92,8 @@ class Calibration:
             "brier": brier / count if count else nothing,
             "mean_ece": own / count if count else nothing,
         }
+
+    def diagram(self, pool: Pool) -> dict[str, list[float]]:
+        """What a reliability diagram is drawn from: ``count``, ``confidence`` and ``correct``, sums over each bin."""
+        sums = BinSums.of_vector(pool.sums("bins", width_edges(self.bins)))
+        return {name: values.tolist() for name, values in vars(sums).items()}

@@ -50,7 +50,7 @@ def load_runs(path: str | Path) -> pl.DataFrame:
     for folder in run_folders(path):
         summary = summary_of(folder)
         plain = {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in summary.items()}
-        config = dict(_leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
+        config = dict(leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
         rows.append(_named(folder, path) | plain | {f"config.{k}" if k in plain else k: v for k, v in config.items()})
     return pl.concat([_frame([row]) for row in rows], how="diagonal_relaxed")
 
@@ -77,14 +77,14 @@ def _named(folder: Path, path: str | Path) -> dict[str, str]:
     return {"run": str(below) if below.parts else folder.name}
 
 
-def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values; lists stay whole, as JSON.
 
-    >>> list(_leaves({"a": {"b": 1, "c": [2, 3]}}))
+    >>> list(leaves({"a": {"b": 1, "c": [2, 3]}}))
     [('a.b', 1), ('a.c', '[2, 3]')]
     """
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+            yield from leaves(value, f"{name}.{key}" if name else str(key))
     else:
         yield name, json.dumps(node) if isinstance(node, list) else node

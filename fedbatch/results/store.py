@@ -94,6 +94,7 @@ class RunStore:
         summary = {
             **values,
             "seed": self.config.seed,
+            "machine": {"system": platform.platform(), "cpus": os.cpu_count(), "device": self.config.device},
             "versions": {
                 "fedbatch": fedbatch.__version__,
                 "python": platform.python_version(),

@@ -1,0 +1,43 @@
+"""The report at the end of a run or a sweep, however it ends."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+_begun: list[Path] = []
+
+
+class ReportAtEnd(Callback):
+    """Notes where a run or a sweep begins, unless ``report=none``, for `write_reports`.
+
+    Hydra tells its callbacks nothing of a run that fails or is interrupted, and just then the picture is wanted.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Note the folder of a single run, whose name has the time in it."""
+        _note(config, config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Note the folder of a sweep: its runs share one page."""
+        _note(config, config.hydra.sweep.dir)
+
+
+def write_reports() -> None:
+    """Write the page of what has begun in this process and say where it is; nothing where no run got so far."""
+    while _begun:
+        folder = _begun.pop()
+        if any(folder.rglob("summary.json")):
+            from fedbatch.report.page import told, write_report
+
+            try:
+                print(told(write_report([folder])))
+            except OSError as error:  # the run itself is safe
+                print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)
+
+
+def _note(config: DictConfig, folder: str) -> None:
+    if config.report != "none":
+        _begun.append(Path(folder))

@@ -1,0 +1,139 @@
+"use strict";
+// The charts of one run: each takes (run, axis) and returns what to draw, or null where the run has no such numbers.
+
+const curve = (run, axis, column, name, color, more) =>
+  run.curves[column] ? [line(run.curves[axis], run.curves[column], name, color, more)] : [];
+
+function overTime(id, title, columns, layout = {}, note = "") {
+  return (run, axis) => {
+    const data = columns.flatMap(([column, name, color, dash]) =>
+      curve(run, axis, column, name, color, { line: { dash: dash || "solid" } }));
+    if (!data.length) return null;
+    const showlegend = data.length > 1;
+    return { id, title, note, data, layout: { showlegend, shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, ...layout } };
+  };
+}
+
+// Every second phase is grey, from where the phase before it ended.
+function phases(run) {
+  const names = [...new Set(run.curves.phase)], found = [];
+  run.curves.phase.forEach((phase, i) => {
+    if (!found.length || found.at(-1).phase !== phase) found.push({ phase, from: Math.max(0, i - 1), grey: names.indexOf(phase) % 2 });
+    found.at(-1).to = i;
+  });
+  return names.length > 1 ? found : [];
+}
+
+const shades = (run, axis) => phases(run).filter(p => p.grey).map(p => ({
+  type: "rect", yref: "paper", y0: 0, y1: 1, x0: run.curves[axis][p.from], x1: run.curves[axis][p.to],
+  fillcolor: SHADE, line: { width: 0 }, layer: "below",
+}));
+
+function noiseScale(run, axis) {
+  const { noise_scale: scale, noise_scale_low: low, noise_scale_high: high } = run.curves, x = run.curves[axis];
+  if (!scale) return null;
+  const unit = run.summary.noise_scale_unit || "examples";
+  const batch = unit === "clients" ? "cohort_size" : "global_batch";
+  const finite = scale.map(v => v === null || v <= 0 || v >= OPEN ? null : v);
+  const drawn = [...finite, ...run.curves[batch]].filter(v => v !== null);
+  const top = 2 * Math.max(...drawn), least = Math.min(...drawn) / 4;
+  const data = [line(x, finite, run.summary.privacy ? "noise scale with privacy noise" : "noise scale", BLUE), ...curve(run, axis, batch, "global batch", ORANGE, { line: { shape: "hv" } })];
+  if (low && high) data.unshift({
+    ...band(x, low.map(v => v === null ? null : Math.max(v, least)), high.map(v => v === null ? null : Math.min(v, top)), "its interval", BLUE),
+  });
+  const labels = phases(run).slice(0, 8).map(p => ({
+    text: p.phase, showarrow: false, yref: "paper", y: 1, yanchor: "top", font: { color: GREY },
+    x: (run.curves[axis][p.from] + run.curves[axis][p.to]) / 2,
+  }));
+  return {
+    id: "noise", title: "Noise scale and global batch", data,
+    note: phases(run).length ? "grey and white tell the phases apart, here and in the other charts" : "",
+    layout: { shapes: shades(run, axis), annotations: labels, xaxis: { title: { text: AXES[axis] } }, yaxis: { ...logAxis([least, top]), title: { text: unit }, range: [Math.log10(least), Math.log10(1.5 * top)] } },
+  };
+}
+
+function clients(run, axis) {
+  const at = q => run.curves[`client_accuracy_p${q}`], x = run.curves[axis];
+  if (!at(50)) return null;
+  return {
+    id: "clients", title: "Accuracy of clients on what they hold out", note: "median over clients, and the middle half and nine tenths of them",
+    data: [band(x, at(5), at(95), "5 to 95 %", BLUE), band(x, at(25), at(75), "25 to 75 %", BLUE), line(x, at(50), "median", BLUE)],
+    layout: { shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { range: [0, 1.02] } },
+  };
+}
+
+function privacyLoss(run, axis) {
+  const drawn = overTime("epsilon", "Privacy loss", [["epsilon_rdp", "epsilon spent (RDP)", PURPLE]], { yaxis: { rangemode: "tozero", title: { text: "epsilon" } } })(run, axis);
+  const { planned_epsilon: planned, accountant } = run.summary.privacy || {};
+  if (!drawn || typeof planned !== "number") return drawn;
+  if (accountant !== "rdp") drawn.note = `the run's own epsilon is by ${accountant}, which this reading need not meet`;
+  const x = run.curves[axis];
+  drawn.data.push(line([x[0], x.at(-1)], [planned, planned], "planned for the whole run", GREY, { line: { dash: "dash" }, trace: { mode: "lines" } }));
+  drawn.layout.showlegend = true;
+  return drawn;
+}
+
+function attention(run, axis) {
+  const layers = Object.keys(run.curves).filter(name => name.startsWith("attention_layer_"));
+  const names = layers.map((name, i) => [name, `layer ${i + 1}`, GROUP_COLOURS[i % GROUP_COLOURS.length], DASHES[Math.floor(i / GROUP_COLOURS.length) % DASHES.length]]);
+  return overTime("attention", "Largest attention logit", names, { yaxis: { rangemode: "tozero" } }, "over examples, heads and pairs of positions")(run, axis);
+}
+
+function trustRatios(run, axis) {
+  const names = [["trust_ratio_max", "largest", ORANGE, "dash"], ["trust_ratio_median", "median", BLUE], ["trust_ratio_min", "smallest", PURPLE, "dot"]];
+  const drawn = overTime("ratios", "Trust ratios over layers", names)(run, axis);
+  if (drawn) drawn.layout.yaxis = logAxis(drawn.data.flatMap(trace => trace.y));
+  return drawn;
+}
+
+function stages(run) {
+  const names = Object.keys(run.stages).reverse(), seconds = names.map(name => run.stages[name]);
+  if (!names.length) return null;
+  const all = seconds.reduce((a, b) => a + b, 0);
+  return {
+    id: "stages", title: `Time by stage: ${number(all, 3)} s measured`,
+    data: [{
+      type: "bar", orientation: "h", x: seconds, y: names.map(name => name.replace("_seconds", "")), marker: { color: BLUE },
+      text: seconds.map(s => `${number(s, 3)} s, ${Math.round(100 * s / all)} %`), textposition: "auto", cliponaxis: false,
+    }],
+    layout: { showlegend: false, xaxis: { title: { text: "seconds" } } },
+  };
+}
+
+function reliability(run) {
+  const scores = run.summary.calibration || {}, data = [];
+  const pool = ["held_out", "test"].find(name => scores.before && scores.before[name] && scores.before[name].bins);
+  if (!pool) return null;
+  const styles = { before: [ORANGE, "circle"], after: [BLUE, "diamond"] };
+  for (const [stage, [color, symbol]] of Object.entries(styles)) {
+    const found = scores[stage] && scores[stage][pool];
+    if (!found) continue;
+    const { count, confidence, correct } = found.bins, full = count.map((n, i) => i).filter(i => count[i] > 0);
+    data.push({
+      type: "scatter", mode: "lines+markers", name: `${stage} (ECE ${number(found.ece, 3)})`, line: { color, width: 1 },
+      x: full.map(i => confidence[i] / count[i]), y: full.map(i => correct[i] / count[i]), text: full.map(i => `${count[i]} predictions`),
+      marker: { symbol, size: full.map(i => 6 + 12 * Math.sqrt(count[i] / Math.max(...count))), opacity: 0.7 },
+    });
+  }
+  data.push({ type: "scatter", mode: "lines", x: [0, 1], y: [0, 1], name: "calibrated", line: { color: GREY, dash: "dot" }, hoverinfo: "skip" });
+  const what = pool === "test" ? "test split" : "what clients hold out";
+  return {
+    id: "reliability", title: `Reliability, ${what}`, note: scores.temperature ? `before and after temperature ${number(scores.temperature, 3)}; a larger mark is more predictions` : "a larger mark is more predictions",
+    data, layout: { xaxis: { title: { text: "confidence" }, range: [0, 1.03] }, yaxis: { title: { text: "accuracy" }, range: [0, 1.05] } },
+  };
+}
+
+const CHARTS = [
+  overTime("accuracy", "Accuracy", [["test_accuracy", "test", GREEN], ["training_set_accuracy", "training set", BLUE, "dash"]], { yaxis: { rangemode: "nonnegative" } }),
+  overTime("loss", "Loss", [["train_loss", "of the round's clients", BLUE], ["test_loss", "test", GREEN], ["training_set_loss", "training set", ORANGE, "dash"]], { yaxis: { rangemode: "tozero" } }),
+  noiseScale,
+  overTime("rate", "Server learning rate", [["lr", "learning rate", ORANGE]], { yaxis: { rangemode: "tozero" } }),
+  clients,
+  privacyLoss,
+  overTime("calibration", "Calibration error (ECE)", [["test_ece", "test split", GREEN], ["held_out_ece", "held out by clients", BLUE]], { yaxis: { rangemode: "tozero" } }),
+  reliability,
+  trustRatios,
+  attention,
+  overTime("labels", "Labels asked for", [["labels_used", "labels", BLUE]], { yaxis: { rangemode: "tozero" } }),
+  stages,
+];

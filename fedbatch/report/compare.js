@@ -1,0 +1,114 @@
+"use strict";
+// Runs beside each other: groups of runs that agree in a key, seeds aggregated, cost against quality.
+
+const METRICS = { test_accuracy: "test accuracy", test_loss: "test loss", train_loss: "train loss", noise_scale: "noise scale", global_batch: "global batch", lr: "server learning rate", epsilon_rdp: "epsilon" };
+const COSTS = { examples: "examples", bytes: "bytes", simulated_seconds: "simulated seconds", rounds: "rounds", epsilon: "epsilon" };
+const EVERYTHING = "all that differs but the seed", EACH = "run";
+
+const last = values => values && [...values].reverse().find(v => v !== null);
+// A part that is chosen, e.g. model._target_, goes by its group and its class.
+const labelOf = key => key.replace(/\._target_$/, "");
+const valueOf = (run, key) => key.endsWith("._target_") && run.config[key] ? run.config[key].split(".").at(-1) : run.config[key];
+const shortened = key => labelOf(key).split(".").at(-1);
+const final = (run, name) => {
+  const curve = last(run.curves[name]);
+  const value = curve === undefined ? run.summary[name] : curve;
+  return typeof value === "number" && value < OPEN ? value : null;
+};
+
+const capital = text => text[0].toUpperCase() + text.slice(1);
+
+function groupsOf(runs, key, differing) {
+  const keys = key === EVERYTHING ? differing.filter(k => k !== "seed") : [key];
+  const name = run => key === EACH ? run.name : keys.map(k => `${shortened(k)}=${valueOf(run, k) ?? "-"}`).join(", ") || "all";
+  const groups = new Map();
+  for (const run of runs) groups.set(name(run), [...(groups.get(name(run)) || []), run]);
+  return [...groups].map(([name, runs], i) => ({
+    name, runs, color: GROUP_COLOURS[i % GROUP_COLOURS.length], dash: DASHES[Math.floor(i / GROUP_COLOURS.length) % DASHES.length],
+  })).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+}
+
+function moments(values) {
+  const kept = values.filter(v => v !== null && v !== undefined), n = kept.length;
+  const mean = n ? kept.reduce((a, b) => a + b, 0) / n : null;
+  return { n, mean, sd: n > 1 ? Math.sqrt(kept.reduce((a, b) => a + (b - mean) ** 2, 0) / (n - 1)) : 0 };
+}
+
+const spread = ({ n, mean, sd }) => mean === null ? "" : sd > 1e-9 * Math.abs(mean) ? `${number(mean)} ± ${number(sd, 2)}` : number(mean);
+
+// Values of a curve at given points of its x axis, by lines between its own points.
+function interpolated(x, y, at) {
+  const kept = y.map((v, i) => i).filter(i => y[i] !== null && y[i] < OPEN);
+  let right = 0;
+  return at.map(point => {
+    while (right < kept.length - 1 && x[kept[right]] < point) right++;
+    const b = kept[right], a = kept[Math.max(0, right - 1)];
+    return x[b] === x[a] ? y[b] : y[a] + (y[b] - y[a]) * (Math.min(Math.max(point, x[a]), x[b]) - x[a]) / (x[b] - x[a]);
+  });
+}
+
+// Mean and standard deviation of a group, where all of its runs have got to.
+function together(group, metric, axis) {
+  const curves = group.runs.map(run => [run.curves[axis], run.curves[metric]]).filter(([x, y]) => x && y && y.some(v => v !== null));
+  if (!curves.length) return [];
+  const look = { line: { dash: group.dash } };
+  if (curves.length === 1) return [line(...curves[0].map(values => values.map(v => v >= OPEN ? null : v)), group.name, group.color, look)];
+  const spans = curves.map(([x, y]) => { const kept = x.filter((_, i) => y[i] !== null); return [kept[0], kept.at(-1)]; });
+  const from = Math.max(...spans.map(s => s[0])), to = Math.min(...spans.map(s => s[1]));
+  const at = Array.from({ length: 101 }, (_, i) => from + (to - from) * i / 100);
+  const values = curves.map(([x, y]) => interpolated(x, y, at)), all = at.map((_, i) => moments(values.map(v => v[i])));
+  const edge = sign => all.map(m => m.mean + sign * m.sd);
+  return [
+    { ...band(at, edge(-1), edge(1), "", group.color), showlegend: false, legendgroup: group.name },
+    line(at, all.map(m => m.mean), `${group.name} (${curves.length})`, group.color, { ...look, trace: { legendgroup: group.name } }),
+  ];
+}
+
+// Those points that no other point beats in both: at most the cost, at least the quality.
+function pareto(points) {
+  let best = -Infinity;
+  return [...points].sort((a, b) => a.x - b.x || b.y - a.y).filter(p => p.y > best && (best = p.y, true));
+}
+
+function paretoChart(groups, cost) {
+  const points = groups.map(group => {
+    const x = moments(group.runs.map(run => final(run, cost))), y = moments(group.runs.map(run => final(run, "test_accuracy")));
+    return { group, x: x.mean, y: y.mean, dx: x.sd, dy: y.sd };
+  }).filter(p => p.x !== null && p.y !== null);
+  const front = pareto(points);
+  const data = points.map(p => ({
+    type: "scatter", mode: "markers", name: p.group.name, x: [p.x], y: [p.y], showlegend: false,
+    marker: { color: p.group.color, size: 10, symbol: front.includes(p) ? "circle" : "circle-open" },
+    error_x: { array: [p.dx], color: p.group.color, thickness: 1 }, error_y: { array: [p.dy], color: p.group.color, thickness: 1 },
+  }));
+  data.push({ type: "scatter", mode: "lines", x: front.map(p => p.x), y: front.map(p => p.y), name: "Pareto front", line: { color: GREY, dash: "dot", shape: "hv" }, hoverinfo: "skip" });
+  return {
+    id: "pareto", title: `Accuracy against ${COSTS[cost]}`, note: "mean and standard deviation of a group; full marks: no group is both better and cheaper", data,
+    layout: { xaxis: { title: { text: COSTS[cost] } }, yaxis: { title: { text: "test accuracy" } } },
+  };
+}
+
+// The name of a group beside a piece of its line.
+function swatch({ name, color, dash }) {
+  const style = { solid: "solid", dash: "dashed", dot: "dotted", dashdot: "double" }[dash];
+  const label = element("span"), mark = element("span", "", { className: "swatch" });
+  mark.style.borderTop = `3px ${style} ${color}`;
+  label.append(mark, name);
+  return label;
+}
+
+function compare(box, table, runs, differing, { group, metric, over, cost }) {
+  clear(box);
+  const withRounds = runs.filter(run => run.curves.rounds && run.curves.rounds.length);
+  const groups = groupsOf(withRounds, group, differing);
+  const legend = groups.length <= 4 && innerWidth > 600;  // else the table below tells the lines
+  chart(box, {
+    id: "comparison", title: `${capital(METRICS[metric])} over ${AXES[over]}`, note: "mean of a group's runs and its standard deviation; in brackets their number",
+    data: groups.flatMap(g => together(g, metric, over)),
+    layout: { showlegend: legend, xaxis: { title: { text: AXES[over] } }, yaxis: { title: { text: METRICS[metric] } } },
+  });
+  chart(box, paretoChart(groups, cost));
+  const columns = ["test_accuracy", "test_loss", "rounds", "examples", "simulated_seconds", "noise_scale"];
+  fill(table, ["group", "runs", ...columns.map(name => name.replace("_", " "))], groups.map(g =>
+    row([swatch(g), g.runs.length, ...columns.map(name => spread(moments(g.runs.map(run => final(run, name)))))])));
+}

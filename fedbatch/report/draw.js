@@ -1,0 +1,103 @@
+"use strict";
+// How a chart looks, whatever it shows. Colours are Okabe and Ito's, safe for colour-blind eyes; lines of groups also differ in dash.
+const BLUE = "#0072B2", ORANGE = "#D55E00", GREEN = "#009E73", PURPLE = "#A8568B", GREY = "#777777";
+const GROUP_COLOURS = [BLUE, ORANGE, GREEN, PURPLE, "#A66F00", "#2F7FB0", "#1A1A1A"];
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const AXES = {
+  rounds: "rounds", examples: "examples", bytes: "bytes sent and received", simulated_seconds: "simulated seconds",
+};
+const SHADE = "#EDEDED", OPEN = 1e299;  // beyond OPEN an interval is open above
+
+const element = (name, text = "", more = {}) => Object.assign(document.createElement(name), { textContent: text }, more);
+const find = id => document.getElementById(id);
+
+function number(value, digits = 4) {
+  if (typeof value !== "number") return value == null ? "" : String(value);
+  if (value >= OPEN) return "open";
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  const small = Math.abs(value) < 1e-3, large = Math.abs(value) >= 1e5;
+  if (small || large) return value.toExponential(2);
+  const rounded = Number(value.toPrecision(digits));
+  return Number.isInteger(rounded) ? rounded.toLocaleString("en") : String(rounded);
+}
+
+function row(cells, kind = "td") {
+  const line = element("tr");
+  for (const cell of cells) {
+    const box = element(kind);
+    if (cell instanceof Node) box.append(cell);
+    else { box.textContent = number(cell); box.className = typeof cell === "number" ? "number" : ""; }
+    line.append(box);
+  }
+  return line;
+}
+
+function list(box, entries) {
+  box.replaceChildren(...entries.map(([name, value, more]) => {
+    const pair = element("div"), shown = element("dd", number(value));
+    if (more) shown.append(element("small", more));
+    pair.append(element("dt", name), shown);
+    return pair;
+  }));
+}
+
+const bytes = n => n >= 1e9 ? `${number(n / 1e9, 3)} GB` : `${number(n / 1e6, 3)} MB`;
+
+function fill(table, heads, lines) {
+  const head = element("thead"), body = element("tbody");
+  if (heads.length) head.append(row(heads.map(text => element("span", text)), "th"));
+  body.append(...lines);
+  table.replaceChildren(head, body);
+}
+
+// Marks at 1, 2 and 5 times powers of ten, in full.
+function logAxis(values) {
+  const positive = values.filter(v => v > 0 && v < OPEN);
+  const from = Math.floor(Math.log10(Math.min(...positive))), to = Math.ceil(Math.log10(Math.max(...positive)));
+  const powers = Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  const marks = powers.flatMap(p => (to - from > 3 ? [1] : [1, 2, 5]).map(d => Number(`${d}e${p}`)));
+  return { type: "log", tickvals: marks, ticktext: marks.map(v => number(v)) };
+}
+
+function chart(box, { id, title, note = "", data, layout = {} }) {
+  const figure = element("figure"), caption = element("figcaption", title);
+  if (note) caption.append(element("div", note, { className: "note" }));
+  const area = element("div", "", { className: "chart", id: `chart-${id}` });
+  area.setAttribute("role", "img");
+  area.setAttribute("aria-label", title);
+  figure.append(caption, area);
+  box.append(figure);
+  const axis = { gridcolor: "#e8e8e8", linecolor: "#999999", automargin: true, exponentformat: "SI" };
+  Plotly.newPlot(area, data, {
+    margin: { l: 10, r: 10, t: 10, b: 10 },
+    font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: "#1a1a1a" },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    hovermode: "closest",
+    ...layout,
+    xaxis: { ...axis, ...layout.xaxis },
+    yaxis: { ...axis, ...layout.yaxis },
+  }, { responsive: true, displayModeBar: false });
+}
+
+function clear(box) {
+  for (const area of box.querySelectorAll(".chart")) Plotly.purge(area);
+  box.replaceChildren();
+}
+
+// A line of those rounds that have a value; few points are shown as points too.
+function line(x, y, name, color, more = {}) {
+  const kept = y.map((value, i) => i).filter(i => y[i] !== null);
+  return {
+    x: kept.map(i => x[i]), y: kept.map(i => y[i]), name, type: "scatter",
+    mode: kept.length > 50 ? "lines" : "lines+markers", line: { color, width: 2, ...more.line }, ...more.trace,
+  };
+}
+
+function band(x, low, high, name, color) {
+  const kept = x.map((value, i) => i).filter(i => low[i] !== null && high[i] !== null);
+  const back = [...kept].reverse();
+  return {
+    x: [...kept, ...back].map(i => x[i]), y: [...kept.map(i => high[i]), ...back.map(i => low[i])],
+    name, type: "scatter", mode: "lines", fill: "toself", fillcolor: color + "33", line: { width: 0 }, hoverinfo: "skip",
+  };
+}
