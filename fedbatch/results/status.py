@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from fedbatch.results.load import run_folders, summary_of
@@ -29,7 +30,7 @@ def status_table(path: str | Path) -> Table:
             remark = f"{remark}; " if remark else ""
             remark += f"fedbatch resume={folder}"
         shown = f"{accuracy:.3f}" if isinstance(accuracy, float) and accuracy == accuracy else ""
-        table.add_row(str(folder), kind, str(rounds_done(folder)), shown, remark)
+        table.add_row(escape(str(folder)), kind, str(rounds_done(folder)), shown, escape(remark))
     return table
 
 

@@ -62,7 +62,7 @@ def test_no_run_no_table(tmp_path):
 
 
 def test_status_tells_errors_and_how_to_go_on(make_config, tmp_path):
-    failed = make_run(make_config, "failed", [row(0)], RuntimeError("it broke"))
+    failed = make_run(make_config, "failed", [row(0)], RuntimeError("it [b]roke"))
     (failed / "checkpoints").mkdir()
     (failed / "checkpoints" / "round_1.pt").touch()
     killed = make_run(make_config, "killed", [row(0), row(1)])
@@ -74,5 +74,5 @@ def test_status_tells_errors_and_how_to_go_on(make_config, tmp_path):
     with console.capture() as text:
         console.print(status_table(tmp_path))
     lines = [line for line in text.get().splitlines() if str(tmp_path) in line]
-    assert f"it broke; fedbatch resume={failed}" in lines[0] and "failed" in lines[0]
+    assert f"it [b]roke; fedbatch resume={failed}" in lines[0] and "failed" in lines[0]
     assert "killed" in lines[1] and "resume=" not in lines[1] and " 2 " in lines[1]
