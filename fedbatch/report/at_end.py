@@ -27,6 +27,7 @@ class ReportAtEnd(Callback):
 
 def write_reports() -> None:
     """Write the page of what has begun in this process and say where it is; nothing where no run got so far."""
+    ended_badly = sys.exc_info()[0] is not None
     while _begun:
         folder = _begun.pop()
         if any(folder.rglob("summary.json")):
@@ -34,8 +35,9 @@ def write_reports() -> None:
 
             try:
                 print(told(write_report([folder])))
-            except OSError as error:  # the run itself is safe
-                print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)
+            except OSError as error:  # the run itself is safe; what ended it badly was told
+                if not ended_badly:
+                    print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)
 
 
 def _note(config: DictConfig, folder: str) -> None:
