@@ -1,6 +1,6 @@
 """Large-batch optimizers at a fixed number of tokens: who keeps the small batch's loss in fewer, larger steps?
 
-    python simulations/optimizers.py             the full grid, about forty minutes on one core
+    python simulations/optimizers.py             the full grid, about half an hour on one core
     python simulations/optimizers.py --quick     two batches, one seed, under two minutes
 
 A GPT on the plays, clients are speaking roles, FedSGD. The learning rate of every (optimizer, batch) is tuned on one

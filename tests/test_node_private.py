@@ -157,7 +157,7 @@ WAYS = ["fused", "vmap", "ghost", "loop"]
 @pytest.mark.parametrize("model", ["mlp", "cnn", "logistic", "resnet18"])
 def test_all_ways_to_clip_agree_with_opacus_hooks(make_task, model, clipping):
     sizes = {"cnn": ["model.channels=4", "model.hidden=8"], "resnet18": ["model.width=8"]}.get(model, [])
-    ways_agree(make_task, f"model={model}", *sizes, clipping=clipping)
+    assert_all_ways_agree(make_task, f"model={model}", *sizes, clipping=clipping)
 
 
 @pytest.mark.slow
@@ -167,10 +167,10 @@ def test_all_ways_to_clip_agree_with_opacus_hooks(make_task, model, clipping):
 def test_a_sequence_is_an_example_of_a_language_model(make_task, model, kind, clipping):
     text = ("dataset=shakespeare_roles", f"dataset.task={kind}", "dataset.min_sequences=300", "dataset.context=8")
     sizes = ("model.layers=2", "model.heads=2", "model.width=8")
-    ways_agree(make_task, f"model={model}", *text, *sizes, clipping=clipping)
+    assert_all_ways_agree(make_task, f"model={model}", *text, *sizes, clipping=clipping)
 
 
-def ways_agree(make_task, *overrides, clipping):
+def assert_all_ways_agree(make_task, *overrides, clipping):
     fixed = (f"privacy.clipping={clipping}", "channels_last=false", "executor=loop")
     run = make_task("example_local", *overrides, *fixed)
     index, params = np.arange(30), run.new_model().params.normal_(std=0.1)
