@@ -52,7 +52,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     tests = evaluate(server, state)
     clock.lap("evaluate_seconds")
 
-    seen = Observation(state.round, collected.measured.size, measure.deciding(noise, collected.measured))
+    decided_by = measure.deciding(noise, collected.measured)
+    seen = Observation(state.round, collected.measured.size, decided_by, model_bytes(state))
     control = server.task.controller.next(state.control, seen)
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         noise = within = between = Tracker(noise.decay, noise.z)  # examples and clients have no common average
@@ -110,16 +111,21 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
 def add_costs(server: Server, state: ServerState, collected: Collected, measured_seconds: float) -> Totals:
     """Totals after this round: what each client would have sent, received and computed on its own device."""
     clients, num_examples = collected.clients, collected.num_examples
-    model_bytes = state.params.element_size() * (state.params.numel() + state.buffers.numel())
-    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, model_bytes, model_bytes)
+    one_way = model_bytes(state)
+    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, one_way, one_way)
     old = state.totals
     return Totals(
         examples=old.examples + int(num_examples.sum()),
-        bytes_up=old.bytes_up + model_bytes * len(clients),
-        bytes_down=old.bytes_down + model_bytes * len(clients),
+        bytes_up=old.bytes_up + one_way * len(clients),
+        bytes_down=old.bytes_down + one_way * len(clients),
         simulated_seconds=old.simulated_seconds + seconds,
         measured_seconds=old.measured_seconds + measured_seconds,
     )
+
+
+def model_bytes(state: ServerState) -> int:
+    """Of parameters and buffers, one way."""
+    return int(state.params.element_size() * (state.params.numel() + state.buffers.numel()))
 
 
 def switch(state: ServerState, control: ControlState) -> list[Row]:

@@ -101,7 +101,8 @@ class NoiseScale(Strategy):
             metrics["noise_scale_low"], metrics["noise_scale_high"] = noise.low, noise.high
             metrics[f"batch_{self.unit}"] = size
         if self.controller is not None and self.control is not None and size:
-            before, seen = self.control, Observation(server_round - 1, size, noise)
+            model_bytes = sum(len(array.data) for array in self._sent.values())
+            before, seen = self.control, Observation(server_round - 1, size, noise, model_bytes)
             self.control = self.controller.next(before, seen)
             if self.control != before:
                 log.info("after round %d: %s", server_round, self.control.reason)

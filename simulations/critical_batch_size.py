@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
 
+import joblib
 import numpy as np
 import polars as pl
 import quadratic
@@ -42,7 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Tune, run, fit, write tables and figures."""
     with command("critical_batch_size", SUMMARY, "one easy task, three batches, one seed", arguments) as study:
         tasks, seeds = (EASY, SEEDS[:1]) if study.quick else (TASKS, SEEDS)
-        points = [point for task in tasks for point in of_task(task, study.runs, seeds)] + of_quadratic(seeds)
+        cells = [partial(of_task, task, study.runs, seeds) for task in tasks] + [partial(of_quadratic, seeds)]
+        if not study.quick:
+            cells.append(partial(of_cartpole, study.runs, seeds))
+        points = study.rows(cells)
         runs, fits = pl.DataFrame(points), pl.DataFrame(fit(points))
         study.save(runs, "_runs")
         study.save(fits)
@@ -69,6 +73,15 @@ def of_quadratic(seeds: Sequence[int]) -> list[dict[str, Any]]:
 
     points = measure(run, quadratic.BATCHES, quadratic.GOALS, quadratic.START_RATE, math.inf, seeds, factor=2**0.25)
     return [{"task": "noisy quadratic", "tokens": 1, "examples": math.inf} | point for point in points]
+
+
+def of_cartpole(folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The same for a game; finished runs are remembered in ``folder``."""
+    import cartpole  # with gymnasium, which only this task needs
+
+    run = joblib.Memory(folder, verbose=0).cache(cartpole.training)
+    points = measure(run, cartpole.BATCHES, cartpole.GOALS, cartpole.START_RATE, math.inf, seeds)
+    return [{"task": "CartPole policy gradient", "tokens": 1, "examples": math.inf} | point for point in points]
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Runs of a study: one folder for each list of overrides, so that a study goes on where it stopped."""
+"""Runs of a study: one folder for each config, so that a study goes on where it stopped."""
 
 import hashlib
 import io
@@ -13,22 +13,38 @@ import polars as pl
 
 from fedbatch import client_app, server_app
 from fedbatch.compose import config_json
+from fedbatch.errors import ConfigError
 from fedbatch.runtime.local import run_locally
 
 
 def run_once(runs: Path, options: list[str]) -> Path:
     """Run unless it is finished; a failure is left in the folder as error.txt, and the study goes on."""
-    folder = runs / hashlib.sha256("\n".join(sorted(options)).encode()).hexdigest()[:12]
+    overrides = shlex.join([*options, "run_dir=."])
+    try:
+        config = json.loads(config_json({"overrides": overrides}))
+    except ConfigError as error:
+        return _failed(runs / _name(overrides), overrides, error)
+    folder = runs / _name(json.dumps(config, sort_keys=True))  # of the whole config: a changed default is a new run
     if status(folder) == "finished":
         return folder
     shutil.rmtree(folder, ignore_errors=True)  # what a killed study left, its ledger too: the run starts over
     folder.mkdir(parents=True)
     try:
-        config = config_json({"overrides": shlex.join([*options, f"run_dir={folder}"])})
         with redirect_stdout(io.StringIO()):
-            run_locally(server_app.app, client_app.app, 1, {"config": config})
+            text = json.dumps(config | {"run_dir": str(folder)})
+            run_locally(server_app.app, client_app.app, 1, {"config": text})
     except Exception as error:  # whatever it is, the other runs are worth having
-        (folder / "error.txt").write_text(f"{shlex.join(options)}\n{type(error).__name__}: {error}\n")
+        return _failed(folder, overrides, error)
+    return folder
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _failed(folder: Path, overrides: str, error: Exception) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "error.txt").write_text(f"{overrides}\n{type(error).__name__}: {error}\n")
     return folder
 
 

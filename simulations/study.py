@@ -1,12 +1,15 @@
 """The command line and the result files that all studies share."""
 
 import argparse
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import joblib
 import polars as pl
 
 ROOT = Path(__file__).parents[1]
@@ -21,12 +24,19 @@ class Study:
         quick: the small form.
         runs: folder of the runs; those that are finished are skipped.
         out: folder of the results, with ``results`` and ``figures`` in it.
+        jobs: processes, of one thread each.
     """
 
     name: str
     quick: bool
     runs: Path
     out: Path
+    jobs: int
+
+    def rows(self, cells: Sequence[Callable[[], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+        """Rows of all cells, which are measured side by side."""
+        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
+            return [row for rows in joblib.Parallel()(joblib.delayed(cell)() for cell in cells) for row in rows]
 
     def save(self, rows: pl.DataFrame, suffix: str = "") -> None:
         """Write ``rows`` as results/NAME.parquet."""
@@ -44,7 +54,7 @@ class Study:
 
 @contextmanager
 def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None) -> Iterator[Study]:
-    """Read ``--quick``, ``--runs`` and ``--out``; the quick form leaves nothing behind unless told where.
+    """Read ``--quick``, ``--runs``, ``--out`` and ``--jobs``; the quick form leaves nothing behind unless told where.
 
     Args:
         name: of the study.
@@ -56,10 +66,11 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default runs/{name}; quick: temporary)")
     parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: cores)")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if given.quick else ROOT
         runs, out = given.runs or home / "runs" / name, given.out or home / "docs"
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        yield Study(name, given.quick, runs, out)
+        yield Study(name, given.quick, runs, out, given.jobs)

@@ -10,8 +10,8 @@ docs/results/switching.parquet and .md, and docs/figures/switching.png.
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from runs import run_once
 from study import command
-from switching_costs import accuracy_at, budgets, cost_to, costs
+from switching_costs import AXES, LINKS, accuracy_at, budgets, cost_to, costs
 from switching_report import markdown, save_figure
 from tuning import tuned
 
@@ -29,6 +29,9 @@ SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100
 SMALL, LARGE, MIDDLE = (16, 4), (64, 16), (64, 4)  # clients, examples of each
 SHARES = (0.5, 1.0)  # of the budgets
+SCALED = {"large, sqrt lr": 0.5, "large, linear lr": 1.0}  # exponent of the ratio of batches
+GOODPUT_ROUNDS = {"rounds": 1, "examples": 4, "bytes": 4, "seconds, LAN": 3, "seconds, WAN": 1.25}
+"""Rounds that surely spend the budget, in those of the large batch."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ FULL = Form(
         Setting("Fashion", "MLP", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM), 0.02, 200),
         Setting("Fashion", "MLP", "IID", "Adam", (*IID, *ADAM), 0.002, 200),
         Setting("Fashion", "MLP", "Dirichlet 0.3", "Adam", (*SKEWED, *ADAM), 0.002, 200),
-        Setting("Fashion", "CNN", "IID", "momentum", (*IID, *MOMENTUM, *CNN), 0.02, 100),
-        Setting("Fashion", "CNN", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM, *CNN), 0.02, 100),
+        Setting("Fashion", "CNN", "IID", "momentum", (*IID, *MOMENTUM, *CNN), 0.02, 60, 0.7),
+        Setting("Fashion", "CNN", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM, *CNN), 0.02, 60, 0.7),
     ),
     seeds=(0, 1, 2),
     walk=9,
@@ -88,33 +91,49 @@ def sizes(prefix: str, size: tuple[int, int]) -> tuple[str, ...]:
     return f"{prefix}cohort_size={size[0]}", f"{prefix}client_batch_size={size[1]}"
 
 
-def contenders(rounds: int) -> dict[str, tuple[str, ...]]:
-    """Overrides of each; all but the large batch run four times as many rounds as that."""
+def contenders(rounds: int) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Overrides of each by cost axis; all but the large batch run four times as many rounds as that.
+
+    Only goodput is told the axis. Scaled rates are factors on the small batch's, by the square root and linearly.
+    """
     fixed = ("controller=fixed", "learning_rate.rule=constant")
     long, small = (f"rounds={4 * rounds}",), sizes("", SMALL)
-    switch = ("controller=noise_scale_switch", *small, *long)
-    return {
+    large = (*fixed, *sizes("", LARGE), f"rounds={rounds}")
+    told = {
         "small": (*fixed, *small, *long),
-        "large": (*fixed, *sizes("", LARGE), f"rounds={rounds}"),
+        "large": large,
         "middle": (*fixed, *sizes("", MIDDLE), *long),
+        **dict.fromkeys(SCALED, large),
         "schedule": (
             *("controller=schedule", f"controller.starts.large={rounds // 2}", *small, *long),
             *sizes("controller.phases.large.", LARGE),
         ),
-        "switch to large": (*switch, *sizes("controller.large.", LARGE)),
-        "switch to middle": (*switch, *sizes("controller.large.", MIDDLE)),
+        "switch": ("controller=noise_scale_switch", *small, *long, *sizes("controller.large.", LARGE)),
         "adaptive": (
             *("controller=adaptive", *small, *long, "controller.exchange_rate=200", "controller.min_cohort_size=8"),
             "controller.max_cohort_size=64",
         ),
     }
+    goodput = ("controller=goodput", *small, *sizes("controller.phases.middle.", MIDDLE))
+    goodput = (*goodput, *sizes("controller.phases.large.", LARGE))
+    return {name: dict.fromkeys(AXES, options) for name, options in told.items()} | {
+        "goodput": {
+            axis: (*goodput, f"controller.cost={axis.split(',')[0]}", f"rounds={int(share * rounds)}", *link(axis))
+            for axis, share in GOODPUT_ROUNDS.items()
+        }
+    }
+
+
+def link(axis: str) -> tuple[str, ...]:
+    """Overrides of the time model that an axis of seconds stands for."""
+    return tuple(f"time_model.{name}={value:g}" for name, value in vars(LINKS[axis]).items()) if axis in LINKS else ()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
     with command("switching", SUMMARY, "digits, a tiny model, one seed", arguments) as study:
         form = QUICK if study.quick else FULL
-        rows = pl.DataFrame([row for setting in form.settings for row in measure(form, setting, study.runs)])
+        rows = pl.DataFrame(study.rows([partial(measure, form, setting, study.runs) for setting in form.settings]))
         study.save(rows)
         study.tell(markdown(rows))
         save_figure(rows, study.figure())
@@ -124,32 +143,38 @@ def measure(form: Form, setting: Setting, runs: Path) -> list[dict[str, Any]]:
     """Rows of a setting: contender, seed, axis and budget; budgets are what the small or the large run comes to."""
     every = f"evaluate_every_rounds={max(1, setting.rounds // 25)}"
     common = (*setting.overrides, "executor=fused", "checkpoint_every_rounds=0", every)
-    found: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    for name, options in contenders(setting.rounds).items():
+    rates: dict[str, float] = {}
 
-        def run(rate: float, seed: int, options: tuple[str, ...] = options) -> Path:
-            return run_once(runs, [*common, *options, f"server_optimizer.lr={rate:.4g}", f"seed={seed}"])
+    def record(options: tuple[str, ...], rate: float, seed: int) -> pl.DataFrame | None:
+        return costs(run_once(runs, [*common, *options, f"server_optimizer.lr={rate:.4g}", f"seed={seed}"]))
 
-        if not found:
-            found = budgets(costs(run(setting.rate, TUNING_SEED)), setting.rounds, SMALL[0], LARGE)
+    names = contenders(setting.rounds)
+    budget = budgets(record(names["small"]["rounds"], setting.rate, TUNING_SEED), setting.rounds, SMALL[0], LARGE)
 
-        def loss(rate: float, run: Callable[[float, int], Path] = run, found: dict[str, float] = found) -> float:
-            record = costs(run(rate, TUNING_SEED))
-            return -float(np.mean([accuracy_at(record, axis, budget) for axis, budget in found.items()]))
+    def loss(by_axis: dict[str, tuple[str, ...]], rate: float) -> float:
+        found = {options: record(options, rate, TUNING_SEED) for options in set(by_axis.values())}
+        return -float(np.mean([accuracy_at(found[by_axis[axis]], axis, budget[axis]) for axis in AXES]))
 
-        rate = tuned(loss, setting.rate, runs=form.walk)
+    for name, by_axis in names.items():
+        if name in SCALED:
+            ratio = LARGE[0] * LARGE[1] / (SMALL[0] * SMALL[1])
+            rates[name] = rates["small"] * ratio ** SCALED[name]
+        else:
+            rates[name] = tuned(partial(loss, by_axis), setting.rate, runs=form.walk)
         for seed in form.seeds:
-            record = costs(run(rate, seed))
+            found = {options: record(options, rates[name], seed) for options in set(by_axis.values())}
             start: dict[str, Any] = {"task": setting.task, "model": setting.model, "partition": setting.partition}
-            start |= {"optimizer": setting.optimizer, "controller": name, "seed": seed, "rate": rate}
-            for axis, budget in found.items():
-                row = {"axis": axis, "target": setting.target, "cost_to_target": cost_to(record, axis, setting.target)}
+            start |= {"optimizer": setting.optimizer, "controller": name, "seed": seed, "rate": rates[name]}
+            for axis, options in by_axis.items():
+                cost = cost_to(found[options], axis, setting.target)
                 for share in SHARES:
-                    accuracy = accuracy_at(record, axis, share * budget)
-                    rows.append(start | row | {"budget": share * budget, "share": share, "test_accuracy": accuracy})
-        last = " ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows[-len(SHARES) * len(found) :])
-        print(f"{setting.model}, {setting.partition}, {name}, lr {rate:.3g}: {last}", file=sys.stderr, flush=True)
+                    accuracy = accuracy_at(found[options], axis, share * budget[axis])
+                    spent = {"axis": axis, "share": share, "budget": share * budget[axis], "test_accuracy": accuracy}
+                    rows.append(start | spent | {"target": setting.target, "cost_to_target": cost})
+        last = " ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows[-len(SHARES) * len(AXES) :])
+        told = f"{setting.model}, {setting.partition}, {setting.optimizer}: {name}, lr {rates[name]:.3g}: {last}"
+        print(told, file=sys.stderr, flush=True)
     return rows
 
 

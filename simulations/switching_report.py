@@ -14,9 +14,9 @@ COLORS = {
     "middle": "#009E73",
     "large": "#0072B2",
     "schedule": "#999999",
-    "switch to large": "#D55E00",
-    "switch to middle": "#E69F00",
+    "switch": "#D55E00",
     "adaptive": "#CC79A7",
+    "goodput": "#E69F00",
 }
 SETTING = ("task", "model", "partition", "optimizer")
 

@@ -56,6 +56,13 @@ SETTINGS = {
     "model/cnn": ["model.channels=4", "model.hidden=8"],
     "model/resnet18": ["model.width=8"],
     "dataset/fashion_mini": ["model.width=8"],
+    "controller/goodput": ["controller.phases.middle.cohort_size=8", "controller.phases.large.cohort_size=8"],
+    "experiment/switching": ["controller.large.cohort_size=8"],
+    **{
+        f"experiment/{name}": ["population=64", "cohort_size=64", "training_set_examples=20"]
+        for name in ("critical_batch_size", "width")
+    },
+    "experiment/noise_scale_conditions": ["population=32", "cohort_size=8", "partitioner.min_partition_size=4"],
     "experiment/language": [*TEXT, "population=33", *TINY_TRANSFORMER],
     "experiment/masked_language": [*TEXT, "dataset.context=64", "population=33", *TINY_TRANSFORMER],
     "dataset/fashion_pixels": ["model=autoencoder", "model.width=8", "model.code=4"],

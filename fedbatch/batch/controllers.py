@@ -93,7 +93,8 @@ class NoiseScaleSwitch:
     Attributes:
         small: phase for a noise scale below the batch.
         large: phase for a noise scale above the batch.
-        up: go large when the lower bound of the noise scale is above ``up`` times the current batch.
+        up: go large when the lower bound of the noise scale is above ``up`` times the current batch; at 1, noise takes
+            half of a small step's progress.
         down: go small when the upper bound is below ``down`` times the current batch.
         settle_rounds: rounds after a change during which nothing is decided, because the average still remembers the
             old phase and learning rate.
@@ -101,7 +102,7 @@ class NoiseScaleSwitch:
 
     small: Phase
     large: Phase
-    up: float = 1.5
+    up: float = 1.0
     down: float = 0.05
     settle_rounds: int = 50
 

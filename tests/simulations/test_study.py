@@ -29,3 +29,13 @@ def test_the_quick_form_leaves_nothing_behind(simulations):
 def test_examples_in_docstrings(simulations, name):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
+
+
+def test_rows_of_cells_come_in_their_order_whatever_the_processes(simulations):
+    from functools import partial
+
+    from study import command
+
+    with command("name", "summary", "small", ["--quick", "--jobs", "2"]) as study:
+        cells = [partial(lambda i: [{"i": i, "twice": 2 * i}], i) for i in range(5)]
+        assert study.rows(cells) == [{"i": i, "twice": 2 * i} for i in range(5)]

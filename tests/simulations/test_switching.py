@@ -53,7 +53,7 @@ def test_a_failed_run_has_no_accuracy(simulations, tmp_path):
 def test_the_report_compares_with_the_best_fixed_batch_and_draws(simulations, tmp_path):
     from switching_report import markdown, save_figure
 
-    accuracies = {"small": (0.70, 0.80), "large": (0.78, 0.60), "switch to large": (0.77, 0.79)}
+    accuracies = {"small": (0.70, 0.80), "large": (0.78, 0.60), "switch": (0.77, 0.79)}
     rows = []
     for name, values in accuracies.items():
         for axis, accuracy in zip(("rounds", "examples"), values, strict=True):
@@ -61,7 +61,7 @@ def test_the_report_compares_with_the_best_fixed_batch_and_draws(simulations, tm
             row |= {"rate": 0.1, "axis": axis, "target": 0.5, "cost_to_target": 10.0, "budget": 5.0, "share": 1.0}
             rows.append(row | {"test_accuracy": accuracy})
     text = markdown(pl.DataFrame(rows))
-    assert "| switch to large | 0.1 | 77.0 | 79.0 | -1.0 |" in text
+    assert "| switch | 0.1 | 77.0 | 79.0 | -1.0 |" in text
     assert "-20.0 |" in text
     save_figure(pl.DataFrame(rows), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
