@@ -46,7 +46,7 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
     )
     top.step(rounds, batch, color=BATCH, where="mid", label="global batch")
     top.set(yscale="log", ylabel="clients" if in_clients else "examples")
-    top.legend(frameon=False, loc="upper left")
+    top.legend(frameon=False, loc="best")
     accuracy = _column(rows, "test_accuracy")
     tested = np.isfinite(accuracy)
     bottom.plot(rounds[tested], accuracy[tested], color=ACCURACY)
