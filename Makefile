@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: run test check soak bench deploy-demo data figures clean
+.PHONY: run test check docs soak bench deploy-demo data figures clean
 
 run: $(VENV)/installed
 	$(BIN)/fedbatch
@@ -17,6 +17,12 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --site-dir build/site
+
+# The documentation as a site that opens from disk.
+docs: $(VENV)/installed-test
+	$(BIN)/mkdocs build --quiet --site-dir build/site
+	@echo "open build/site/index.html"
 
 # A thousand rounds: growth of memory and of open descriptors.
 soak: $(VENV)/installed

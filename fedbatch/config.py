@@ -85,6 +85,7 @@ class RunConfig:
     target_metric: str
     target_value: float | None
     record_attention: bool
+    record_client_norms: bool
     training_set_examples: int
     active: Node = field(default_factory=dict)
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)

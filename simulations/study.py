@@ -12,6 +12,8 @@ from typing import Any
 import joblib
 import polars as pl
 
+from fedbatch.report.page import told, write_report
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -54,7 +56,9 @@ class Study:
 
 @contextmanager
 def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None) -> Iterator[Study]:
-    """Read ``--quick``, ``--runs``, ``--out`` and ``--jobs``; the quick form leaves nothing behind unless told where.
+    """Read ``--quick``, ``--runs``, ``--out``, ``--jobs`` and ``--report``; at the end, a page on all runs.
+
+    The quick form leaves nothing behind unless told where.
 
     Args:
         name: of the study.
@@ -67,6 +71,7 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default runs/{name}; quick: temporary)")
     parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: cores)")
+    parser.add_argument("--report", choices=("html", "none"), default="html", help="page on all runs in their folder")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if given.quick else ROOT
@@ -74,3 +79,5 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
         yield Study(name, given.quick, runs, out, given.jobs)
+        if given.report == "html" and any(runs.glob("*/summary.json")):
+            print(told(write_report([runs])))

@@ -279,6 +279,15 @@ def test_sizes_of_attention_and_the_noise_scale_in_tokens(make_config):
     assert saved["attention_logit_max"].to_list()[0] is None
 
 
+def test_client_norms_are_recorded_when_asked_for_and_never_of_a_private_run(make_config):
+    rows, _, _ = run(make_config("record_client_norms=true", "rounds=2", "cohort_size=5"))
+    for row in rows:
+        assert len(row["client_norms"]) == 5
+        assert max(row["client_norms"]) >= row["mean_update_norm"] > 0  # a mean is no longer than the longest
+    with pytest.raises(ConfigError, match="record_client_norms"):
+        task.load(make_config("record_client_norms=true", "privacy=example_local").to_json())
+
+
 def test_a_model_without_attention_has_none_to_record(make_config):
     with pytest.raises(ConfigError, match="record_attention: the model has no attention"):
         task.load(make_config("record_attention=true").to_json())

@@ -56,6 +56,7 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
         config.noise_scale.halves or config.noise_scale.cosine,
         "noise_scale: halves and cosine need each client's own norms, which are not released; set both to false",
     )
+    yield config.record_client_norms, "record_client_norms: each client's own norm is not released; set it to false"
     yield (
         config.client_holdout > 0 and not config.temperature,
         "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0, or "

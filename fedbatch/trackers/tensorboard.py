@@ -14,6 +14,7 @@ GROUPS = {
     "test_": "test",
     "held_out_": "held_out",
     "client_accuracy_": "clients",
+    "client_norms": "clients",
     "noise_": "noise",
     "round_": "noise",
     "trust_ratio_": "trust_ratio",
@@ -21,7 +22,7 @@ GROUPS = {
 
 
 class TensorBoard:
-    """Scalars, histograms of what a row has many of (attention logits, queries and keys) and the config, as text.
+    """Scalars, histograms of what a row has many of (client norms, attention logits) and the config, as text.
 
     Args:
         every_rounds: write every so many rounds, and those that were evaluated.

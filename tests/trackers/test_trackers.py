@@ -30,11 +30,12 @@ def test_tensorboard_has_scalars_histograms_and_the_config(make_config, tmp_path
     with following(tracker, tmp_path, {"seed": 5}, 0) as log:
         for rounds, loss in ((1, nan), (2, nan), (3, 0.5)):
             row = {"rounds": rounds, "lr": 0.25 * rounds, "test_loss": loss, "switch": "why" if rounds == 2 else ""}
-            log(row | {"attention_logit_max": [[1.0, 2.0]]})
+            log(row | {"attention_logit_max": [[1.0, 2.0]], "client_norms": [3.0, 1.0, 0.5]})
     written = tmp_path / "tensorboard"
     assert points(written, "round/lr") == [(2, 0.5), (3, 0.75)]  # every second, and the evaluated
     assert points(written, "test/test_loss") == [(3, 0.5)]
     assert events(written).Histograms("round/attention_logit_max")[0].histogram_value.max == 2.0
+    assert events(written).Histograms("clients/client_norms")[0].histogram_value.sum == 4.5
     tensors = events(written).Tensors("config/text_summary")[0].tensor_proto.string_val[0]
     assert b"seed: 5" in tensors and events(written).Tensors("switch/text_summary")[0].step == 2
 
