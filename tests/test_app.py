@@ -91,6 +91,8 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path):
     done, seconds = fedbatch("--help", cwd=tmp_path)
     assert done.returncode == 0 and "fedbatch -m seed=0,1,2" in done.stdout and "noise_scale_switch" in done.stdout
     assert seconds < 2
+    by_hydra, _ = fedbatch("--help", "rounds=1", cwd=tmp_path)
+    assert done.stdout.split() == by_hydra.stdout.split()
     code = "import sys; import fedbatch.app; print([m for m in ('torch', 'flwr', 'polars') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
