@@ -1,6 +1,5 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,21 +12,19 @@ from torch import Tensor
 from fedbatch import build
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
-from fedbatch.allocator import keep_freed_memory
 from fedbatch.batch.phases import Controller, Phase
-from fedbatch.clients.choose import unsupported
+from fedbatch.checks import check_batches, check_executor, check_model, warn_of_small_batches
 from fedbatch.clients.job import ClientWork
 from fedbatch.clients.per_example import PerExample
 from fedbatch.cohort import sample_cohort
 from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.device import prepare
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints, key
-from fedbatch.losses import small_batches
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import PrivateTemperature, Scaling
-from fedbatch.models.attention import attention_layers
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
@@ -35,8 +32,6 @@ from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.refusals import refuse
 from fedbatch.privacy.terms import Terms
 from fedbatch.robust import Aggregator
-
-log = logging.getLogger("fedbatch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,26 +115,13 @@ def load(config_json: str) -> Task:
         ConfigError: naming the field that is wrong and the remedy.
     """
     config = from_json(config_json)
-    device = _device(config.device)
-    torch.set_num_threads(config.threads)
-    torch.set_float32_matmul_precision(config.matmul_precision)
-    on_cpu = device.type == "cpu"
-    torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
-    # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if on_cpu:
-        keep_freed_memory()
+    device = prepare(config)
     dataset, partition = build.data(config_json)
     controller = build.controller(config_json)
     model = _new_model(config, dataset.input_shape, dataset.num_classes, device)
     if config.compile:
         model.compile()
-    if config.noise_scale.halves and model.has_batch_norm:
-        raise ConfigError(
-            "noise_scale.halves: batch norm makes half batches differ from the whole; use model.norm=group"
-        )
-    if config.record_attention and not attention_layers(model.module):
-        raise ConfigError("record_attention: the model has no attention; use model=gpt or bert, or set it to false")
+    check_model(config, model)
     loss = build.build("loss", config.loss)
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
@@ -152,16 +134,14 @@ def load(config_json: str) -> Task:
         pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
         unit = privacy.mechanism.unit if privacy else None
         learning.check(config, active, unit, dataset.train_y.ndim > 1, pool)
-    if privacy is None or privacy.mechanism.unit == "client":
-        _check_batches(controller.phases, works, default_work, partition)
-    if note := small_batches.warning(loss, _smallest_batch(controller.phases, partition), dataset.num_classes):
-        log.warning("%s", note)
+    example_level = privacy is not None and privacy.mechanism.unit == "example"
+    if not example_level:
+        check_batches(controller.phases, works, default_work, partition)
+    warn_of_small_batches(loss, controller.phases, partition, dataset.num_classes)
     run_by_executor: Iterable[ClientWork] = (default_work, *works.values())
-    if privacy is not None and privacy.mechanism.unit == "example":
+    if privacy is not None and example_level:
         run_by_executor = [PerExample(privacy.mechanism.clipping == "per_layer")]
-    for work in run_by_executor:
-        if reason := unsupported(config.executor, work, loss, model, dataset.input_shape):
-            raise ConfigError(f"executor={config.executor} cannot run this: {reason}; use executor=auto")
+    check_executor(config, run_by_executor, loss, model, dataset.input_shape)
     return Task(
         config=config,
         train_x=torch.from_numpy(dataset.train_x).to(device),
@@ -256,40 +236,8 @@ def _privacy(
     return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)
 
 
-def _check_batches(
-    phases: Iterable[Phase], works: dict[str, ClientWork], default: ClientWork, partition: HoldoutPartition
-) -> None:
-    """A gradient on b examples needs b examples; local steps take short batches as they come."""
-    smallest = int(partition.sizes(np.arange(min(len(partition), 100_000))).min())
-    for phase in phases:
-        needed = phase.client_batch_size if works.get(phase.name, default).is_gradient else None
-        if needed and needed > smallest:
-            raise ConfigError(
-                f"client_batch_size ({needed}, phase {phase.name}) is larger than the smallest client's {smallest} "
-                "examples; lower it, use fewer clients, or client_batch_size=null for all"
-            )
-
-
-def _smallest_batch(phases: Iterable[Phase], partition: HoldoutPartition) -> int:
-    """Examples of the smallest client batch of any phase; where a client takes all that it has, of the mean client."""
-    mean = int(partition.sizes(np.arange(min(len(partition), 100_000))).mean())
-    return max(1, min(phase.client_batch_size or mean for phase in phases))
-
-
 def _new_model(config: RunConfig, input_shape: tuple[int, ...], num_classes: int, device: torch.device) -> FlatModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
         module = build.build("model", config.model, input_shape=input_shape, num_classes=num_classes)
     return FlatModel(module, device, config.channels_last)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device={name} is not available here ({str(error).splitlines()[0]}); use device=cpu"
-        ) from error
-    return torch.device(name)
