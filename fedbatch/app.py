@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -63,6 +64,12 @@ def _main(composed: DictConfig) -> float | None:
         from fedbatch.build import validate
 
         validate(config)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            from fedbatch.results.store import finished_before
+
+            if (earlier := finished_before(config)) is not None:
+                print(f"{config.run_dir}: finished before with this config, left as it is")
+                return earlier.get(config.target_metric)
         from fedbatch import task
 
         task.load(config.to_json())  # what only torch can refuse, before the rest is imported

@@ -67,6 +67,11 @@ TASKS = [
         *(10_000, (1.2, 1.1), FACTOR_4, 0.02, (230, 230)),
     ),
     Task(
+        "Fashion MLP, 60 % random labels",
+        (*FASHION, "model=mlp", "dataset.label_noise=0.6"),
+        *(10_000, (2.03, 1.97), (64, 256, 1024, 4096), 0.05, (40, 1000)),
+    ),
+    Task(
         "Fashion autoencoder",
         ("dataset=fashion_pixels", "model=autoencoder", "server_optimizer=sgd"),
         *(10_000, (0.3, 0.25), (4, 16, 64, 256), 1.0, (300, 60)),

@@ -56,6 +56,30 @@ def test_sweep(tmp_path):
     assert seeds == [0, 1]
 
 
+def test_a_sweep_that_is_run_again_leaves_alone_what_is_finished(tmp_path):
+    sweep = (*TINY, "-m", "run_dir=sweep")
+    fedbatch(*sweep, "seed=0", cwd=tmp_path)
+    record = tmp_path / "sweep" / "0" / "rounds.jsonl"
+    before = record.stat().st_mtime_ns
+    done, _ = fedbatch(*sweep, "seed=0,1", cwd=tmp_path)
+    assert "sweep/0: finished before with this config, left as it is" in done.stdout
+    assert record.stat().st_mtime_ns == before and (tmp_path / "sweep" / "1" / "summary.json").is_file()
+    done, _ = fedbatch(*sweep, "seed=0", "rounds=4", cwd=tmp_path)  # another config in the same folder
+    assert "finished before" not in done.stdout and record.stat().st_mtime_ns > before
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_and_a_search(tmp_path):
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done, _ = fedbatch(*TINY, *launcher, "seed=0,1", "-m", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0 and len(list(tmp_path.glob("sweep/*/summary.json"))) == 2
+    small = [option for option in TINY if not option.startswith("controller")]
+    done, _ = fedbatch(*small, "experiment=search", "hydra.sweeper.n_trials=2", "-m", "run_dir=search", cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(list(tmp_path.glob("search/*/summary.json"))) == 2
+    assert "best_value" in (tmp_path / "search" / "optimization_results.yaml").read_text()
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_path):
     done, _ = fedbatch(*TINY, "-m", "server_optimizer.lr=1e38,0.1", "run_dir=sweep", cwd=tmp_path)
