@@ -22,7 +22,7 @@ import polars as pl
 from runs import run_once
 from study import command
 from switching_costs import AXES, LINKS, accuracy_at, budgets, cost_to, costs
-from switching_report import markdown, save_figure
+from switching_report import FRONT, markdown, save_figure
 from tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
@@ -52,7 +52,7 @@ class Setting:
     overrides: tuple[str, ...]
     rate: float
     rounds: int
-    target: float = 0.8
+    target: float = 0.82
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ FULL = Form(
         Setting("Fashion", "MLP", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM), 0.02, 200),
         Setting("Fashion", "MLP", "IID", "Adam", (*IID, *ADAM), 0.002, 200),
         Setting("Fashion", "MLP", "Dirichlet 0.3", "Adam", (*SKEWED, *ADAM), 0.002, 200),
-        Setting("Fashion", "CNN", "IID", "momentum", (*IID, *MOMENTUM, *CNN), 0.02, 60, 0.7),
-        Setting("Fashion", "CNN", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM, *CNN), 0.02, 60, 0.7),
+        Setting("Fashion", "CNN", "IID", "momentum", (*IID, *MOMENTUM, *CNN), 0.02, 60, 0.75),
+        Setting("Fashion", "CNN", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM, *CNN), 0.02, 60, 0.75),
     ),
     seeds=(0, 1, 2),
     walk=9,
@@ -167,11 +167,12 @@ def measure(form: Form, setting: Setting, runs: Path) -> list[dict[str, Any]]:
             start: dict[str, Any] = {"task": setting.task, "model": setting.model, "partition": setting.partition}
             start |= {"optimizer": setting.optimizer, "controller": name, "seed": seed, "rate": rates[name]}
             for axis, options in by_axis.items():
-                cost = cost_to(found[options], axis, setting.target)
+                cost = {f"{other}_to_target": cost_to(found[options], other, setting.target) for other in FRONT}
+                cost |= {"target": setting.target, "cost_to_target": cost_to(found[options], axis, setting.target)}
                 for share in SHARES:
                     accuracy = accuracy_at(found[options], axis, share * budget[axis])
                     spent = {"axis": axis, "share": share, "budget": share * budget[axis], "test_accuracy": accuracy}
-                    rows.append(start | spent | {"target": setting.target, "cost_to_target": cost})
+                    rows.append(start | spent | cost)
         last = " ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows[-len(SHARES) * len(AXES) :])
         told = f"{setting.model}, {setting.partition}, {setting.optimizer}: {name}, lr {rates[name]:.3g}: {last}"
         print(told, file=sys.stderr, flush=True)

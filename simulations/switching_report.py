@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from switching_costs import AXES
 from tables import spread, table
 
 FIXED = ("small", "middle", "large")
+FRONT = ("rounds", "examples")  # time and compute
 COLORS = {
     "small": "#56B4E9",
     "middle": "#009E73",
@@ -49,30 +51,42 @@ def worst_gap(cell: pl.DataFrame, name: str) -> float:
 
 
 def save_figure(rows: pl.DataFrame, path: Path) -> None:
-    """Rounds against examples to the target accuracy: a panel for each setting."""
+    """Rounds against examples to the target accuracy, a panel for each setting; large marks are means over seeds."""
     settings = rows.select(SETTING).unique(maintain_order=True).rows()
     columns = min(len(settings), 3)
     height = -(-len(settings) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.6 * height + 0.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 3.6 * height + 0.6), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False)
+    for ax in axes.flat[len(settings) :]:
+        ax.set_visible(False)
     for ax, setting in zip(axes.flat, settings, strict=False):
         own = rows.filter(pl.col("share") == 1)
         for name, value in zip(SETTING, setting, strict=True):
             own = own.filter(pl.col(name) == value)
         for name, color in COLORS.items():
-            points = [
-                own.filter((pl.col("controller") == name) & (pl.col("axis") == axis))
-                .sort("seed")["cost_to_target"]
-                .to_numpy()
-                for axis in ("rounds", "examples")
-            ]
-            marker = "o" if name in FIXED else "D"
-            ax.plot(*points, marker, color=color, label=name, markeredgecolor="black", markeredgewidth=0.5)
-        ax.set(xscale="log", yscale="log", title=", ".join(setting[1:]))
+            _points(ax, own.filter(pl.col("controller") == name), name, color)
+        ax.set(xscale="log", yscale="log", title=f"{', '.join(setting[1:])}: {100 * own['target'][0]:.0f} %")
         ax.title.set_fontsize(10)
         ax.grid(alpha=0.25, which="both")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    figure.supxlabel(f"rounds to {100 * rows['target'][0]:.0f} % test accuracy (time)")
+    figure.supxlabel("rounds to the test accuracy (time)")
     figure.supylabel("examples to it (compute)")
     figure.savefig(path, dpi=110)
+
+
+def _points(ax: Axes, own: pl.DataFrame, name: str, color: str) -> None:
+    """A mark for each run that is a contender of its own: goodput has one for each cost that it is told."""
+    marks: dict[tuple[float, float], list[str]] = {}
+    for axis in own["axis"].unique(maintain_order=True) if name == "goodput" else own["axis"][:1]:
+        points = own.filter(pl.col("axis") == axis).select([f"{other}_to_target" for other in FRONT]).to_numpy()
+        points = points[np.isfinite(points).all(1)]
+        if len(points):
+            ax.plot(*points.T, ".", color=color, alpha=0.5)
+            x, y = np.exp(np.log(points).mean(0))
+            marks.setdefault((float(x), float(y)), []).append(axis.split(", ")[-1])
+    for index, (middle, told) in enumerate(marks.items()):
+        marker, label = ("o" if name in FIXED else "D"), (name if not index else None)
+        ax.plot(*middle, marker, color=color, label=label, markersize=8, markeredgecolor="black")
+        if name == "goodput":
+            ax.annotate(", ".join(told), middle, xytext=(6, 5), textcoords="offset points", fontsize=8)

@@ -58,7 +58,15 @@ def test_the_report_compares_with_the_best_fixed_batch_and_draws(simulations, tm
     for name, values in accuracies.items():
         for axis, accuracy in zip(("rounds", "examples"), values, strict=True):
             row = {"task": "t", "model": "m", "partition": "p", "optimizer": "o", "controller": name, "seed": 0}
-            row |= {"rate": 0.1, "axis": axis, "target": 0.5, "cost_to_target": 10.0, "budget": 5.0, "share": 1.0}
+            row |= {
+                "rate": 0.1,
+                "axis": axis,
+                "target": 0.5,
+                "rounds_to_target": 10.0 * len(rows) + 9,
+                "examples_to_target": 100.0 / (len(rows) + 1),
+                "budget": 5.0,
+                "share": 1.0,
+            }
             rows.append(row | {"test_accuracy": accuracy})
     text = markdown(pl.DataFrame(rows))
     assert "| switch | 0.1 | 77.0 | 79.0 | -1.0 |" in text
