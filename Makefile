@@ -12,17 +12,15 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed-test
+check: $(VENV)/installed-test docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --quiet --site-dir build/site
 
-# The documentation as a site that opens from disk.
+# The documentation as a site. Its pages open from disk; their search needs a server: python3 -m http.server -d build/site
 docs: $(VENV)/installed-test
-	$(BIN)/mkdocs build --quiet --site-dir build/site
-	@echo "open build/site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 
 # A thousand rounds: growth of memory and of open descriptors.
 soak: $(VENV)/installed

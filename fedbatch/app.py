@@ -34,7 +34,8 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
     if sys.argv[1:] in (["--help"], ["-h"]):
-        sys.exit(print(help_page()))
+        print(help_page())
+        return
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
@@ -58,18 +59,20 @@ def main() -> None:
 
 @hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")
 def _main(composed: DictConfig) -> float | None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder, in_sweep = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         config = resolve(composed, folder)
         from fedbatch.build import validate
 
         validate(config)
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            from fedbatch.results.store import finished_before
+        if in_sweep:
+            from fedbatch.results.load import summary_of
+            from fedbatch.results.sweep import beside_others, finished_before
 
             if (earlier := finished_before(config)) is not None:
-                print(f"{config.run_dir}: finished before with this config, left as it is")
-                return earlier.get(config.target_metric)
+                print(f"{earlier}: finished before, left as it is")
+                return summary_of(earlier).get(config.target_metric)
+            config = beside_others(config)
         from fedbatch import task
 
         task.load(config.to_json())  # what only torch can refuse, before the rest is imported
@@ -79,6 +82,8 @@ def _main(composed: DictConfig) -> float | None:
     except ConfigError as error:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+        if in_sweep:
+            raise  # when the others are through, as Hydra has it
         refuse(error)
     except OSError as error:
         stop(error)

@@ -51,7 +51,7 @@ def check_batches(
 
 
 def warn_of_small_batches(loss: Loss, phases: Iterable[Phase], partition: HoldoutPartition, num_classes: int) -> None:
-    """Say what chance makes of a loss over the smallest client batch of any phase; "all" is the mean client's."""
+    """Say what chance makes of a loss over the smallest batch of any phase; one of no size is the mean client's."""
     mean = int(_some_sizes(partition).mean())
     smallest = max(1, min(phase.client_batch_size or mean for phase in phases))
     if note := small_batches.warning(loss, smallest, num_classes):

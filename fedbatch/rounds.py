@@ -52,8 +52,9 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     tests = evaluate(server, state)
     clock.lap("evaluate_seconds")
 
-    decided_by = measure.deciding(noise, collected.measured)
-    seen = Observation(state.round, collected.measured.size, decided_by, model_bytes(state))
+    measured = collected.measured
+    decided_by = measure.deciding(noise, measured)
+    seen = Observation(state.round, measured.size, decided_by, measured.unit, model_bytes(state))
     control = server.task.controller.next(state.control, seen)
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         noise = within = between = Tracker(noise.decay, noise.z)  # examples and clients have no common average

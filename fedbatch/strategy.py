@@ -102,7 +102,7 @@ class NoiseScale(Strategy):
             metrics[f"batch_{self.unit}"] = size
         if self.controller is not None and self.control is not None and size:
             model_bytes = sum(len(array.data) for array in self._sent.values())
-            before, seen = self.control, Observation(server_round - 1, size, noise, model_bytes)
+            before, seen = self.control, Observation(server_round - 1, size, noise, self.unit, model_bytes)
             self.control = self.controller.next(before, seen)
             if self.control != before:
                 log.info("after round %d: %s", server_round, self.control.reason)

@@ -26,7 +26,10 @@ Weights = dict[str, Tensor]
 
 
 def training(batch: int, rate: float, seed: int) -> Curve | None:
-    """One run of ``batch / HORIZON`` actors, to somewhat below the lowest goal or to the end of its patience."""
+    """One run of ``batch / HORIZON`` actors, to somewhat below the lowest goal or to the end of its patience.
+
+    None if it diverged.
+    """
     actors, rounds = batch // HORIZON, most_rounds(batch)
     games, generator = games_of(actors), torch.Generator().manual_seed(seed)
     weights = draw(generator)
@@ -38,6 +41,8 @@ def training(batch: int, rate: float, seed: int) -> Curve | None:
         batch_of_round, seen, fresh = play(games, weights, seen, fresh, generator)
         gradients = vmap(grad(loss), in_dims=(None, 0))(weights, batch_of_round)
         rows = torch.cat([g.flatten(1) for g in gradients.values()], 1).double()
+        if not rows.isfinite().all():
+            return None
         mean, sizes = rows.mean(0), np.full(actors, float(HORIZON))
         found = estimate(rows.square().sum(1).numpy(), sizes, float(mean.square().sum()))
         traces.append(found.trace)
@@ -48,7 +53,7 @@ def training(batch: int, rate: float, seed: int) -> Curve | None:
         if round_ % every == 0:
             evaluated.append(round_)
             losses.append(missed(weights, seed + round_))
-            if not math.isfinite(rows.sum()) or max(losses[-3:]) < 0.8 * GOALS[-1]:
+            if max(losses[-3:]) < 0.8 * GOALS[-1]:
                 break
     return Curve(*(np.array(values, float) for values in (evaluated, losses, traces, grad_sqs)))
 

@@ -10,6 +10,7 @@ skipped. Writes docs/results/critical_batch_size.parquet, .md
 and _runs.parquet, and two figures.
 """
 
+import hashlib
 import math
 import os
 import sys
@@ -26,7 +27,7 @@ import polars as pl
 import quadratic
 from critical_batch_size_report import markdown, save_figure, save_fronts
 from critical_tasks import EASY, TASKS, Task
-from goals import Curve, curve, noise_scale_at, steps_to
+from goals import Curve, curve, noise_scale_at, noise_scale_at_start, steps_to
 from runs import run_once
 from study import command
 from tuning import tuned
@@ -77,9 +78,11 @@ def of_quadratic(seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 def of_cartpole(folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """The same for a game; finished runs are remembered in ``folder``."""
-    import cartpole  # with gymnasium, which only this task needs
+    import cartpole
+    import gymnasium  # which only this task needs
 
-    run = joblib.Memory(folder, verbose=0).cache(cartpole.training)
+    source = hashlib.sha256(Path(cartpole.__file__).read_bytes() + gymnasium.__version__.encode()).hexdigest()[:12]
+    run = joblib.Memory(folder / f"cartpole-{source}", verbose=0).cache(cartpole.training)
     points = measure(run, cartpole.BATCHES, cartpole.GOALS, cartpole.START_RATE, math.inf, seeds)
     return [{"task": "CartPole policy gradient", "tokens": 1, "examples": math.inf} | point for point in points]
 
@@ -112,13 +115,20 @@ def measure(
         for goal, rate in best.items():
             ends = [(r, TUNING_SEED, c) for r, c in tried.items()]
             for r, seed, found in ends + [(rate, seed, run(batch, rate, seed)) for seed in seeds]:
-                steps = math.nan if found is None else steps_to(goal, found)
-                scale = noise_scale_at(steps, found, examples) if found is not None and steps == steps else math.nan
                 row = {"goal": goal, "batch": batch, "rate": r, "seed": seed, "tuning": seed == TUNING_SEED}
-                points.append(row | {"steps": steps, "b_noise": scale})
+                points.append(row | arrival(found, goal, examples))
             shown = ", ".join(f"{p['steps']:.1f}" for p in points[-len(seeds) :])
             print(f"goal {goal:g}, batch {batch}, lr {rate:.3g}: {shown} steps", file=sys.stderr, flush=True)
     return points
+
+
+def arrival(found: Curve | None, goal: float, examples: float) -> dict[str, float]:
+    """Steps to the goal and the noise scale there and at the start; NaN for a run that did not arrive."""
+    steps = math.nan if found is None else steps_to(goal, found)
+    if found is None or math.isnan(steps):
+        return dict.fromkeys(("steps", "b_noise", "b_start"), math.nan)
+    there, before = (scale(steps, found, examples) for scale in (noise_scale_at, noise_scale_at_start))
+    return {"steps": steps, "b_noise": there, "b_start": before}
 
 
 def fit(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -135,6 +145,7 @@ def fit(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found = fit_critical_batch_size(sizes, done["steps"].to_numpy())
         low, high = found.b_crit_interval
         row = {"task": task, "goal": goal, "b_noise": tokens * float(np.exp(noise.mean()))}
+        row["b_start"] = tokens * float(np.exp(np.log(done["b_start"].drop_nans().to_numpy()).mean()))
         row |= {"b_noise_se": row["b_noise"] * float(noise.std(ddof=1) / math.sqrt(len(noise)))}
         row |= {"b_crit": tokens * found.b_crit, "b_crit_low": tokens * low, "b_crit_high": tokens * high}
         row |= {"s_min": found.s_min, "e_min": tokens * found.e_min, "seeds": cell["seed"].n_unique()}

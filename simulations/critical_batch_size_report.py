@@ -19,7 +19,12 @@ def markdown(fits: pl.DataFrame, runs: pl.DataFrame) -> str:
     for row in fits.iter_rows(named=True):
         interval = f"{row['b_crit']:,.0f} ({row['b_crit_low']:,.0f} to {row['b_crit_high']:,.0f})"
         noise = f"{row['b_noise']:,.0f} +- {row['b_noise_se']:,.0f}"
-        numbers = [f"{row['s_min']:,.1f}", f"{row['e_min']:,.0f}", f"{row['b_noise'] / row['b_crit']:.1f}"]
+        numbers = [
+            f"{row['b_start']:,.0f}",
+            f"{row['s_min']:,.1f}",
+            f"{row['e_min']:,.0f}",
+            f"{row['b_noise'] / row['b_crit']:.1f}",
+        ]
         missed = f"{row['unreached']}" if row["unreached"] else ""
         lines.append([row["task"], f"{row['goal']:g}", interval, noise, *numbers, missed])
     headings = [
@@ -27,6 +32,7 @@ def markdown(fits: pl.DataFrame, runs: pl.DataFrame) -> str:
         "goal",
         "B_crit (90 %)",
         "B_simple at the goal",
+        "at the start",
         "S_min",
         "E_min",
         "B_simple / B_crit",

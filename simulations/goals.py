@@ -62,13 +62,19 @@ def steps_to(goal: float, curve: Curve) -> float:
 
 
 def noise_scale_at(steps: float, curve: Curve, examples: float) -> float:
-    """B_simple = tr(Sigma) / |G|^2 over the last quarter of ``steps`` rounds, by the ratio of the means.
-
-    Batches are drawn without replacement from ``examples``, so that estimates of |G|^2 lie tr(Sigma) / examples below
-    that of the whole training set, on which the goal is.
-    """
+    """B_simple = tr(Sigma) / |G|^2 over the last quarter of ``steps`` rounds, by the ratio of the means."""
     end = max(math.ceil(steps), 1)
-    window = slice(int(end * (1 - WINDOW)), end)
+    return _noise_scale(curve, slice(int(end * (1 - WINDOW)), end), examples)
+
+
+def noise_scale_at_start(steps: float, curve: Curve, examples: float) -> float:
+    """The same over the first twentieth of ``steps`` rounds, four at least."""
+    return _noise_scale(curve, slice(0, max(4, math.ceil(steps / 20))), examples)
+
+
+def _noise_scale(curve: Curve, window: slice, examples: float) -> float:
+    # Batches are drawn without replacement from ``examples``, so that estimates of |G|^2 lie tr(Sigma) / examples below
+    # that of the whole training set, on which the goal is.
     trace, grad_sq = curve.traces[window].mean(), curve.grad_sqs[window].mean()
     grad_sq += trace / examples
     return float(trace / grad_sq) if grad_sq > 0 else math.nan

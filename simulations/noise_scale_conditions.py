@@ -10,6 +10,7 @@ Finished runs are skipped. Writes docs/results/noise_scale_conditions.parquet an
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,30 +75,31 @@ FULL, QUICK = Form(600, (0, 1, 2)), Form(60, (0,))
 def main(arguments: list[str] | None = None) -> None:
     """Run, write the table and the figure."""
     with command("noise_scale_conditions", SUMMARY, "sixty rounds, one seed", arguments) as study:
-        rows = pl.DataFrame(measure(QUICK if study.quick else FULL, study.runs), infer_schema_length=None)
+        form, names = (QUICK if study.quick else FULL), [(p, name) for p, own in CONDITIONS.items() for name in own]
+        cells = [partial(measure, form, study.runs, *cell) for cell in names]
+        rows = pl.DataFrame(study.rows(cells), infer_schema_length=None)
         study.save(rows)
         study.tell(markdown(rows))
         save_figure(rows, study.figure())
 
 
-def measure(form: Form, runs: Path) -> list[dict[str, Any]]:
-    """A row for every tenth of a run: condition, seed, round and the averages there."""
+def measure(form: Form, runs: Path, part: str, name: str) -> list[dict[str, Any]]:
+    """Of one condition, a row for every seed and tenth of a run: the averages there."""
     rows = []
-    for part, conditions in CONDITIONS.items():
-        for name, options in conditions.items():
-            for seed in form.seeds:
-                changed = {option.split("=")[0] for option in options}
-                common = [option for option in COMMON if option.split("=")[0] not in changed]
-                numbers = (f"rounds={form.rounds}", f"evaluate_every_rounds={form.rounds // 10}", f"seed={seed}")
-                folder = run_once(runs, [*common, *options, *numbers])
-                start = {"part": part, "condition": name, "seed": seed, "status": status(folder)}
-                if start["status"] != "finished":
-                    rows.append(start)
-                    continue
-                record = pl.read_parquet(folder / "rounds.parquet").filter(pl.col("test_accuracy").is_finite())
-                for at in record.iter_rows(named=True):
-                    values = {column: float(at.get(column, math.nan)) for column in (*COLUMNS, "test_accuracy")}
-                    rows.append(start | {"rounds": at["rounds"], "unit": at["noise_scale_unit"]} | values)
+    options = CONDITIONS[part][name]
+    changed = {option.split("=")[0] for option in options}
+    common = [option for option in COMMON if option.split("=")[0] not in changed]
+    for seed in form.seeds:
+        numbers = (f"rounds={form.rounds}", f"evaluate_every_rounds={form.rounds // 10}", f"seed={seed}")
+        folder = run_once(runs, [*common, *options, *numbers])
+        start = {"part": part, "condition": name, "seed": seed, "status": status(folder)}
+        if start["status"] != "finished":
+            rows.append(start)
+            continue
+        record = pl.read_parquet(folder / "rounds.parquet").filter(pl.col("test_accuracy").is_finite())
+        for at in record.iter_rows(named=True):
+            values = {column: float(at.get(column, math.nan)) for column in (*COLUMNS, "test_accuracy")}
+            rows.append(start | {"rounds": at["rounds"], "unit": at["noise_scale_unit"]} | values)
     return rows
 
 

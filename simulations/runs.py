@@ -10,6 +10,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import polars as pl
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch import client_app, server_app
 from fedbatch.compose import config_json
@@ -22,7 +24,7 @@ def run_once(runs: Path, options: list[str]) -> Path:
     overrides = shlex.join([*options, "run_dir=."])
     try:
         config = json.loads(config_json({"overrides": overrides}))
-    except ConfigError as error:
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         return _failed(runs / _name(overrides), overrides, error)
     folder = runs / _name(json.dumps(config, sort_keys=True))  # of the whole config: a changed default is a new run
     if status(folder) == "finished":

@@ -71,7 +71,12 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default runs/{name}; quick: temporary)")
     parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: cores)")
-    parser.add_argument("--report", choices=("html", "none"), default="html", help="page on all runs in their folder")
+    parser.add_argument(
+        "--report",
+        choices=("html", "none"),
+        default="html",
+        help="page on all runs in their folder, those of the search for learning rates too",
+    )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if given.quick else ROOT
@@ -79,5 +84,5 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
         yield Study(name, given.quick, runs, out, given.jobs)
-        if given.report == "html" and any(runs.glob("*/summary.json")):
+        if given.report == "html" and (given.runs or not given.quick) and any(runs.glob("*/summary.json")):
             print(told(write_report([runs])))

@@ -4,7 +4,7 @@
     python simulations/switching.py --quick     digits, tiny, one seed, about a minute
 
 Every contender gets its own learning rate, tuned on one grid by the mean accuracy over all cost axes with a seed that
-is not reported. The controllers are our own design; see docs/noise_scale.md. Finished runs are skipped. Writes
+is not reported. The controllers are our own design; see docs/phases.md. Finished runs are skipped. Writes
 docs/results/switching.parquet and .md, and docs/figures/switching.png.
 """
 
@@ -92,9 +92,10 @@ def sizes(prefix: str, size: tuple[int, int]) -> tuple[str, ...]:
 
 
 def contenders(rounds: int) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Overrides of each by cost axis; all but the large batch run four times as many rounds as that.
+    """Overrides of each by cost axis; those that may stay small run four times as many rounds as the large batch.
 
-    Only goodput is told the axis. Scaled rates are factors on the small batch's, by the square root and linearly.
+    Only goodput is told the axis, and it runs as long as its budget may last. Scaled rates are factors on the small
+    batch's, by the square root and linearly.
     """
     fixed = ("controller=fixed", "learning_rate.rule=constant")
     long, small = (f"rounds={4 * rounds}",), sizes("", SMALL)

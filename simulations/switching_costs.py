@@ -53,7 +53,7 @@ def budgets(small: pl.DataFrame | None, rounds: int, clients: int, large: tuple[
 def accuracy_at(record: pl.DataFrame | None, axis: str, budget: float) -> float:
     """Test accuracy when ``budget`` is spent, between evaluations by a line; NaN for a failed or too short run.
 
-    Three neighbouring evaluations are averaged, so that no single one decides.
+    Three neighbouring evaluations are averaged; of a run's first and last there is one.
     """
     if record is None or record[axis].to_numpy()[-1] < 0.999 * budget:
         return math.nan

@@ -36,7 +36,16 @@ def markdown(rows: pl.DataFrame) -> str:
         budgets = [f"{axis} ({cell.filter(pl.col('axis') == axis)['budget'][0]:,.3g})" for axis in axes]
         headings = ["", "lr", *budgets, "worst gap to the best fixed"]
         parts.append(f"### {', '.join(map(str, setting))}\n\n{table(headings, lines)}")
-    return "\n".join(parts)
+    return "\n".join([*parts, summary(full)])
+
+
+def summary(full: pl.DataFrame) -> str:
+    """The worst gap of every contender in every setting."""
+    settings = list(full.group_by(*SETTING, maintain_order=True))
+    names = full["controller"].unique(maintain_order=True)
+    lines = [[name, *(f"{worst_gap(cell, name):+.1f}" for _, cell in settings)] for name in names]
+    headings = ["worst gap, points", *(", ".join(map(str, setting[1:])) for setting, _ in settings)]
+    return f"### All settings\n\n{table(headings, lines)}"
 
 
 def worst_gap(cell: pl.DataFrame, name: str) -> float:
@@ -51,7 +60,10 @@ def worst_gap(cell: pl.DataFrame, name: str) -> float:
 
 
 def save_figure(rows: pl.DataFrame, path: Path) -> None:
-    """Rounds against examples to the target accuracy, a panel for each setting; large marks are means over seeds."""
+    """Rounds against examples to the target accuracy, a panel for each setting.
+
+    Large marks are geometric means over the seeds that got there.
+    """
     settings = rows.select(SETTING).unique(maintain_order=True).rows()
     columns = min(len(settings), 3)
     height = -(-len(settings) // columns)
@@ -67,9 +79,10 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
             _points(ax, own.filter(pl.col("controller") == name), name, color)
         ax.set(xscale="log", yscale="log", title=f"{', '.join(setting[1:])}: {100 * own['target'][0]:.0f} %")
         ax.title.set_fontsize(10)
+        ax.margins(x=0.25)
         ax.grid(alpha=0.25, which="both")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    shown = {label: mark for ax in axes.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     figure.supxlabel("rounds to the test accuracy (time)")
     figure.supylabel("examples to it (compute)")
     figure.savefig(path, dpi=110)
@@ -87,6 +100,8 @@ def _points(ax: Axes, own: pl.DataFrame, name: str, color: str) -> None:
             marks.setdefault((float(x), float(y)), []).append(axis.split(", ")[-1])
     for index, (middle, told) in enumerate(marks.items()):
         marker, label = ("o" if name in FIXED else "D"), (name if not index else None)
-        ax.plot(*middle, marker, color=color, label=label, markersize=8, markeredgecolor="black")
+        # Larger and below the others: told only examples, it is the small batch.
+        size, order = (11, 2) if name == "goodput" else (8, 3)
+        ax.plot(*middle, marker, color=color, label=label, markersize=size, markeredgecolor="black", zorder=order)
         if name == "goodput":
-            ax.annotate(", ".join(told), middle, xytext=(6, 5), textcoords="offset points", fontsize=8)
+            ax.annotate(", ".join(told), middle, xytext=(7, 6), textcoords="offset points", fontsize=8)

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Form:
     seeds: tuple[int, ...]
 
 
-FULL = Form(15, (2, 3, 4, 6, 8, 12, 16), (1, 2, 4, 8), (8, 32, 128, 512), (0, 1, 2, 3, 4))
+FULL = Form(31, (2, 3, 4, 6, 8, 12, 16), (1, 2, 4, 8), (8, 32, 128, 512), (0, 1, 2, 3, 4))
 QUICK = Form(3, (2, 4), (1, 2), (32, 128, 512), (0,))
 
 
@@ -59,16 +60,17 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     with command("width", SUMMARY, "two depths, three draws, one seed", arguments) as study:
         form = QUICK if study.quick else FULL
-        drawn, trained = pl.DataFrame(at_start(form)), pl.DataFrame(in_training(form, study.runs))
+        drawn = pl.DataFrame(study.rows([partial(draws, form.draws, *cell) for cell in at_start(form)]))
+        cells = [partial(in_training, form, study.runs, depth) for depth in form.hidden_layers]
+        trained = pl.DataFrame(study.rows(cells))
         study.save(drawn)
         study.save(trained, "_training")
         study.tell(markdown(drawn, trained))
         save_figure(drawn, trained, study.figure())
 
 
-def at_start(form: Form) -> list[dict[str, Any]]:
-    """Diversity of every draw: the closed forms, families of equal size, and what an initial offset does to ReLU."""
-    rows = []
+def at_start(form: Form) -> list[tuple[str, Family, float]]:
+    """What is drawn: the closed forms, families of equal size, and what an initial offset does to ReLU."""
     cells: list[tuple[str, Family, float]] = [
         ("two layers", Family("linear", 50, k, 2, scaled=False, teacher=False), two_layer(k, 50))
         for k in (5, 10, 50, 100)
@@ -86,34 +88,29 @@ def at_start(form: Form) -> list[dict[str, Any]]:
     for width in (10, 50, 400):
         for centred in (False, True):
             cells.append(("offset", Family("relu", 50, width, 2, centred=centred), math.nan))
-    for part, family, expected in cells:
-        name = "relu, centred" if family.centred else family.kind
-        for seed in range(form.draws):
-            row = {"part": part, "family": name, "width": family.width, "layers": family.layers}
-            row |= {
-                "teacher": family.teacher,
-                "closed_form": expected,
-                "seed": seed,
-                "diversity": diversity(family, seed),
-            }
-            rows.append(row)
-        print(f"{part}: {name}, width {family.width}, {family.layers} layers", file=sys.stderr, flush=True)
+    return cells
+
+
+def draws(count: int, part: str, family: Family, expected: float) -> list[dict[str, Any]]:
+    """Diversity of so many draws of one cell."""
+    name = "relu, centred" if family.centred else family.kind
+    about = {"part": part, "family": name, "width": family.width, "layers": family.layers, "teacher": family.teacher}
+    rows = [
+        about | {"closed_form": expected, "seed": seed, "diversity": diversity(family, seed)} for seed in range(count)
+    ]
+    print(f"{part}: {name}, width {family.width}, {family.layers} layers", file=sys.stderr, flush=True)
     return rows
 
 
-def in_training(form: Form, runs: Path) -> list[dict[str, Any]]:
-    """Steps to the goal for each depth, batch and seed, with the largest batch that costs no epochs."""
-    rows = []
-    for depth in form.hidden_layers:
-        options = (*DIGITS, "model=mlp", f"model.depth={depth}", f"model.width={WIDTHS[depth]}")
-        task = Task(f"{depth} hidden", options, 1437, (GOAL,), form.batches, 0.2, (60, 40))
-        points = of_task(task, runs, form.seeds)
-        fitted = fit(points)[0] if fit(points) else {"b_crit": math.nan}  # too few batches arrive
-        for point in points:
-            if not point["tuning"]:
-                row = {"hidden_layers": depth, "width": WIDTHS[depth], "b_crit": fitted["b_crit"]}
-                rows.append(row | {name: point[name] for name in ("batch", "rate", "seed", "steps", "b_noise")})
-    return rows
+def in_training(form: Form, runs: Path, depth: int) -> list[dict[str, Any]]:
+    """Steps to the goal at one depth for each batch and seed, with the critical batch that they fit."""
+    options = (*DIGITS, "model=mlp", f"model.depth={depth}", f"model.width={WIDTHS[depth]}")
+    task = Task(f"{depth} hidden", options, 1437, (GOAL,), form.batches, 0.2, (60, 40))
+    points = of_task(task, runs, form.seeds)
+    fitted = fit(points)[0] if fit(points) else {"b_crit": math.nan}  # too few batches arrive
+    about = {"hidden_layers": depth, "width": WIDTHS[depth], "b_crit": fitted["b_crit"]}
+    kept = ("batch", "rate", "seed", "steps", "b_noise")
+    return [about | {name: point[name] for name in kept} for point in points if not point["tuning"]]
 
 
 def largest_batch(batches: Sequence[int], examples: Sequence[float]) -> float:

@@ -62,10 +62,19 @@ def test_a_sweep_that_is_run_again_leaves_alone_what_is_finished(tmp_path):
     record = tmp_path / "sweep" / "0" / "rounds.jsonl"
     before = record.stat().st_mtime_ns
     done, _ = fedbatch(*sweep, "seed=0,1", cwd=tmp_path)
-    assert "sweep/0: finished before with this config, left as it is" in done.stdout
+    assert "sweep/0: finished before, left as it is" in done.stdout
     assert record.stat().st_mtime_ns == before and (tmp_path / "sweep" / "1" / "summary.json").is_file()
-    done, _ = fedbatch(*sweep, "seed=0", "rounds=4", cwd=tmp_path)  # another config in the same folder
-    assert "finished before" not in done.stdout and record.stat().st_mtime_ns > before
+    done, _ = fedbatch(*sweep, "seed=2,0", "threads=2", cwd=tmp_path)  # renumbered; threads make no other run
+    assert done.stdout.count("finished before") == 1
+    assert record.stat().st_mtime_ns == before and len(list(tmp_path.glob("sweep/0-*/summary.json"))) == 1
+
+
+@pytest.mark.slow
+def test_what_one_run_of_a_sweep_is_refused_does_not_stop_the_others(tmp_path):
+    done, _ = fedbatch(*TINY, "-m", "run_dir=sweep", "population=2,20", cwd=tmp_path)
+    which, why = done.stderr.splitlines()
+    assert done.returncode == 2 and "population=2'" in which and why.startswith("fedbatch: cohort_size (4)")
+    assert (tmp_path / "sweep" / "1" / "summary.json").is_file() and not (tmp_path / "sweep" / "0").exists()
 
 
 @pytest.mark.slow

@@ -279,11 +279,28 @@ def test_sizes_of_attention_and_the_noise_scale_in_tokens(make_config):
     assert saved["attention_logit_max"].to_list()[0] is None
 
 
+@pytest.mark.parametrize("more", [(), ("client_work=local_sgd",), ("sampling=poisson", "cohort_size=1")])
+def test_goodput_decides_in_a_run_of_any_unit_and_through_empty_rounds(make_config, more):
+    sizes = ("controller.phases.middle.cohort_size=8", "controller.phases.large.cohort_size=8")
+    options = (
+        "controller=goodput",
+        "controller.cost=rounds",
+        "controller.settle_rounds=0",
+        "noise_scale.z=0.1",
+        *sizes,
+    )
+    rows, _, _ = run(make_config(*options, "controller.phases.large.client_batch_size=8", "rounds=40", *more))
+    gradient = "client_work=local_sgd" not in more
+    assert rows[-1]["phase"] == ("large" if gradient else "middle") and "times the progress" in "".join(
+        row["switch"] for row in rows
+    )
+
+
 def test_client_norms_are_recorded_when_asked_for_and_never_of_a_private_run(make_config):
-    rows, _, _ = run(make_config("record_client_norms=true", "rounds=2", "cohort_size=5"))
-    for row in rows:
-        assert len(row["client_norms"]) == 5
-        assert max(row["client_norms"]) >= row["mean_update_norm"] > 0  # a mean is no longer than the longest
+    rows, _, _ = run(make_config("record_client_norms=true", "rounds=2", "cohort_size=1", "controller=fixed"))
+    assert [row["client_norms"] for row in rows] == [[pytest.approx(row["mean_update_norm"])] for row in rows]
+    rows, _, _ = run(make_config("record_client_norms=true", "rounds=1", "cohort_size=5", folder="five"))
+    assert len(rows[0]["client_norms"]) == 5
     with pytest.raises(ConfigError, match="record_client_norms"):
         task.load(make_config("record_client_norms=true", "privacy=example_local").to_json())
 

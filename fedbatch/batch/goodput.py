@@ -1,6 +1,7 @@
 """Small or large by what each costs: the phase with the highest goodput."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,14 +15,19 @@ ALL_NOISE = 1e12  # for an infinite noise scale, where goodput is batch over cos
 class Goodput:
     """The phase that makes the most progress for its cost (our design; the word is Pollux's, Qiao et al. 2021).
 
-    A step on a batch B makes 1 / (1 + N / B) of the progress of a step without noise, N the noise scale (McCandlish
-    et al. 2018, sec. 2.2). Goodput is that over the cost of a round: as N rises, large batches become worth their
-    price. A change needs ``margin`` times the goodput at the estimate of N, and no loss anywhere in its interval.
+    A step on a batch B, at the learning rate that suits it, makes 1 / (1 + N / B) of the progress of a step without
+    noise, N the noise scale (McCandlish et al. 2018, sec. 2.2). Goodput is that over the cost of a round: as N rises,
+    large batches become worth their price. A change needs ``margin`` times the goodput at the estimate of N, and no
+    loss anywhere in its interval.
+
+    Where clients differ, N overstates what more examples of the same clients bring (docs/noise_scale.md); under privacy
+    it is the batch at which all noise equals the gradient, and progress away from that batch is approximate.
 
     Args:
         phases: to choose from, by any key; the run starts with the first. Each needs its client_batch_size.
-        cost: what is to be saved: "rounds", "examples", "bytes" or "seconds", those of one gradient a client.
-        time_model: of the seconds of a round; speeds are those of the median client.
+        cost: what is to be saved: "rounds", "examples", "bytes" or "seconds", those of one gradient a client, also
+            where clients do local steps.
+        time_model: of the seconds of a round, which are taken to be those of median clients.
         margin: at least 1.
         settle_rounds: rounds after a change during which nothing is decided.
     """
@@ -47,7 +53,7 @@ class Goodput:
             if phase.client_batch_size is None:
                 raise ValueError(f"controller.phases.{key}.client_batch_size: set it; costs depend on it")
         self.phases = tuple(phases.values())
-        self._cost, self._time_model = cost, time_model
+        self._cost, self._time_model = cost, replace(time_model, speed_spread=0.0)
         self._margin, self._settle_rounds = margin, settle_rounds
 
     def start(self) -> ControlState:
@@ -59,11 +65,13 @@ class Goodput:
         if seen.noise_scale is None or seen.round + 1 - state.since_round < self._settle_rounds:
             return state
         now = next(phase for phase in self.phases if phase.name == state.phase)
-        unit = seen.size / _examples(now)  # batches in the unit of the noise scale, whatever that is
+
+        def size(phase: Phase) -> float:
+            return _examples(phase) if seen.unit == "examples" else float(phase.cohort_size)
 
         def gain(phase: Phase, noise: float) -> float:
             noise = min(noise, ALL_NOISE)
-            steps = (1 + noise / (unit * _examples(now))) / (1 + noise / (unit * _examples(phase)))
+            steps = (1 + noise / size(now)) / (1 + noise / size(phase))
             return steps * self.cost(now, seen.model_bytes) / self.cost(phase, seen.model_bytes)
 
         noise = seen.noise_scale

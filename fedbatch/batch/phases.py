@@ -37,12 +37,14 @@ class Observation:
         round: index of the round just done, from 0.
         size: global batch of that round, in the unit of the noise scale (examples, or clients after local steps).
         noise_scale: the averaged noise scale, None while there is none.
+        unit: "examples" or "clients", what sizes and noise scale are counted in.
         model_bytes: what one client sends or receives in a round.
     """
 
     round: int
     size: float
     noise_scale: Interval | None
+    unit: str
     model_bytes: int
 
 

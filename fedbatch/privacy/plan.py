@@ -150,7 +150,7 @@ def fixed_phases(controller: Controller, rounds: int) -> Iterator[Phase]:
     for round_ in range(rounds):
         phase = by_name[state.phase]
         yield phase if state.cohort_size is None else replace(phase, cohort_size=state.cohort_size)
-        state = controller.next(state, Observation(round_, 0.0, None, 0))
+        state = controller.next(state, Observation(round_, 0.0, None, "examples", 0))
 
 
 def _schedules(

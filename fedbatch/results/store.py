@@ -104,17 +104,6 @@ class RunStore:
         write_atomically(self.folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
-def finished_before(config: RunConfig) -> dict[str, Any] | None:
-    """The summary of a run that finished in the config's folder with this very config, or None."""
-    folder = Path(config.run_dir)
-    saved, told = folder / "config.yaml", folder / "summary.json"
-    if not (saved.is_file() and told.is_file()):
-        return None
-    summary: dict[str, Any] = json.loads(told.read_text())
-    same = OmegaConf.to_container(OmegaConf.load(saved)) == asdict(config) | {"resume": None}
-    return summary if same and summary["status"] == "finished" else None
-
-
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a record; a last line cut short by a kill is dropped."""
     rows = []

@@ -10,7 +10,7 @@ SMALL, LARGE = Phase("small", 16, 4), Phase("large", 64, 16)
 
 
 def seen(round_, size, low, high):
-    return Observation(round_, size, Interval(math.sqrt(low * high), low, high, 10.0), 0)
+    return Observation(round_, size, Interval(math.sqrt(low * high), low, high, 10.0), "examples", 0)
 
 
 def switch(**kwargs):
@@ -66,7 +66,7 @@ def test_switch_comes_down_with_hysteresis():
 
 def test_switch_holds_without_a_measurement():
     controller = switch()
-    assert controller.next(controller.start(), Observation(50, 64, None, 0)) == controller.start()
+    assert controller.next(controller.start(), Observation(50, 64, None, "examples", 0)) == controller.start()
 
 
 @pytest.mark.parametrize("kwargs", [{"down": 3.0}, {"down": -1.0}])

@@ -1,6 +1,7 @@
 """The phase with the most progress for its cost."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,19 +21,20 @@ def controller(cost, **kwargs):
     return Goodput(PHASES, cost, LAN, **{"settle_rounds": 5, **kwargs})
 
 
-def seen(value, low=None, high=None, round_=10, size=64.0):
-    return Observation(round_, size, Interval(value, low or value, high or value, 10.0), model_bytes=200_000)
+def seen(value, low=None, high=None, round_=10, unit="examples"):
+    # The size of the round itself does not matter: Poisson sampling may leave it empty.
+    return Observation(round_, 0.0, Interval(value, low or value, high or value, 10.0), unit, model_bytes=200_000)
 
 
-def after(cost, value, start="small", size=64.0, **kwargs):
-    return controller(cost, **kwargs).next(ControlState(start), seen(value, size=size)).phase
+def after(cost, value, start="small", unit="examples", **kwargs):
+    return controller(cost, **kwargs).next(ControlState(start), seen(value, unit=unit)).phase
 
 
 def test_rounds_alone_ask_for_large_and_examples_alone_for_small_batches():
     for noise in (10.0, 100.0, 1e4, math.inf):
         assert after("rounds", noise) == "large"
     for noise in (0.0, 10.0, 1000.0):
-        assert after("examples", noise, "large", size=1024.0) == "small"
+        assert after("examples", noise, "large") == "small"
 
 
 def test_bytes_and_seconds_turn_where_computed_by_hand():
@@ -57,21 +59,26 @@ def test_it_waits_for_margin_for_sureness_and_for_the_phase_to_settle():
     unsure, start = seen(448.0, 200.0, 900.0), ControlState("small")
     assert controller("bytes").next(start, unsure) == start
     assert controller("bytes").next(start, seen(448.0, round_=3)) == start
-    assert controller("bytes").next(start, Observation(10, 64.0, None, 0)) == start
+    assert controller("bytes").next(start, Observation(10, 64.0, None, "examples", 0)) == start
 
 
-def test_the_unit_of_the_noise_scale_does_not_matter():
-    # A noise scale in clients, four examples each.
-    assert after("bytes", 50.0, size=16.0) == "small" and after("bytes", 80.0, size=16.0) == "large"
+def test_after_local_steps_a_larger_client_batch_is_no_more_clients():
+    # Bytes, in clients: 16 (1 + N/16) < 64 (1 + N/64) whatever N; rounds: 64 clients of either batch are the same.
+    assert after("bytes", 80.0, unit="clients") == "small"
+    assert after("rounds", 80.0, unit="clients") == "middle"
+
+
+def test_seconds_are_those_of_the_median_client():
+    uneven = Goodput(PHASES, "seconds", replace(LAN, speed_spread=1.0))
+    assert uneven.cost(LARGE, 200_000) == pytest.approx(0.022)
 
 
 @given(noise=st.floats(0, 1e6), cost=st.sampled_from(COSTS))
 def test_no_other_phase_is_better_than_the_one_that_it_stays_with(noise, cost):
     asked = controller(cost, margin=1.0)
     state = ControlState("small")
-    sizes = {"small": 64.0, "middle": 256.0, "large": 1024.0}
     for round_ in (10, 30, 50):
-        state = asked.next(state, seen(noise, round_=round_, size=sizes[state.phase]))
+        state = asked.next(state, seen(noise, round_=round_))
 
     def goodput(phase):
         batch = phase.cohort_size * phase.client_batch_size

@@ -58,6 +58,28 @@ def test_a_run_is_told_by_its_seed_and_a_policy_that_knows_nothing_fails(cartpol
     assert 0.9 < one.losses[0] < 1
 
 
+def test_the_game_itself_ends_and_starts_as_play_takes_it(cartpole):
+    games = cartpole.games_of(2)
+    games.reset(seed=0)
+    fell = []
+    for _ in range(40):  # always to the right: the pole falls within a dozen steps
+        seen, reward, ended, cut, _ = games.step(np.ones(2, int))
+        fresh = [i for i in range(2) if fell and fell[-1][i]]
+        assert all(reward[i] == 0 and not ended[i] and abs(seen[i]).max() < 0.06 for i in fresh)
+        assert all(abs(seen[i][2]) > 0.2 for i in range(2) if ended[i]) and not cut.any()
+        fell.append(ended)
+    assert np.array(fell).sum(0).min() >= 2
+    games.reset(seed=0)
+    games.unwrapped.steps[:] = 499
+    *_, ended, cut, _ = games.step(np.ones(2, int))
+    assert cut.all() and not ended.any()
+
+
+def test_a_run_that_diverges_is_none(cartpole, monkeypatch):
+    monkeypatch.setattr(cartpole, "DISCOUNT", float("nan"))
+    assert cartpole.training(64, 0.01, 0) is None
+
+
 @pytest.mark.slow
 def test_it_learns(cartpole, monkeypatch):
     monkeypatch.setattr(cartpole, "most_rounds", lambda batch: 150)

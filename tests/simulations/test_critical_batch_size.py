@@ -20,13 +20,16 @@ def points(task="a task", b_crit=100.0, tokens=1, examples=math.inf, b_noise=250
         for seed in (0, 1, 100):
             row = {"task": task, "tokens": tokens, "examples": examples, "goal": 0.5, "batch": batch, "rate": 0.1}
             steps = 20 * (1 + b_crit / effective) * (5 if seed == 100 else 1)
-            rows.append(row | {"seed": seed, "tuning": seed == 100, "steps": steps, "b_noise": b_noise})
+            rows.append(
+                row | {"seed": seed, "tuning": seed == 100, "steps": steps, "b_noise": b_noise, "b_start": b_noise / 10}
+            )
     return rows
 
 
 def test_the_fit_finds_the_law_without_the_search_and_counts_tokens(study):
     (row,) = study.fit(points(tokens=32, examples=2_000.0))
     assert (row["s_min"], row["e_min"], row["b_crit"]) == pytest.approx((20, 32 * 2_000, 3_200))
+    assert row["b_start"] == pytest.approx(32 * 25)
     assert row["b_noise"] == pytest.approx(32 * 250) and row["seeds"] == 2 and row["unreached"] == 0
 
 

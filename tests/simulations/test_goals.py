@@ -41,6 +41,12 @@ def test_the_noise_scale_is_that_of_the_last_quarter_and_of_the_whole_training_s
     assert goals.noise_scale_at(99.2, curve, 40) == pytest.approx(8 / (window + 8 / 40))
 
 
+def test_the_noise_scale_at_the_start_is_that_of_a_twentieth_but_of_four_rounds_at_least(goals):
+    curve = exponential(goals, 1)
+    assert goals.noise_scale_at_start(100, curve, math.inf) == pytest.approx(8 / curve.grad_sqs[:5].mean())
+    assert goals.noise_scale_at_start(20, curve, math.inf) == pytest.approx(8 / curve.grad_sqs[:4].mean())
+
+
 def test_no_gradient_no_noise_scale(goals):
     curve = goals.Curve(np.arange(4.0), np.ones(4), np.ones(4), np.full(4, -1.0))
     assert math.isnan(goals.noise_scale_at(4, curve, math.inf))
