@@ -1,6 +1,6 @@
 """What moves the noise scale: training itself, unequal clients, local steps, privacy.
 
-    python simulations/noise_scale_conditions.py             all conditions, not yet run whole
+    python simulations/noise_scale_conditions.py             all conditions, about 20 minutes of one core
     python simulations/noise_scale_conditions.py --quick     sixty rounds, one seed, under a minute
 
 One perceptron on Fashion-MNIST, one batch and learning rate throughout, so that the temperature lr / B stays as it is.
@@ -109,12 +109,25 @@ def markdown(rows: pl.DataFrame) -> str:
     ends = rows["rounds"].drop_nulls().to_numpy()
     for (part, name), cell in rows.group_by("part", "condition", maintain_order=True):
         early, late = (cell.filter(pl.col("rounds") == at) for at in (ends.min(), ends.max()))
-        told = [spread(own["noise_scale"], ".3g") for own in (early, late)]
+        told = [noise(own["noise_scale"]) for own in (early, late)]
         further = [spread(late[c], ".3g") if late[c].is_finite().any() else "-" for c in COLUMNS[1:]]
         unit = str(cell["unit"][0])
         lines.append([str(part), str(name), unit, *told, *further, spread(100 * late["test_accuracy"], ".1f")])
     headings = ["", "condition", "unit", f"after {ends.min()} rounds", f"after {ends.max()}"]
     return table([*headings, "with privacy noise", "B_within", "M_drift", "test accuracy %"], lines)
+
+
+def noise(values: pl.Series) -> str:
+    """Mean and deviation of the seeds whose gradient could be told from zero; of the others the noise scale is open.
+
+    >>> noise(pl.Series([2.0, 4.0])), noise(pl.Series([2.0, float("inf")])), noise(pl.Series([float("inf")] * 3))
+    ('3 +- 1.41', '2, 1 open', 'open')
+    """
+    known = values.filter(values.is_finite())
+    unknown = len(values) - len(known)
+    if not len(known):
+        return "open"
+    return spread(known, ".3g") + (f", {unknown} open" if unknown else "")
 
 
 def save_figure(rows: pl.DataFrame, path: Path) -> None:

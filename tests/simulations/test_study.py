@@ -25,7 +25,7 @@ def test_the_quick_form_leaves_nothing_behind(simulations):
     assert not study.out.exists()
 
 
-@pytest.mark.parametrize("name", ["tuning", "tables", "goals", "diversity", "width"])
+@pytest.mark.parametrize("name", ["tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions"])
 def test_examples_in_docstrings(simulations, name):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
