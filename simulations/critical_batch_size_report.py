@@ -101,10 +101,9 @@ def save_figure(fits: pl.DataFrame, path: Path) -> None:
     axes.plot(ends, ends, color="#444444", linewidth=1, label="equal")
     axes.fill_between(ends, ends / 10, ends, color="#0072B2", alpha=0.08, lw=0, label="B_simple up to ten times B_crit")
     axes.set(xscale="log", yscale="log", xlabel="noise scale B_simple at the goal", ylabel="critical batch size B_crit")
-    seeds = fits["seeds"].to_numpy().max()
-    axes.set_title(
-        f"Does the noise scale predict the critical batch size?\n{seeds} seeds; bars: 90 % of the fit", fontsize=10
-    )
+    seeds = fits["seeds"].to_numpy().min()
+    title = f"Does the noise scale predict the critical batch size?\n{seeds} seeds or more; bars: 90 % of the fit"
+    axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=110)

@@ -6,9 +6,11 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter
 from switching_costs import AXES
 from tables import spread, table
 
+XTICKS, YTICKS = (30, 50, 100, 200, 400), (5_000, 10_000, 20_000, 50_000, 100_000)
 FIXED = ("small", "middle", "large")
 FRONT = ("rounds", "examples")  # time and compute
 COLORS = {
@@ -32,7 +34,7 @@ def markdown(rows: pl.DataFrame) -> str:
         lines, axes = [], [axis for axis in AXES if axis in cell["axis"]]
         for (name,), own in cell.group_by("controller", maintain_order=True):
             values = [spread(100 * own.filter(pl.col("axis") == axis)["test_accuracy"], ".1f") for axis in axes]
-            lines.append([str(name), f"{own['rate'][0]:.2g}", *values, f"{worst_gap(cell, str(name)):+.1f}"])
+            lines.append([str(name), f"{own['rate'][0]:.2g}", *values, told(worst_gap(cell, str(name)))])
         budgets = [f"{axis} ({cell.filter(pl.col('axis') == axis)['budget'][0]:,.3g})" for axis in axes]
         headings = ["", "lr", *budgets, "worst gap to the best fixed"]
         parts.append(f"### {', '.join(map(str, setting))}\n\n{table(headings, lines)}")
@@ -43,7 +45,7 @@ def summary(full: pl.DataFrame) -> str:
     """The worst gap of every contender in every setting."""
     settings = list(full.group_by(*SETTING, maintain_order=True))
     names = full["controller"].unique(maintain_order=True)
-    lines = [[name, *(f"{worst_gap(cell, name):+.1f}" for _, cell in settings)] for name in names]
+    lines = [[name, *(told(worst_gap(cell, name)) for _, cell in settings)] for name in names]
     headings = ["worst gap, points", *(", ".join(map(str, setting[1:])) for setting, _ in settings)]
     return f"### All settings\n\n{table(headings, lines)}"
 
@@ -57,6 +59,11 @@ def worst_gap(cell: pl.DataFrame, name: str) -> float:
         best = own.filter(pl.col("controller").is_in(FIXED))["test_accuracy"].drop_nans().to_numpy().max(initial=0)
         gaps.append(float(own.filter(pl.col("controller") == name)["test_accuracy"].to_numpy()[0] - best))
     return 100 * min(gaps, key=lambda gap: gap if gap == gap else -np.inf)
+
+
+def told(gap: float) -> str:
+    """A gap in points, or that there is none."""
+    return f"{gap:+.1f}" if gap == gap else "failed"
 
 
 def save_figure(rows: pl.DataFrame, path: Path) -> None:
@@ -80,6 +87,10 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
         ax.set(xscale="log", yscale="log", title=f"{', '.join(setting[1:])}: {100 * own['target'][0]:.0f} %")
         ax.title.set_fontsize(10)
         ax.margins(x=0.25)
+        for axis, ticks in ((ax.xaxis, XTICKS), (ax.yaxis, YTICKS)):
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axis.set_minor_formatter(NullFormatter())
         ax.grid(alpha=0.25, which="both")
     shown = {label: mark for ax in axes.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)

@@ -1,6 +1,6 @@
 """Width, depth and large batches: gradient diversity at initialisation, and the largest batch that costs no epochs.
 
-    python simulations/width.py             everything, not yet run whole
+    python simulations/width.py             everything, about half an hour of one core
     python simulations/width.py --quick     two depths, three draws, under two minutes
 
 After Chen et al. 2018, of whom only the abstract is known to us: networks of equal size are compared (1) at
@@ -116,10 +116,14 @@ def in_training(form: Form, runs: Path, depth: int) -> list[dict[str, Any]]:
 def largest_batch(batches: Sequence[int], examples: Sequence[float]) -> float:
     """Where the examples to the goal pass 1.2 times those of the smallest batch, between batches in the logarithm.
 
+    NaN where a batch does not get there.
+
     >>> largest_batch([10, 100, 1000], [500.0, 550.0, 660.0])
     300.1
     """
     logs = np.log(np.asarray(examples) / (SLACK * examples[0]))
+    if np.isnan(logs).any():
+        return math.nan
     for i in range(1, len(logs)):
         if logs[i] > 0:
             share = -logs[i - 1] / (logs[i] - logs[i - 1])
@@ -141,13 +145,13 @@ def markdown(drawn: pl.DataFrame, trained: pl.DataFrame) -> str:
     for (depth, width), cell in trained.group_by("hidden_layers", "width", maintain_order=True):
         sizes = pl.Series([largest(own) for _, own in cell.group_by("seed", maintain_order=True)])
         steps = [spread(own["steps"], ".0f") for _, own in cell.group_by("batch", maintain_order=True)]
-        noise = pl.Series(np.exp(np.nanmean(np.log(cell["b_noise"].to_numpy()))).reshape(1))
-        lines.append(
-            [str(depth), str(width), *steps, spread(sizes, ".0f"), f"{cell['b_crit'][0]:.0f}", spread(noise, ".0f")]
-        )
+        noise = cell["b_noise"].fill_nan(None).drop_nulls().to_numpy()
+        ends = [cell["b_crit"].to_numpy()[0], float(np.exp(np.log(noise).mean())) if len(noise) else math.nan]
+        told = ["-" if math.isnan(end) else f"{end:.0f}" for end in ends]
+        lines.append([str(depth), str(width), *steps, spread(sizes, ".0f"), *told])
     batches = [f"steps at {batch}" for batch in trained["batch"].unique(maintain_order=True)]
-    ends = ["largest batch within 1.2 x the epochs", "B_crit", "B_simple at the goal"]
-    training = table(["hidden layers", "width", *batches, *ends], lines)
+    headings = ["largest batch within 1.2 x the epochs", "B_crit", "B_simple at the goal"]
+    training = table(["hidden layers", "width", *batches, *headings], lines)
     return f"{start}\nDigits, loss {GOAL} on the training set:\n\n{training}"
 
 
@@ -187,7 +191,11 @@ def _examples(axes: Axes, trained: pl.DataFrame) -> None:
     ):
         examples = (pl.col("steps") * pl.col("batch")).median().alias("examples")
         points = cell.group_by("batch").agg(examples).sort("batch")
-        axes.plot(points["batch"], points["examples"], "o-", color=color, label=f"{depth!s} hidden layers of {width!s}")
+        if not points["examples"].is_finite().any():
+            continue
+        axes.plot(
+            points["batch"], points["examples"], "o-", color=color, label=f"hidden layers: {depth!s} of {width!s}"
+        )
     axes.set(xscale="log", yscale="log", xlabel="global batch (examples)", ylabel=f"examples to loss {GOAL}")
     axes.set_title("Digits, about 10,000 parameters each, learning rate tuned", fontsize=10)
 

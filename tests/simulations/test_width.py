@@ -50,6 +50,7 @@ def test_a_batch_between_two_that_were_tried(simulations):
     from width import largest_batch
 
     assert largest_batch([8, 32], [100.0, 110.0]) == 32
+    assert math.isnan(largest_batch([8, 32], [100.0, math.nan]))
     assert largest_batch([8, 32, 128], [100.0, 100.0, 144.0]) == pytest.approx(64, rel=0.01)
 
 
