@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 from tables import table
 
-COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#332288")
-MARKERS = "osD^v<>Ph*"
+COLORS = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #999999 #332288 #117733 #882255".split()
+MARKERS = "osD^v<>Ph*Xd"
 
 
 def markdown(fits: pl.DataFrame, runs: pl.DataFrame) -> str:
@@ -87,7 +87,7 @@ def temperature(runs: pl.DataFrame) -> str:
 
 def save_figure(fits: pl.DataFrame, path: Path) -> None:
     """B_simple against B_crit of all tasks and goals."""
-    figure = Figure(figsize=(7.5, 6.2), layout="constrained")
+    figure = Figure(figsize=(9.5, 6), layout="constrained")
     axes = figure.subplots()
     for index, (task,) in enumerate(fits.select("task").unique(maintain_order=True).iter_rows()):
         own = fits.filter(pl.col("task") == task)
@@ -104,7 +104,7 @@ def save_figure(fits: pl.DataFrame, path: Path) -> None:
     seeds = fits["seeds"].to_numpy().min()
     title = f"Does the noise scale predict the critical batch size?\n{seeds} seeds or more; bars: 90 % of the fit"
     axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=110)
 
