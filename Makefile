@@ -10,7 +10,7 @@ run: $(VENV)/installed
 	$(BIN)/fedbatch
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/installed-test docs
 	$(BIN)/ruff format --check .

@@ -119,7 +119,9 @@ def test_other_parameters_at_a_resumed_round_are_another_release(private):
 
 
 def test_poisson_cohorts_are_secret_and_have_the_right_law(private):
-    config = private("client_central", "rounds=100", "evaluate_every_rounds=0", "model=logistic", NO_NOISE)
+    config = private(
+        "client_central", "rounds=100", "evaluate_every_rounds=0", "model=logistic", "cohort_size=2", NO_NOISE
+    )
     sizes = []
     original = node_private.client_sums
 
@@ -133,10 +135,10 @@ def test_poisson_cohorts_are_secret_and_have_the_right_law(private):
     finally:
         node_private.client_sums = original
     sizes += [0] * (100 - len(sizes))  # nobody was asked
-    assert {row["cohort_size"] for row in rows} == {4} and {row["global_batch"] for row in rows} == {16}
-    assert abs(np.mean(sizes) - 4) < 5 * (3.2 / 100) ** 0.5
-    assert 1e-6 < stats.chi2.sf(np.var(sizes) * 100 / 3.2, 99) < 1 - 1e-6
-    assert 0 in sizes and len({row["executor"] for row in rows}) == 1  # 0.8^20 a round, and nobody sees which
+    assert {row["cohort_size"] for row in rows} == {2} and {row["global_batch"] for row in rows} == {8}
+    assert abs(np.mean(sizes) - 2) < 5 * (1.8 / 100) ** 0.5
+    assert 1e-6 < stats.chi2.sf(np.var(sizes) * 100 / 1.8, 99) < 1 - 1e-6
+    assert 0 in sizes and len({row["executor"] for row in rows}) == 1  # 0.9^20 a round, and nobody sees which
 
 
 def test_adjacent_data_change_nothing_in_the_record_but_released_values(private, monkeypatch):

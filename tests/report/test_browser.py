@@ -8,10 +8,7 @@ from fedbatch.report.page import write_report
 from tests.report.conftest import CALIBRATION, EVERYTHING, PRIVACY
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium; apt-get install chromium-driver"),
-]
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium; apt-get install chromium-driver")
 
 
 @pytest.fixture(scope="module")
