@@ -147,8 +147,8 @@ def markdown(drawn: pl.DataFrame, trained: pl.DataFrame) -> str:
         steps = [spread(own["steps"], ".0f") for _, own in cell.group_by("batch", maintain_order=True)]
         noise = cell["b_noise"].fill_nan(None).drop_nulls().to_numpy()
         ends = [cell["b_crit"].to_numpy()[0], float(np.exp(np.log(noise).mean())) if len(noise) else math.nan]
-        told = ["-" if math.isnan(end) else f"{end:.0f}" for end in ends]
-        lines.append([str(depth), str(width), *steps, spread(sizes, ".0f"), *told])
+        shown = ["-" if math.isnan(end) else f"{end:.0f}" for end in ends]
+        lines.append([str(depth), str(width), *steps, spread(sizes, ".0f"), *shown])
     batches = [f"steps at {batch}" for batch in trained["batch"].unique(maintain_order=True)]
     headings = ["largest batch within 1.2 x the epochs", "B_crit", "B_simple at the goal"]
     training = table(["hidden layers", "width", *batches, *headings], lines)
