@@ -1,6 +1,6 @@
 """Does the gradient noise scale predict the critical batch size? After McCandlish et al. 2018, on our tasks.
 
-    python simulations/critical_batch_size.py             all tasks; about two hours of one core
+    python simulations/critical_batch_size.py             all tasks; about an hour and a half of one core
     python simulations/critical_batch_size.py --quick     digits and the quadratic, under a minute
 
 For every task and global batch the learning rate is tuned on a grid of factor two (steps to each goal, a seed that

@@ -1,6 +1,6 @@
 """What moves the noise scale: training itself, unequal clients, local steps, privacy.
 
-    python simulations/noise_scale_conditions.py             all conditions, about 20 minutes of one core
+    python simulations/noise_scale_conditions.py             all conditions, about ten minutes of one core
     python simulations/noise_scale_conditions.py --quick     sixty rounds, one seed, under a minute
 
 One perceptron on Fashion-MNIST, one batch and learning rate throughout, so that the temperature lr / B stays as it is.

@@ -1,6 +1,6 @@
 """Small, large, or a switch between them: who wins at equal rounds, examples, bytes and simulated seconds?
 
-    python simulations/switching.py             all settings; about an hour and a half of one core
+    python simulations/switching.py             all settings; over an hour of one core
     python simulations/switching.py --quick     digits, tiny, one seed, about a minute
 
 Every contender gets its own learning rate, tuned on one grid by the mean accuracy over all cost axes with a seed that

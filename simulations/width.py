@@ -1,6 +1,6 @@
 """Width, depth and large batches: gradient diversity at initialisation, and the largest batch that costs no epochs.
 
-    python simulations/width.py             everything, about half an hour of one core
+    python simulations/width.py             everything, about a quarter of an hour of one core
     python simulations/width.py --quick     two depths, three draws, under two minutes
 
 After Chen et al. 2018, of whom only the abstract is known to us: networks of equal size are compared (1) at
