@@ -1,0 +1,32 @@
+"""What pages name is there: scripts, modules, config choices; and no page is a stub."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
+OWN = {"loss=gce", "dataset=rings", "server_optimizer=nadam", "controller=large_when_sure", "experiment=slurm"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_scripts_and_modules_exist(page):
+    text = page.read_text()
+    assert len(text.splitlines()) > 10 and not re.search(r"^[A-Z]+$", text, re.M)
+    for script in re.findall(r"python (\w+/[\w/]+\.py)", text):
+        assert (ROOT / script).is_file(), script
+    for module in re.findall(r"python -m ((?:simulations|benchmarks)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_config_choices_exist(page):
+    commands = re.findall(r"^(?:\$ )?(?:PYTHONPATH=\. )?fedbatch (.*?)(?:\s#.*)?$", page.read_text(), re.M)
+    for choice in re.findall(r"\b([a-z_]+=[\w,]+)", " ".join(commands)):
+        group, names = choice.split("=")
+        if group in GROUPS and choice not in OWN:
+            for name in names.split(","):
+                assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), choice
