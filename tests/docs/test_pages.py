@@ -30,3 +30,15 @@ def test_config_choices_exist(page):
         if group in GROUPS and choice not in OWN:
             for name in names.split(","):
                 assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), choice
+
+
+def test_the_readme_quotes_the_studies_as_they_are():
+    readme, results = (ROOT / "README.md").read_text(), ROOT / "docs" / "results"
+    told = (results / "switching.md").read_text()
+    quoted = re.findall(r"^\| (?:small|large|middle|switch|goodput) \| [-+].*$", readme, re.M)
+    assert len(quoted) == 5 and all(line in told for line in quoted)
+    found = re.search(
+        r"r\^2 of the logarithms ([\d.]+) \(90 % over tasks: ([\d.]+) to ([\d.]+)\)",
+        (results / "critical_batch_size.md").read_text(),
+    )
+    assert found and f"r² of the logarithms {found[1]}, 90 % interval over\ntasks {found[2]} to {found[3]}" in readme
