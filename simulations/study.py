@@ -4,12 +4,13 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import joblib
 import polars as pl
 
 from fedbatch.report.page import told, write_report
@@ -36,9 +37,11 @@ class Study:
     jobs: int
 
     def rows(self, cells: Sequence[Callable[[], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-        """Rows of all cells, which are measured side by side."""
-        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            return [row for rows in joblib.Parallel()(joblib.delayed(cell)() for cell in cells) for row in rows]
+        """Rows of all cells in their order, measured side by side; a cell is a function of a module or its partial."""
+        if self.jobs == 1:
+            return [row for cell in cells for row in cell()]
+        with ProcessPoolExecutor(self.jobs, get_context("spawn"), initializer=_one_thread) as pool:
+            return [row for rows in pool.map(_call, cells) for row in rows]
 
     def save(self, rows: pl.DataFrame, suffix: str = "") -> None:
         """Write ``rows`` as results/NAME.parquet."""
@@ -70,7 +73,7 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default runs/{name}; quick: temporary)")
     parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: cores)")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: as many as cores; quick: one)")
     parser.add_argument(
         "--report",
         choices=("html", "none"),
@@ -83,6 +86,16 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
         runs, out = given.runs or home / "runs" / name, given.out or home / "docs"
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        yield Study(name, given.quick, runs, out, given.jobs)
+        yield Study(name, given.quick, runs, out, given.jobs or (1 if given.quick else os.cpu_count() or 1))
         if given.report == "html" and (given.runs or not given.quick) and any(runs.glob("*/summary.json")):
             print(told(write_report([runs])))
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _call(cell: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return cell()

@@ -31,11 +31,15 @@ def test_examples_in_docstrings(simulations, name):
     assert found.attempted and not found.failed
 
 
-def test_rows_of_cells_come_in_their_order_whatever_the_processes(simulations):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_rows_of_cells_come_in_their_order_whatever_the_processes(simulations, jobs):
     from functools import partial
 
+    import diversity
+    import width
     from study import command
 
-    with command("name", "summary", "small", ["--quick", "--jobs", "2"]) as study:
-        cells = [partial(lambda i: [{"i": i, "twice": 2 * i}], i) for i in range(5)]
-        assert study.rows(cells) == [{"i": i, "twice": 2 * i} for i in range(5)]
+    families = [diversity.Family("linear", 4, k, 2) for k in (2, 3, 4)]
+    with command("name", "summary", "small", ["--quick", "--jobs", jobs]) as study:
+        rows = study.rows([partial(width.draws, 2, "part", family, 0.0) for family in families])
+    assert [(row["width"], row["seed"]) for row in rows] == [(k, seed) for k in (2, 3, 4) for seed in (0, 1)]
