@@ -43,7 +43,7 @@ Run = Callable[[int, float, int], Curve | None]
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, fit, write tables and figures."""
-    with command("critical_batch_size", SUMMARY, "one easy task, three batches, one seed", arguments) as study:
+    with command("critical_batch_size", SUMMARY, "one easy task, three batches, one seed", arguments, True) as study:
         tasks, seeds = (EASY, SEEDS[:1]) if study.quick else (TASKS, SEEDS)
         cells = [partial(of_task, task, study.runs, seeds) for task in tasks] + [partial(of_quadratic, seeds)]
         if not study.quick:

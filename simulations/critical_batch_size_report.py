@@ -57,6 +57,9 @@ def prediction(fits: pl.DataFrame) -> str:
         if np.ptp(x[index]) > 0:
             draws.append(float(np.corrcoef(x[index], y[index])[0, 1] ** 2))
     low, high = np.quantile(draws, [0.05, 0.95])
+    without = {name: float(np.corrcoef(x[tasks != name], y[tasks != name])[0, 1] ** 2) for name in names}
+    least, most = min(without, key=lambda name: without[name]), max(without, key=lambda name: without[name])
+    close = [int((np.abs(x - y) < math.log(factor)).sum()) for factor in (2, 3)]
     ratio = np.exp(x - y)
     about = 1 - ((y - x) ** 2).sum() / ((y - y.mean()) ** 2).sum()
     decades = np.ptp(y) / math.log(10)
@@ -64,7 +67,8 @@ def prediction(fits: pl.DataFrame) -> str:
         f"{len(rows)} points of {len(names)} tasks over {decades:.1f} decades of B_crit: r^2 of the logarithms "
         f"{np.corrcoef(x, y)[0, 1] ** 2:.2f} (90 % over tasks: {low:.2f} to {high:.2f}), about the line of equality "
         f"{about:.2f}; B_simple / B_crit has the median {np.median(ratio):.1f} and lies between {ratio.min():.1f} and "
-        f"{ratio.max():.1f}.\n"
+        f"{ratio.max():.1f}; {close[0]} points lie within a factor of 2 and {close[1]} within 3. With one task "
+        f"left out, r^2 is {without[least]:.2f} (without {least}) to {without[most]:.2f} (without {most}).\n"
     )
 
 

@@ -74,7 +74,7 @@ FULL, QUICK = Form(600, (0, 1, 2)), Form(60, (0,))
 
 def main(arguments: list[str] | None = None) -> None:
     """Run, write the table and the figure."""
-    with command("noise_scale_conditions", SUMMARY, "sixty rounds, one seed", arguments) as study:
+    with command("noise_scale_conditions", SUMMARY, "sixty rounds, one seed", arguments, True) as study:
         form, names = (QUICK if study.quick else FULL), [(p, name) for p, own in CONDITIONS.items() for name in own]
         cells = [partial(measure, form, study.runs, *cell) for cell in names]
         rows = pl.DataFrame(study.rows(cells), infer_schema_length=None)

@@ -1,5 +1,7 @@
 """A noisy quadratic, whose steps to a goal can be computed: what checks the measurement of critical batch sizes.
 
+    python simulations/quadratic.py             S_min, E_min and B_crit as they are, a quarter of a minute
+
 L(w) = sum_i h_i w_i^2 / 2 and gradients h_i w_i + s_i z_i / sqrt(B) with z normal. E[w_i^2] obeys
 m <- (1 - lr h_i)^2 m + lr^2 s_i^2 / B exactly.
 """
@@ -10,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from goals import Curve, steps_to
 from scipy.optimize import minimize_scalar
+
+from fedbatch.batch.critical import fit_critical_batch_size
 
 Floats = npt.NDArray[np.float64]
 DIMENSIONS, NOISE = 2000, 1.0
@@ -66,3 +70,9 @@ def _expected_steps(batch: float, rate: float, goal: float) -> float:
 
 def _loss(squares: Floats) -> float:
     return 0.5 * float(CURVATURES @ squares) / START_LOSS
+
+
+if __name__ == "__main__":
+    for goal in GOALS:
+        exact = fit_critical_batch_size(BATCHES, [exact_steps(batch, goal) for batch in BATCHES])
+        print(f"goal {goal:g}: S_min {exact.s_min:.2f}, E_min {exact.e_min:.1f}, B_crit {exact.b_crit:.1f}")

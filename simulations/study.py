@@ -58,8 +58,10 @@ class Study:
 
 
 @contextmanager
-def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None) -> Iterator[Study]:
-    """Read ``--quick``, ``--runs``, ``--out``, ``--jobs`` and ``--report``; at the end, a page on all runs.
+def command(
+    name: str, summary: str, quick: str, arguments: Sequence[str] | None, side_by_side: bool = False
+) -> Iterator[Study]:
+    """Read ``--quick``, ``--runs``, ``--out`` and ``--report``; at the end, a page on all runs.
 
     The quick form leaves nothing behind unless told where.
 
@@ -68,12 +70,15 @@ def command(name: str, summary: str, quick: str, arguments: Sequence[str] | None
         summary: first line of the help.
         quick: what the quick form is.
         arguments: of the command line; None takes the process's own.
+        side_by_side: the study measures `Study.rows`, so that ``--jobs`` is read too.
     """
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--runs", type=Path, help=f"folder of the runs (default runs/{name}; quick: temporary)")
     parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
-    parser.add_argument("--jobs", type=int, help="runs side by side (default: as many as cores; quick: one)")
+    if side_by_side:
+        parser.add_argument("--jobs", type=int, help="runs side by side (default: as many as cores; quick: one)")
+    parser.set_defaults(jobs=None)
     parser.add_argument(
         "--report",
         choices=("html", "none"),

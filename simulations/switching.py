@@ -132,7 +132,7 @@ def link(axis: str) -> tuple[str, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
-    with command("switching", SUMMARY, "digits, a tiny model, one seed", arguments) as study:
+    with command("switching", SUMMARY, "digits, a tiny model, one seed", arguments, True) as study:
         form = QUICK if study.quick else FULL
         rows = pl.DataFrame(study.rows([partial(measure, form, setting, study.runs) for setting in form.settings]))
         study.save(rows)

@@ -38,7 +38,7 @@ def markdown(rows: pl.DataFrame) -> str:
         budgets = [f"{axis} ({cell.filter(pl.col('axis') == axis)['budget'][0]:,.3g})" for axis in axes]
         headings = ["", "lr", *budgets, "worst gap to the best fixed"]
         parts.append(f"### {', '.join(map(str, setting))}\n\n{table(headings, lines)}")
-    return "\n".join([*parts, summary(full)])
+    return "\n".join([*parts, summary(full), reached(full)])
 
 
 def summary(full: pl.DataFrame) -> str:
@@ -48,6 +48,25 @@ def summary(full: pl.DataFrame) -> str:
     lines = [[name, *(told(worst_gap(cell, name)) for _, cell in settings)] for name in names]
     headings = ["worst gap, points", *(", ".join(map(str, setting[1:])) for setting, _ in settings)]
     return f"### All settings\n\n{table(headings, lines)}"
+
+
+def reached(full: pl.DataFrame) -> str:
+    """Rounds and examples to the target accuracy, geometric means over the seeds that got there."""
+    settings = list(full.filter(pl.col("axis") == FRONT[0]).group_by(*SETTING, maintain_order=True))
+    lines = []
+    for name in full["controller"].unique(maintain_order=True):
+        line = [str(name)]
+        for _, cell in settings:
+            own = cell.filter(pl.col("controller") == name).select([f"{axis}_to_target" for axis in FRONT]).to_numpy()
+            there = own[np.isfinite(own).all(1)]
+            means = " / ".join(f"{value:,.0f}" for value in np.exp(np.log(there).mean(0))) if len(there) else "-"
+            line.append(means if len(there) in (0, len(own)) else f"{means} ({len(there)} of {len(own)})")
+        lines.append(line)
+    headings = [
+        "rounds / examples",
+        *(f"{', '.join(map(str, s[1:]))}: {100 * c['target'][0]:.0f} %" for s, c in settings),
+    ]
+    return f"### To the target accuracy\n\nGoodput as told to save rounds.\n\n{table(headings, lines)}"
 
 
 def worst_gap(cell: pl.DataFrame, name: str) -> float:

@@ -58,7 +58,7 @@ QUICK = Form(3, (2, 4), (1, 2), (32, 128, 512), (0,))
 def main(arguments: list[str] | None = None) -> None:
     """Measure, train, write tables and the figure."""
     torch.set_num_threads(1)
-    with command("width", SUMMARY, "two depths, three draws, one seed", arguments) as study:
+    with command("width", SUMMARY, "two depths, three draws, one seed", arguments, True) as study:
         form = QUICK if study.quick else FULL
         drawn = pl.DataFrame(study.rows([partial(draws, form.draws, *cell) for cell in at_start(form)]))
         cells = [partial(in_training, form, study.runs, depth) for depth in form.hidden_layers]

@@ -40,6 +40,6 @@ def test_rows_of_cells_come_in_their_order_whatever_the_processes(simulations, j
     from study import command
 
     families = [diversity.Family("linear", 4, k, 2) for k in (2, 3, 4)]
-    with command("name", "summary", "small", ["--quick", "--jobs", jobs]) as study:
+    with command("name", "summary", "small", ["--quick", "--jobs", jobs], True) as study:
         rows = study.rows([partial(width.draws, 2, "part", family, 0.0) for family in families])
     assert [(row["width"], row["seed"]) for row in rows] == [(k, seed) for k in (2, 3, 4) for seed in (0, 1)]
