@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import polars as pl
 from active_learning_overlap import overlaps
 from active_learning_report import markdown, save_figure
-from runs import run_once, status
 from study import command
+from study_runs import run_once, status
 
 SUMMARY = __doc__.splitlines()[0]
 COMMON = ("controller=fixed", "executor=fused", "checkpoint_every_rounds=0", "active.retrain=true")

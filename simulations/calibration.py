@@ -25,9 +25,9 @@ from calibration_cells import SETTINGS, Cell, batch_cells, cells, clipping_cells
 from calibration_figures import save_figures
 from calibration_report import headline, markdown
 from omegaconf import OmegaConf
-from runs import run_once, status
 from shifts import SEVERITIES, SHIFTS
 from study import command
+from study_runs import run_once, status
 
 from fedbatch import task
 from fedbatch.config import parse

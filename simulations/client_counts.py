@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 from client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
-from runs import run_once, status
 from study import command
+from study_runs import run_once, status
 
 SUMMARY = __doc__.splitlines()[0]
 LOCAL = ("client_work=local_sgd", "client_work.lr=0.1", "client_batch_size=8", "executor=vmap")

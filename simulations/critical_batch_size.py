@@ -28,8 +28,8 @@ import quadratic
 from critical_batch_size_report import markdown, save_figure, save_fronts
 from critical_tasks import EASY, TASKS, Task
 from goals import Curve, curve, noise_scale_at, noise_scale_at_start, steps_to
-from runs import run_once
 from study import command
+from study_runs import run_once
 from tuning import tuned
 
 from fedbatch.batch.critical import fit_critical_batch_size

@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import polars as pl
 from matplotlib.figure import Figure
-from runs import final, run_once, status
 from study import command
+from study_runs import final, run_once, status
 from tables import spread, table
 from tuning import tuned
 

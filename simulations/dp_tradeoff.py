@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 from dp_tradeoff_report import markdown, save_figure
-from runs import final, run_once, status
 from study import command
+from study_runs import final, run_once, status
 
 from fedbatch.privacy import noise_multiplier
 from fedbatch.state import load_latest

@@ -18,8 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import polars as pl
 from matplotlib.figure import Figure
-from runs import run_once, status
 from study import command
+from study_runs import run_once, status
 from tables import spread, table
 
 SUMMARY = __doc__.splitlines()[0]

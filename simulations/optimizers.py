@@ -18,8 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import polars as pl
 from optimizers_report import markdown, save_figure
-from runs import final, run_once, status
 from study import command
+from study_runs import final, run_once, status
 from tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]

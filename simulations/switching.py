@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import numpy as np
 import polars as pl
-from runs import run_once
 from study import command
+from study_runs import run_once
 from switching_costs import AXES, LINKS, accuracy_at, budgets, cost_to, costs
 from switching_report import FRONT, markdown, save_figure
 from tuning import tuned

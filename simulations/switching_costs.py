@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from runs import status
+from study_runs import status
 
 from fedbatch.time_model import TimeModel
 
