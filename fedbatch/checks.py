@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from fedbatch.batch.phases import Phase
-from fedbatch.clients.choose import unsupported
 from fedbatch.clients.job import ClientWork
 from fedbatch.config import RunConfig
 from fedbatch.data.holdout import HoldoutPartition
@@ -17,6 +16,9 @@ from fedbatch.models.flat import FlatModel, Loss
 
 log = logging.getLogger("fedbatch")
 
+MOST_TRIED = 64
+"""Examples of the largest batch on which a model is tried before the run."""
+
 
 def check_model(config: RunConfig, model: FlatModel) -> None:
     """Refuse measurements that the model does not allow.
@@ -24,9 +26,10 @@ def check_model(config: RunConfig, model: FlatModel) -> None:
     Raises:
         ConfigError: naming the field.
     """
-    if config.noise_scale.halves and model.has_batch_norm:
+    if config.noise_scale.halves and model.examples_meet:
         raise ConfigError(
-            "noise_scale.halves: batch norm makes half batches differ from the whole; use model.norm=group"
+            "noise_scale.halves: examples of a batch meet in this model, as batch norm makes them, so half batches "
+            "differ from the whole; use model.norm=group"
         )
     if config.record_attention and not attention_layers(model.module):
         raise ConfigError("record_attention: the model has no attention; use model=gpt or bert, or set it to false")
@@ -35,7 +38,7 @@ def check_model(config: RunConfig, model: FlatModel) -> None:
 def check_batches(
     phases: Iterable[Phase], works: Mapping[str, ClientWork], default: ClientWork, partition: HoldoutPartition
 ) -> None:
-    """A gradient on b examples needs b examples; local steps take short batches as they come.
+    """With ``small_clients=refuse``, a gradient on b examples needs a client of b examples.
 
     Raises:
         ConfigError: naming the phase.
@@ -46,8 +49,21 @@ def check_batches(
         if needed and needed > smallest:
             raise ConfigError(
                 f"client_batch_size ({needed}, phase {phase.name}) is larger than the smallest client's {smallest} "
-                "examples; lower it, use fewer clients, or client_batch_size=null for all"
+                "examples; lower it, use fewer clients, client_batch_size=null for all, or small_clients=accept"
             )
+
+
+def trial_sizes(
+    phases: Iterable[Phase], works: Mapping[str, ClientWork], default: ClientWork, partition: HoldoutPartition
+) -> list[int]:
+    """Batch sizes on which a model is tried: the smallest of any phase, and one of at least two examples."""
+    sizes = _some_sizes(partition)
+    sizes = sizes[sizes > 0]
+    smallest = MOST_TRIED
+    for phase in phases:
+        asked = sizes if phase.client_batch_size is None else np.full_like(sizes, phase.client_batch_size)
+        smallest = min(smallest, works.get(phase.name, default).smallest_batch(asked, sizes))
+    return [smallest, max(2, smallest)]
 
 
 def warn_of_small_batches(loss: Loss, phases: Iterable[Phase], partition: HoldoutPartition, num_classes: int) -> None:
@@ -56,19 +72,6 @@ def warn_of_small_batches(loss: Loss, phases: Iterable[Phase], partition: Holdou
     smallest = max(1, min(phase.client_batch_size or mean for phase in phases))
     if note := small_batches.warning(loss, smallest, num_classes):
         log.warning("%s", note)
-
-
-def check_executor(
-    config: RunConfig, works: Iterable[ClientWork], loss: Loss, model: FlatModel, input_shape: tuple[int, ...]
-) -> None:
-    """Refuse an executor that cannot do the work.
-
-    Raises:
-        ConfigError: with the executor's reason.
-    """
-    for work in works:
-        if reason := unsupported(config.executor, work, loss, model, input_shape):
-            raise ConfigError(f"executor={config.executor} cannot run this: {reason}; use executor=auto")
 
 
 def _some_sizes(partition: HoldoutPartition) -> np.ndarray:

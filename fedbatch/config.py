@@ -23,6 +23,7 @@ CHOICES = {
     "executor": ("auto", "fused", "vmap", "loop", "ghost"),
     "matmul_precision": ("highest", "high", "medium"),
     "report": ("html", "none"),
+    "small_clients": ("accept", "refuse"),
     "target_metric": ("test_accuracy", "test_loss", "train_loss", "training_set_loss"),
 }
 
@@ -89,6 +90,7 @@ class RunConfig:
     training_set_examples: int
     active: Node = field(default_factory=dict)
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    small_clients: str = "accept"
     report: str = "html"
     resume: str | None = None
 

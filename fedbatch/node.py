@@ -1,14 +1,12 @@
 """A node's answer to a message: build the job and run the executor."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fedbatch.clients.choose import execute
-from fedbatch.clients.draw import Draw
-from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.job import Job
 from fedbatch.keys import Ints
 from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 from fedbatch.metrics.evaluate import example_sums
@@ -20,14 +18,17 @@ EVALUATE_BATCH = 512
 def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
     """The contribution of ``plan.clients``; clients whose update is not finite are excluded and named."""
     work, clients = task.work(plan.phase), plan.clients
-    draw = work.draw(task.partition, clients, plan.batch_sizes, task.config.seed, plan.round)
-    weights = np.ones(len(clients)) if task.config.weighting == "uniform" else draw.num_examples.astype(np.float64)
-    job = new_job(task, plan.params, work, clients, draw, weights)
-    job = replace(job, buffers=plan.buffers.to(task.node_model.buffers), halves=plan.halves, cosine=plan.cosine)
-    task.node_model.module.train()
+    params, buffers = plan.params.to(task.node_model.params), plan.buffers.to(task.node_model.buffers)
+
+    def job(clients: Ints, batch_sizes: Ints) -> Job:
+        made = task.new_job(work, clients, batch_sizes, plan.round, params)
+        return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine)
+
+    own = job(clients, plan.batch_sizes)
     if plan.single:
-        return single_updates(job, plan)
-    return replace(execute(job, plan.executor), round=plan.round)
+        return single_updates(own, plan)
+    witness = partial(task.witness, job, clients, plan.batch_sizes)
+    return replace(task.execute(own, plan.executor, witness), round=plan.round)
 
 
 def single_updates(job: Job, plan: TrainPlan) -> Updates:
@@ -49,23 +50,6 @@ def single_updates(job: Job, plan: TrainPlan) -> Updates:
         excluded=job.clients[~kept],
         executor="loop",
         round=plan.round,
-    )
-
-
-def new_job(task: Task, params: Tensor, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray) -> Job:
-    """A job on the node's scratch model and data."""
-    model = task.node_model
-    return Job(
-        model=model,
-        loss=task.loss,
-        x=task.train_x,
-        y=task.train_y,
-        work=work,
-        clients=clients,
-        draw=draw,
-        weights=weights,
-        params=params.to(model.params),
-        buffers=model.buffers.clone(),
     )
 
 

@@ -1,7 +1,7 @@
 """A node's contribution under differential privacy: sample, clip, add up and, where it is the client's, add noise."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,12 @@ from torch import Tensor
 
 from fedbatch.aggregate import Sum
 from fedbatch.batch.phases import Phase
-from fedbatch.clients.choose import EXECUTORS, execute
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.per_example import as_examples
-from fedbatch.errors import RunFailedError
 from fedbatch.keys import Ints
 from fedbatch.messages import PrivateContribution, PrivatePlan
-from fedbatch.node import new_job
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
 from fedbatch.privacy.release import add_noise
@@ -26,7 +23,8 @@ from fedbatch.task import Task
 
 Sums = tuple[Tensor, Floats, str]
 """Float64 sums (d,) of contributions and (e,) of extra coordinates, and what ran them."""
-CHECKED_EXAMPLES, TOLERANCE = 4, 1e-3
+WITNESSES = 4
+"""Examples on which executors are compared: always the same, so that nothing follows from who was drawn."""
 
 
 def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> PrivateContribution:
@@ -52,10 +50,14 @@ def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phas
     sizes = available[available > 0]
     batches = sizes if phase.client_batch_size is None else np.minimum(phase.client_batch_size, sizes)
     work = task.work(phase.name)
-    draw = work.draw(task.partition, clients, batches, task.config.seed, plan.round)
-    job = new_job(task, plan.params, work, clients, draw, np.ones(len(clients)))
-    executor = plan.executor if len(clients) else "loop"
-    contribution = execute(replace(job, clip=privacy.clip(plan.clip_norm)), executor)
+    params = plan.params.to(task.node_model.params)
+
+    def job(clients: Ints, batch_sizes: Ints) -> Job:
+        made = task.new_job(work, clients, batch_sizes, plan.round, params)
+        return replace(made, weights=np.ones(len(clients)), clip=privacy.clip(plan.clip_norm))
+
+    witness = partial(task.witness, job, clients, batches)
+    contribution = task.execute(job(clients, batches), plan.executor if len(clients) else "loop", witness)
     squares = contribution.sq_norms
     extras = [float(squares.sum())] if privacy.has_squares(phase) else []
     if privacy.follows_quantile:
@@ -88,7 +90,7 @@ def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: 
         for step in range(privacy.steps(phase)):
             key = (*round_key, step)
             drawn = sample_examples(task, privacy, phase, client, key)
-            gradient, _, name = clipped_sum(task, privacy, params, drawn, plan)
+            gradient, _, name = clipped_sum(task, privacy, params, drawn, plan, step)
             gradient, _ = add_noise(privacy, phase, (gradient, np.zeros(0)), noise, (client, *key))
             gradient /= privacy.terms.sample_rate(phase) * size
             gradient += work.proximal * (params - start)
@@ -106,7 +108,7 @@ def sample_examples(task: Task, privacy: PrivacyPlan, phase: Phase, client: int,
 
 
 def clipped_sum(
-    task: Task, privacy: PrivacyPlan, params: Tensor, positions: Ints, plan: PrivatePlan
+    task: Task, privacy: PrivacyPlan, params: Tensor, positions: Ints, plan: PrivatePlan, step: int = 0
 ) -> tuple[Tensor, float, str]:
     """Sum (d,) of the clipped gradients of examples, sum of their squared lengths, and what ran them.
 
@@ -114,25 +116,13 @@ def clipped_sum(
     """
     if not len(positions):
         return torch.zeros_like(params, dtype=torch.float64), 0.0, ""
-    contribution = execute(_example_job(task, params, positions, privacy.clip(plan.clip_norm)), plan.executor)
-    check_executor(task, contribution.executor, privacy.mechanism.clipping)
+    job = partial(example_job, task, params, clip=privacy.clip(plan.clip_norm), moment=(plan.round, step))
+    few = np.arange(min(WITNESSES, len(task.train_x)))
+    contribution = task.execute(job(positions), plan.executor, lambda: job(few))
     return contribution.update_sum.double(), float(contribution.sq_norms.sum()), contribution.executor
 
 
-def _example_job(task: Task, params: Tensor, positions: Ints, clip: Clip) -> Job:
-    return replace(new_job(task, params, *as_examples(positions, clip)), clip=clip)
-
-
-@lru_cache(maxsize=1)  # holds a task, with its data
-def check_executor(task: Task, name: str, clipping: str) -> None:
-    """Compare an executor with the loop on a few examples, once: a wrong norm would quietly void the guarantee.
-
-    Raises:
-        RunFailedError: they disagree.
-    """
-    few = np.arange(min(CHECKED_EXAMPLES, len(task.train_x)))
-    params = task.node_model.params.clone()
-    clip = Clip(1e-3, clipping == "per_layer")  # small enough that every example is clipped
-    fast, plain = (EXECUTORS[n](_example_job(task, params, few, clip)).update_sum for n in (name, "loop"))
-    if (fast - plain).norm() > TOLERANCE * plain.norm():
-        raise RunFailedError(f"executor {name} clips this model wrongly; use executor=vmap or loop")
+def example_job(task: Task, params: Tensor, positions: Ints, clip: Clip, moment: tuple[int, int] = (0, 0)) -> Job:
+    """A job that clips and adds the gradients of the examples at ``positions`` (n,) in a round and local step."""
+    work, ids, draw, weights = as_examples(positions, clip)
+    return replace(task.job_of(work, ids, draw, weights, params), clip=clip, seeds=task.seeds(positions, *moment))

@@ -46,7 +46,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     factor, before, lr = learning_rate(server, state, phase)
     steps = server.optimizer.step(collected.update, lr)
     if collected.buffers.numel():
-        state.buffers.copy_(collected.buffers)
+        server.optimizer.model.load(state.params, collected.buffers)
     clock.lap("step_seconds")
 
     tests = evaluate(server, state)

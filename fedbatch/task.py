@@ -1,8 +1,8 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,25 @@ from fedbatch import build
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.batch.phases import Controller, Phase
-from fedbatch.checks import check_batches, check_executor, check_model, warn_of_small_batches
-from fedbatch.clients.job import ClientWork
-from fedbatch.clients.per_example import PerExample
+from fedbatch.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
+from fedbatch.clients.choose import Executors
+from fedbatch.clients.clip import Clip
+from fedbatch.clients.draw import Draw
+from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.per_example import as_examples
 from fedbatch.cohort import sample_cohort
 from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.device import prepare
 from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints, key
+from fedbatch.keys import Ints, bits, key
 from fedbatch.losses.examples import NO_LABEL
+from fedbatch.messages import Contribution
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import PrivateTemperature, Scaling
+from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.models.trial import try_out
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
@@ -54,6 +60,7 @@ class Task:
         calibration: scores of calibration for the record; None without.
         temperature: how a temperature is found after training; None without.
         active: how the run gets its labels; None where all are there.
+        executors: what runs the clients' work on this node.
     """
 
     config: RunConfig
@@ -73,6 +80,7 @@ class Task:
     calibration: Calibration | None = None
     temperature: Scaling | None = None
     active: ActiveLearning | None = None
+    executors: Executors = field(default_factory=Executors)
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -102,9 +110,58 @@ class Task:
         """Positions of a client's own held-out examples."""
         return self.partition.held_out(client)
 
+    def new_job(self, work: ClientWork, clients: Ints, batch_sizes: Ints, round_: int, params: Tensor) -> Job:
+        """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
+        draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
+        uniform = self.config.weighting == "uniform"
+        weights = np.ones(len(clients)) if uniform else draw.num_examples.astype(np.float64)
+        return replace(self.job_of(work, clients, draw, weights, params), seeds=self.seeds(clients, round_))
+
+    def job_of(self, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray, params: Tensor) -> Job:
+        """A job on this node's scratch model and data."""
+        model = self.node_model
+        return Job(
+            model=model,
+            loss=self.loss,
+            x=self.train_x,
+            y=self.train_y,
+            work=work,
+            clients=clients,
+            draw=draw,
+            weights=weights,
+            params=params,
+            buffers=model.buffers.clone(),
+        )
+
+    def seeds(self, clients: Ints, *moment: int) -> Ints:
+        """Keys (K,) of what random layers draw for clients, or examples, in a round and what else names the moment."""
+        return (bits(key(self.config.seed, "layers", *moment), clients, np.zeros(1, np.int64)) >> np.uint64(2)).astype(
+            np.int64
+        )
+
+    def witness(self, job: Callable[[Ints, Ints], Job], clients: Ints, batch_sizes: Ints) -> Job:
+        """The job on which executors are compared: two of ``clients``, and the client with the fewest examples."""
+        sizes = self.partition.sizes(np.arange(min(len(self.partition), 100_000)))
+        smallest = int(np.where(sizes > 0, sizes, sizes.max()).argmin())
+        few = clients[:2]
+        try:
+            self.partition.lookup(np.array([smallest]), np.zeros(1, np.int64))
+            few = np.unique([*few, smallest])
+        except IndexError:  # another node's client
+            pass
+        return job(few, np.minimum(batch_sizes.max(), self.partition.sizes(few)))
+
+    def execute(self, job: Job, executor: str, witness: Callable[[], Job]) -> Contribution:
+        """The contribution of a job's clients; see `Executors.execute`."""
+        self.node_model.module.train()
+        with own_generators(self.node_model.is_random):
+            return self.executors.execute(job, executor, witness)
+
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""
-        return _new_model(self.config, tuple(self.train_x.shape[1:]), self.num_classes, self.train_x.device)
+        model = _new_model(self.config, self.train_x[:2], self.num_classes)
+        model.set_changing(self.node_model.changing)
+        return model
 
 
 @lru_cache(maxsize=1)
@@ -118,13 +175,20 @@ def load(config_json: str) -> Task:
     device = prepare(config)
     dataset, partition = build.data(config_json)
     controller = build.controller(config_json)
-    model = _new_model(config, dataset.input_shape, dataset.num_classes, device)
-    if config.compile:
-        model.compile()
-    check_model(config, model)
     loss = build.build("loss", config.loss)
     default_work = build.build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
+    model = _new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
+    train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
+    train_y = torch.from_numpy(dataset.train_y).to(device)
+    sizes = trial_sizes(controller.phases, works, default_work, partition)
+    try:
+        try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], dataset.num_classes, sizes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if config.compile:
+        model.compile()
+    check_model(config, model)
     temperature = _temperature(config)
     privacy = None
     if config.privacy:
@@ -135,18 +199,14 @@ def load(config_json: str) -> Task:
         unit = privacy.mechanism.unit if privacy else None
         learning.check(config, active, unit, dataset.train_y.ndim > 1, pool)
     example_level = privacy is not None and privacy.mechanism.unit == "example"
-    if not example_level:
+    if not example_level and config.small_clients == "refuse":
         check_batches(controller.phases, works, default_work, partition)
     warn_of_small_batches(loss, controller.phases, partition, dataset.num_classes)
-    run_by_executor: Iterable[ClientWork] = (default_work, *works.values())
-    if privacy is not None and example_level:
-        run_by_executor = [PerExample(privacy.mechanism.clipping == "per_layer")]
-    check_executor(config, run_by_executor, loss, model, dataset.input_shape)
-    return Task(
+    task = Task(
         config=config,
-        train_x=torch.from_numpy(dataset.train_x).to(device),
-        train_y=torch.from_numpy(dataset.train_y).to(device),
-        test_x=torch.from_numpy(dataset.test_x).to(device),
+        train_x=train_x,
+        train_y=train_y,
+        test_x=test_x,
         test_y=torch.from_numpy(dataset.test_y).to(device),
         partition=partition,
         controller=controller,
@@ -161,6 +221,38 @@ def load(config_json: str) -> Task:
         temperature=temperature,
         active=active,
     )
+    if config.executor not in ("auto", "loop"):
+        _check_executor(task)
+    return task
+
+
+def _check_executor(task: Task) -> None:
+    """Refuse an executor that is wrong for this model, or cannot do the work of a phase.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    name, params = task.config.executor, task.node_model.params.clone()
+    task.node_model.module.train()
+    for phase in task.controller.phases:
+        clients = np.arange(min(2, len(task.partition)), dtype=np.int64)
+        sizes = task.partition.sizes(clients)
+        batches = sizes if phase.client_batch_size is None else np.minimum(phase.client_batch_size, sizes)
+        make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
+        job = task.witness(make, clients, np.maximum(batches, 1))
+        if task.privacy is not None and task.privacy.mechanism.unit == "example":
+            clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
+            job = replace(task.job_of(*as_examples(np.arange(2), clip), params), clip=clip)
+        with own_generators(task.node_model.is_random):
+            reason = task.executors.unusable(name, job)
+        if reason:
+            raise ConfigError(f"executor={name} cannot run this: {reason}; use executor=auto")
+
+
+def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Tensor:
+    """Inputs on the device, numbers in the model's own precision."""
+    tensor = torch.from_numpy(values).to(device)
+    return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
 
 
 def _aggregator(config: RunConfig, model: FlatModel) -> Aggregator:
@@ -236,8 +328,17 @@ def _privacy(
     return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)
 
 
-def _new_model(config: RunConfig, input_shape: tuple[int, ...], num_classes: int, device: torch.device) -> FlatModel:
+def _new_model(config: RunConfig, x: Tensor, num_classes: int) -> FlatModel:
+    """The run's model for inputs like ``x`` (n, ...), on their device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
-        module = build.build("model", config.model, input_shape=input_shape, num_classes=num_classes)
-    return FlatModel(module, device, config.channels_last)
+        module = build.build("model", config.model, input_shape=tuple(x.shape[1:]), num_classes=num_classes)
+        if not isinstance(module, torch.nn.Module):
+            name = config.model.get("_target_")
+            raise ConfigError(f"model: {name} must give an nn.Module (got a {type(module).__name__})")
+        if any(map(torch.nn.parameter.is_lazy, module.parameters())):
+            module.to(x.device)(x)  # lazy layers take their shapes from their first input
+    try:
+        return FlatModel(module, x.device, config.channels_last, changing=())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -110,8 +110,7 @@ def anew(server: Server, state: ServerState) -> ServerState:
     privacy has priced it.
     """
     fresh = ServerOptimizer(server.task.new_model(), server.task.config.server_optimizer)
-    state.params.copy_(fresh.model.params)
-    state.buffers.copy_(fresh.model.buffers)
+    server.optimizer.model.load(fresh.model.params, fresh.model.buffers)  # which are the state's
     server.optimizer.load_state_dict(fresh.state_dict())
     tracker, controller = Tracker(state.noise.decay, state.noise.z), server.task.controller
     return replace(

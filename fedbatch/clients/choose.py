@@ -1,102 +1,214 @@
-"""Which executor runs a job: the one asked for, or with ``auto`` the fastest on a few of its clients."""
+"""Which executor runs a job: the one asked for, or with ``auto`` the fastest. None runs before it is compared."""
 
 import hashlib
+import inspect
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
 import fedbatch
 from fedbatch import cache
-from fedbatch.clients import fused, ghost, vmap
-from fedbatch.clients.job import ClientWork, Executor, Job
+from fedbatch.clients import agreement, fused, ghost, vmap
+from fedbatch.clients.job import Executor, Job
 from fedbatch.clients.loop import loop
 from fedbatch.clients.memory import within_memory
+from fedbatch.errors import RunFailedError
 from fedbatch.messages import Contribution
-from fedbatch.models.flat import FlatModel, Loss
 
 log = logging.getLogger("fedbatch")
 
 EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.stacked}
+SLOWER_FORMS: dict[str, list[Executor]] = {"vmap": [vmap.by_function]}
+"""What an executor falls back to where its faster form is wrong for a model."""
 SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS = 256, 32, 3
 
-Unsupported = Callable[[ClientWork, Loss, FlatModel, tuple[int, ...]], str | None]
-_UNSUPPORTED: dict[str, Unsupported] = {
+UNSUPPORTED: dict[str, Callable[[Job], str | None]] = {
     "fused": fused.unsupported,
     "ghost": ghost.unsupported,
     "vmap": vmap.unsupported,
 }
 
 
-def unsupported(name: str, work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
-    """Why executor ``name`` cannot run this work with inputs of ``shape``, or None if it can. The loop always can."""
-    check = _UNSUPPORTED.get(name)
-    return check(work, loss, model, shape) if check else None
+class Executors:
+    """The executors of one node's model and loss, each compared with the loop before its first use.
 
-
-def execute(job: Job, executor: str) -> Contribution:
-    """The contribution of the job's clients; those whose update is not finite are excluded and named."""
-    name = chosen(job) if executor == "auto" else executor
-    contribution = replace(within_memory(EXECUTORS[name], job), executor=name)
-    finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
-    if finite.all():
-        return contribution
-    # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
-    kept = replace(job, clients=job.clients[finite], draw=job.draw.select(finite), weights=job.weights[finite])
-    again = EXECUTORS[name if finite.any() else "loop"]  # the loop takes a job of no clients
-    return replace(within_memory(again, kept), excluded=job.clients[~finite], executor=name)
-
-
-def chosen(job: Job) -> str:
-    """The executor for jobs like this one: the fastest, measured once on this machine and remembered.
-
-    Remembered, because executors differ in rounding: the clock must not make two runs of one config differ.
+    What was found is kept for jobs of the same kind: the same work, clipping and measurements, and batches of about the
+    same size. A new process, and so a resumed run, compares anew.
     """
-    path = cache.folder() / f"executor-{_fingerprint(job)}"
-    if path.is_file() and (name := path.read_text()) in EXECUTORS:
-        tell_once(name)
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, dict[str, Executor | str]] = {}
+        self._references: tuple[Hashable, list[agreement.Reference]] = ((), [])
+
+    def execute(self, job: Job, name: str, witness: Callable[[], Job] | None = None) -> Contribution:
+        """The contribution of the job's clients; those whose update is not finite are excluded and named.
+
+        Args:
+            job: the job.
+            name: an executor, or "auto".
+            witness: makes the job on which executors are compared; None takes clients of ``job``.
+
+        Raises:
+            RunFailedError: the named executor is wrong for this job.
+        """
+        witness = witness or (lambda: job)
+        if not len(job.clients):
+            return replace(loop(job), executor="loop" if name == "auto" else name)
+        automatic = name == "auto"
+        if automatic:
+            name = self.chosen(job, witness)
+        elif reason := self.unusable(name, job, witness):
+            raise RunFailedError(f"executor={name} cannot run this: {reason}; use executor=auto")
+        form = self._form(name, job, witness)
+        assert not isinstance(form, str)
+        self._references = ((), [])  # with a copy of the model
+        try:
+            contribution = within_memory(form, job)
+        except Exception as error:
+            if not automatic or name == "loop":
+                raise
+            self._rule_out(name, job, agreement.told(error))
+            return self.execute(job, "auto", witness)
+        return self._without_failed(job, form, replace(contribution, executor=name))
+
+    def chosen(self, job: Job, witness: Callable[[], Job]) -> str:
+        """The executor for jobs like this one: the fastest that is right, measured once on this machine.
+
+        Remembered, because executors differ in rounding: the clock must not make two runs of one config differ.
+        """
+        path = cache.folder() / f"executor-{fingerprint(job)}"
+        name = path.read_text() if path.is_file() else ""
+        if name in EXECUTORS and self.unusable(name, job, witness) is None:
+            tell_once(f"executor=auto takes {name}, as measured before on this machine")
+            return name
+        name, reasons = self.fastest(job, witness)
+        tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
+        cache.write(path, name.encode())
         return name
-    name = fastest(job)
-    cache.write(path, name.encode())
-    return name
+
+    def fastest(self, job: Job, witness: Callable[[], Job]) -> tuple[str, list[str]]:
+        """The fastest right executor on the job's first few clients, and what was found of each."""
+        count = min(SAMPLE_CLIENTS, max(2, SAMPLE_EXAMPLES // max(1, int(job.draw.num_examples.max(initial=1)))))
+        few = job.select(slice(0, count))
+        seconds: dict[str, float] = {}
+        reasons = []
+        for name in EXECUTORS:
+            form = self._form(name, job, witness)
+            if not isinstance(form, str):
+                try:
+                    seconds[name] = min(_time(form, few) for _ in range(REPEATS))
+                    reasons.append(f"{name} {1e3 * seconds[name] / len(few.clients):.3g} ms a client")
+                    continue
+                except Exception as error:
+                    if name == "loop":
+                        raise
+                    form = agreement.told(error)
+                    self._rule_out(name, job, form)
+            reasons.append(f"{name} cannot: {form}")
+        return min(seconds, key=lambda name: seconds[name]), reasons
+
+    def unusable(self, name: str, job: Job, witness: Callable[[], Job] | None = None) -> str | None:
+        """Why an executor may not run jobs like this one, or None."""
+        form = self._form(name, job, witness or (lambda: job))
+        return form if isinstance(form, str) else None
+
+    def _form(self, name: str, job: Job, witness: Callable[[], Job]) -> Executor | str:
+        """The form of an executor that is right for jobs like this one, or why there is none."""
+        if name == "loop":
+            return EXECUTORS["loop"]
+        found = self._found.setdefault(_kind(job), {})
+        if name not in found:
+            found[name] = self._compared(name, job, witness)
+        return found[name]
+
+    def _compared(self, name: str, job: Job, witness: Callable[[], Job]) -> Executor | str:
+        try:
+            if name in UNSUPPORTED and (reason := UNSUPPORTED[name](job)):
+                return reason
+        except Exception as error:  # a forward with hooks on it is another one for some models
+            return agreement.told(error)
+        try:
+            if self._references[0] != _kind(job):
+                self._references = (_kind(job), agreement.references(agreement.sample(witness())))
+            found = ""
+            for form in (EXECUTORS[name], *SLOWER_FORMS.get(name, [])):
+                reason = agreement.disagreement(form, self._references[1])
+                if reason is None:
+                    return form
+                found = reason
+            return found
+        finally:
+            job.model.load(job.params, job.buffers)
+
+    def _rule_out(self, name: str, job: Job, reason: str) -> None:
+        log.warning("executor %s is not used any more: %s", name, reason)
+        self._found[_kind(job)][name] = reason
+
+    def _without_failed(self, job: Job, form: Executor, contribution: Contribution) -> Contribution:
+        finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
+        if finite.all():
+            return contribution
+        # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
+        again = form if finite.any() else loop  # the loop takes a job of no clients
+        kept = within_memory(again, job.select(finite))
+        return replace(kept, excluded=job.clients[~finite], executor=contribution.executor)
 
 
-@lru_cache(maxsize=8)
-def tell_once(name: str) -> None:
+@lru_cache(maxsize=64)
+def tell_once(text: str) -> None:
     """Not for each of many nodes in one process."""
-    log.info("executor=auto takes %s, as measured before on this machine", name)
+    log.info("%s", text)
 
 
-def fastest(job: Job) -> str:
-    """The fastest executor on the job's first few clients; tells why."""
-    count = min(SAMPLE_CLIENTS, max(2, SAMPLE_EXAMPLES // max(1, int(job.draw.num_examples.max(initial=1)))))
-    few = slice(0, count)
-    sample = replace(job, clients=job.clients[few], draw=job.draw.select(few), weights=job.weights[few])
-    seconds: dict[str, float] = {}
-    reasons = []
-    for name, execute in EXECUTORS.items():
-        if reason := unsupported(name, job.work, job.loss, job.model, tuple(job.x.shape[1:])):
-            reasons.append(f"{name} cannot: {reason}")
-            continue
-        seconds[name] = min(_time(execute, sample) for _ in range(REPEATS))
-        reasons.append(f"{name} {1e3 * seconds[name] / len(sample.clients):.3g} ms a client")
-    best = min(seconds, key=lambda name: seconds[name])
-    log.info("executor=auto takes %s (%s)", best, "; ".join(reasons))
-    return best
-
-
-def _fingerprint(job: Job) -> str:
-    """Hash of all that the speed of a job depends on."""
-    size = min(len(job.clients), SAMPLE_CLIENTS)
-    parts = [job.model.module, type(job.loss), job.work, job.x.shape[1:], job.params.dtype, job.params.device]
-    parts += [size, job.draw.positions.shape[1:], job.halves, job.cosine, job.clip is None, job.model.channels_last]
-    parts += [torch.get_num_threads(), torch.__version__, fedbatch.__version__, platform.node()]
+def fingerprint(job: Job) -> str:
+    """Hash of all that the choice depends on: model, loss and their code, work, shapes, machine and versions."""
+    parts: list[Any] = [*_model_parts(job), *_own_parts(job.loss), job.work, job.x.shape[1:], job.x.dtype]
+    parts += [min(len(job.clients), SAMPLE_CLIENTS), job.draw.positions.shape[1:], *_kind(job)]
+    parts += [job.params.dtype, job.params.device, job.model.channels_last, torch.get_num_threads()]
+    if job.params.is_cuda:
+        parts.append(torch.cuda.get_device_name(job.params.device))
+    parts += [torch.__version__, np.__version__, fedbatch.__version__, platform.python_version(), platform.node()]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _model_parts(job: Job) -> Iterator[Any]:
+    module = job.model.module
+    yield repr(module)
+    yield from job.model.changing
+    yield job.model.is_random
+    owners: dict[int, str] = {}  # a shared parameter is named by its first place
+    for name, p in module.named_parameters(remove_duplicate=False):
+        yield name, owners.setdefault(id(p), name), tuple(p.shape), p.requires_grad
+    for kind in sorted({type(m) for m in module.modules()}, key=lambda kind: kind.__qualname__):
+        yield from _source(kind)
+
+
+def _own_parts(loss: Any) -> Iterator[Any]:
+    yield from _source(type(loss))
+    yield sorted((name, repr(value)) for name, value in getattr(loss, "__dict__", {}).items())
+
+
+def _source(kind: type) -> Iterator[str]:
+    yield f"{kind.__module__}.{kind.__qualname__}"
+    if kind.__module__.split(".")[0] not in ("torch", "fedbatch", "builtins"):  # those have versions
+        try:
+            yield inspect.getsource(kind)
+        except (OSError, TypeError):  # defined on a command line: compared anew in every process all the same
+            yield ""
+
+
+def _kind(job: Job) -> tuple[Hashable, ...]:
+    """What jobs have in common for which an executor is right or wrong."""
+    clip = None if job.clip is None else job.clip.per_layer
+    size = int(job.draw.counts.max(initial=0)).bit_length()
+    return repr(job.work), job.halves, job.cosine, clip, size, job.draw.counts.shape[1] > 1
 
 
 def _time(execute: Executor, job: Job) -> float:

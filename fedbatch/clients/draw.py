@@ -29,6 +29,18 @@ class Draw:
         """The draw of some of the clients."""
         return Draw(self.positions[rows], self.counts[rows])
 
+    def shortened(self, steps: int, examples: int) -> "Draw":
+        """The first of each client's steps, with the step that has the smallest batch among them, and batches cut."""
+        width = min(self.positions.shape[2], examples)
+        taken = np.where(self.counts > 0, self.counts, np.iinfo(np.int64).max)
+        order = np.argsort(np.where(self.counts > 0, 0, 1), axis=1, kind="stable")[:, :steps]  # own steps, no gaps
+        order[:, -1] = np.where(
+            (order == taken.argmin(axis=1)[:, None]).any(axis=1), order[:, -1], taken.argmin(axis=1)
+        )
+        order.sort(axis=1)
+        positions = np.take_along_axis(self.positions, order[:, :, None], axis=1)[:, :, :width]
+        return Draw(positions, np.minimum(np.take_along_axis(self.counts, order, axis=1), width))
+
 
 def first_slots(key: int, clients: Ints, sizes: Ints, count: int) -> Ints:
     """The first ``count`` slots of a uniformly random order of each client's examples, int64 (K, count).

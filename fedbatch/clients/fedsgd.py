@@ -28,6 +28,10 @@ class FedSGD:
         """One batch each."""
         return np.minimum(batch_sizes, sizes)
 
+    def smallest_batch(self, batch_sizes: Ints, sizes: Ints) -> int:
+        """That of the client with the fewest."""
+        return int(np.minimum(batch_sizes, sizes).min())
+
     def num_steps(self, sample_rate: float) -> int:
         """One gradient a round."""
         return 1
@@ -36,12 +40,12 @@ class FedSGD:
         """The gradient; with ``job.halves``, as the weighted mean of the gradients of two halves of the batch."""
         x, y = job.batch(row, 0)
         if not job.halves or len(y) < 2:
-            loss = job.model.loss_and_gradient(job.loss, x, y)
+            loss = job.loss_and_gradient(row, 0, x, y)
             return job.model.grads.clone(), loss, None
         cut = len(y) // 2
-        loss_1 = job.model.loss_and_gradient(job.loss, x[:cut], y[:cut])
+        loss_1 = job.loss_and_gradient(row, 0, x[:cut], y[:cut])
         half_1 = job.model.grads.clone()
-        loss_2 = job.model.loss_and_gradient(job.loss, x[cut:], y[cut:])
+        loss_2 = job.loss_and_gradient(row, 0, x[cut:], y[cut:], first=cut)
         half_2 = job.model.grads.clone()
         share = cut / len(y)
         return half_1 * share + half_2 * (1 - share), loss_1 * share + loss_2 * (1 - share), (half_1, half_2)

@@ -5,42 +5,46 @@ weighted sum of gradients is the gradient of a weighted loss. Chunks keep memory
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedbatch.aggregate import Sum
-from fedbatch.clients.job import ClientWork, Job, contribution
+from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.layer_rules import RULES, rule_of
 from fedbatch.clients.parts import Parts
+from fedbatch.keys import Ints
 from fedbatch.messages import Contribution
-from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.models.dropout import keyed_dropout
+from fedbatch.models.flat import FlatModel
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 CHUNK_BYTES = 64 * 2**20
 """Activations of one chunk. Small enough to stay near the cache on a CPU: a whole cohort of a convolutional network at
 once is slower than chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
+SPREAD = 2
+"""Batches of a chunk differ by no more than this factor, as each is padded to the largest."""
+
+_activation_bytes: WeakKeyDictionary[FlatModel, int] = WeakKeyDictionary()
 
 
-def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
-    """Why the fused executor cannot do this work, or None if it can."""
-    if not work.is_gradient:
+def unsupported(job: Job) -> str | None:
+    """Why the fused executor cannot do this work, or None if nothing speaks against it."""
+    if not job.work.is_gradient:
         return "clients take local steps, so their parameters differ"
-    if not getattr(loss, "per_example", False):
+    if not getattr(job.loss, "per_example", False):
         return "the loss couples the examples of a batch"
-    return unsupported_model(model, shape)
+    return unsupported_model(job.model, job.x[:2])
 
 
-@lru_cache(maxsize=8)
-def unsupported_model(model: FlatModel, shape: tuple[int, ...]) -> str | None:
-    """Why the model has no fused gradient, or None."""
+def unsupported_model(model: FlatModel, x: Tensor) -> str | None:
+    """Why the model has no fused gradient, by its structure and one forward on inputs ``x`` (n, ...), or None."""
     if model.buffers.numel():
         return "running statistics (batch norm) are a client's own and must not mix"
-    if model.has_dropout:
-        return "dropout draws for the whole batch and not for each client"
     owned = [(name, m, list(m.parameters(recurse=False))) for name, m in model.module.named_modules()]
     parameters = [p for *_, own in owned for p in own]
     if len({id(p) for p in parameters}) < len(parameters):
@@ -52,7 +56,7 @@ def unsupported_model(model: FlatModel, shape: tuple[int, ...]) -> str | None:
             return f"layer {name} is frozen in part"
     capture = Capture(model.module)
     with capture, torch.no_grad():
-        model.module(torch.zeros(2, *shape, dtype=model.params.dtype, device=model.params.device))
+        model.module(x)
     if capture.irregular:
         return f"{capture.irregular} does not map one tensor to one"
     if len(capture.layers) != sum(1 for _, _, own in owned if own and own[0].requires_grad):
@@ -62,20 +66,25 @@ def unsupported_model(model: FlatModel, shape: tuple[int, ...]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=8)
-def examples_per_chunk(model: FlatModel, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Examples whose activations and their gradients fit in ``CHUNK_BYTES``."""
-    sizes: list[int] = []
-    hooks = [
-        m.register_forward_hook(lambda _m, _i, o: sizes.append(o.numel() * o.element_size()))
-        for m in model.module.modules()
-        if not list(m.children())
-    ]
-    with torch.no_grad():
-        model.module(torch.zeros(1, *shape, dtype=dtype, device=model.params.device))
-    for hook in hooks:
-        hook.remove()
-    return max(1, CHUNK_BYTES // (2 * max(1, sum(sizes))))
+def examples_per_chunk(model: FlatModel, x: Tensor) -> int:
+    """Examples like those in ``x`` (n, ...) whose activations and their gradients fit in ``CHUNK_BYTES``."""
+    if model not in _activation_bytes:
+        sizes: list[int] = []
+        hooks = [
+            m.register_forward_hook(
+                lambda _m, _i, o: sizes.append(o.numel() * o.element_size()) if isinstance(o, Tensor) else None
+            )
+            for m in model.module.modules()
+            if not list(m.children())
+        ]
+        try:
+            with torch.no_grad():
+                model.module(x[:1])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        _activation_bytes[model] = sum(sizes)
+    return max(1, CHUNK_BYTES // (2 * max(1, _activation_bytes[model])))
 
 
 class Capture:
@@ -120,7 +129,7 @@ def fused(job: Job) -> Contribution:
     """Run all clients of ``job`` at once, in chunks."""
     job.model.load(job.params, job.buffers)
     total, units = Sum(job.params), Sum(job.params)
-    inner, losses = [], []
+    inner, losses, order = [], [], []
     for rows in chunks(job):
         parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device)
         capture, gradients, loss = _backward(job, rows, parts)
@@ -139,23 +148,36 @@ def fused(job: Job) -> Contribution:
             unit = _unit_factors(inner[-1], job.weights[rows])
             _add(job.model, capture.layers, [s(unit) for s in summed], units)
         losses.append(loss)
-    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses))
+        order.append(rows)
+    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(job.params.device)
+    return contribution(job, total.value(), units.value(), torch.cat(inner)[back], torch.cat(losses)[back])
 
 
-def _backward(job: Job, rows: slice, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:
+def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:
     """Activations, gradients of the weighted loss at layer outputs, and each client's mean loss (K,)."""
     counts = job.draw.counts[rows, 0]
     device = job.params.device
-    present = np.arange(job.draw.positions.shape[2]) < counts[:, None]
-    index = torch.from_numpy(job.draw.positions[rows, 0][present]).to(device)
+    width = int(counts.max())
+    present = np.arange(width) < counts[:, None]
+    index = torch.from_numpy(job.draw.positions[rows, 0, :width][present]).to(device)
     share = torch.from_numpy(np.repeat(1 / counts, counts)).to(job.params)  # (n,), of an example in its client's mean
     weight = torch.from_numpy(np.repeat(job.weights[rows], counts)).to(job.params)
-    with Capture(job.model.module) as capture:
+    with draws(job, rows, counts), Capture(job.model.module) as capture:
         logits = job.model.module(job.x.index_select(0, index))
-    losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
-    gradients = torch.autograd.grad((losses * (share * weight)).sum(), capture.outputs)
+        losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
+        # A layer that the loss does not use has no gradient: zero, as for the loop.
+        gradients = torch.autograd.grad((losses * (share * weight)).sum(), capture.outputs, materialize_grads=True)
     own = parts.sums(losses.detach() * share).view(parts.clients, parts.parts).sum(dim=1)
     return capture, gradients, own
+
+
+def draws(job: Job, rows: Ints, counts: Ints) -> AbstractContextManager[None]:
+    """What random layers draw for the examples of the clients in ``rows``, ``counts`` of each, one after another."""
+    if not job.model.is_random:
+        return nullcontext()
+    keys = torch.from_numpy(np.repeat(job.step_seeds(rows, 0), counts))
+    slots = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return keyed_dropout(keys, len(keys), torch.from_numpy(slots))
 
 
 def _add(model: FlatModel, layers: list[nn.Module], gradients: list[list[Tensor]], total: Sum) -> None:
@@ -175,14 +197,15 @@ def _unit_factors(inner: Tensor, weights: Floats) -> Tensor:
     return torch.where(norms > 0, 1 / norms, 0)
 
 
-def chunks(job: Job) -> Iterator[slice]:
-    """Rows of the job, cut so that a chunk's examples fit in memory; a client is never split."""
-    limit = examples_per_chunk(job.model, tuple(job.x.shape[1:]), job.x.dtype)
+def chunks(job: Job) -> Iterator[Ints]:
+    """Rows of the job, small batches first, cut so that a chunk fits in memory; a client is never split."""
+    limit = examples_per_chunk(job.model, job.x)
     counts = job.draw.counts[:, 0]
+    rows = np.argsort(counts, kind="stable")
     start = taken = 0
-    for row, count in enumerate(counts.tolist()):
-        if taken and taken + count > limit:
-            yield slice(start, row)
-            start, taken = row, 0
+    for end, count in enumerate(counts[rows].tolist()):
+        if taken and (taken + count > limit or count > SPREAD * counts[rows[start]]):
+            yield rows[start:end]
+            start, taken = end, 0
         taken += count
-    yield slice(start, len(counts))
+    yield rows[start:]

@@ -7,19 +7,20 @@ two plain passes of autograd, and the module is given back without hooks.
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedbatch.aggregate import Sum
-from fedbatch.clients.fused import chunks
-from fedbatch.clients.job import ClientWork, Job, contribution
+from fedbatch.clients.fused import chunks, draws
+from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.per_example import PerExample
 from fedbatch.messages import Contribution
-from fedbatch.models.flat import FlatModel, Loss
 
 
-def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
-    """Why ghost clipping cannot do this work, or None if it can."""
+def unsupported(job: Job) -> str | None:
+    """Why ghost clipping cannot do this work, or None if nothing speaks against it."""
+    work, model = job.work, job.model
     if not isinstance(work, PerExample):
         return "it clips single examples, for privacy at example level"
     if work.per_layer:
@@ -27,7 +28,7 @@ def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int
     if model.channels_last and any(p.dim() == 4 for p in model.trainable):
         # Opacus 1.6.0 gives wrong norms of convolutions' gradients in this layout: up to 15 % off, so the bound fails.
         return "Opacus misreads convolutions in channels-last layout (set channels_last=false)"
-    if not getattr(loss, "per_example", False):
+    if not getattr(job.loss, "per_example", False):
         return "the loss couples the examples of a batch"
     try:
         from opacus.validators import ModuleValidator
@@ -42,18 +43,22 @@ def ghost(job: Job) -> Contribution:
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
     job.model.load(job.params, job.buffers)
-    total, squares, losses = Sum(job.params), [], []
+    total, squares, losses, order = Sum(job.params), [], [], []
     module = GradSampleModuleFastGradientClipping(job.model.module, loss_reduction="sum", use_ghost_clipping=True)
     try:
         for rows in chunks(job):
             index = torch.from_numpy(job.draw.positions[rows, 0, 0]).to(job.params.device)
-            gradients, clipped, loss = _clipped(module, job, index)
+            with draws(job, rows, np.ones(len(rows), np.int64)):
+                gradients, clipped, loss = _clipped(module, job, index)
             total.add(job.model.join(gradients), 1.0)
             squares.append(clipped)
             losses.append(loss)
+            order.append(rows)
     finally:
         module.to_standard_module()
-    return contribution(job, total.value(), job.params[:0], torch.cat(squares)[:, None, None], torch.cat(losses))
+    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(job.params.device)
+    inner = torch.cat(squares)[back, None, None]
+    return contribution(job, total.value(), job.params[:0], inner, torch.cat(losses)[back])
 
 
 def _clipped(module: Any, job: Job, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:

@@ -1,17 +1,20 @@
 """One node's job in one round, as every executor gets it, and the protocols of client work and executor."""
 
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.parts import half_columns
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints
+from fedbatch.keys import Ints, bits
 from fedbatch.messages import Contribution
+from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
 
 
@@ -30,6 +33,10 @@ class ClientWork(Protocol):
 
     def num_examples(self, batch_sizes: Ints, sizes: Ints) -> Ints:
         """Examples (K,) that clients with ``sizes`` (K,) examples process in a round."""
+        ...
+
+    def smallest_batch(self, batch_sizes: Ints, sizes: Ints) -> int:
+        """Examples of the smallest batch of clients with ``sizes`` (K,) examples and ``batch_sizes`` (K,)."""
         ...
 
     def num_steps(self, sample_rate: float) -> int:
@@ -58,6 +65,7 @@ class Job:
         buffers: (m,) global buffers.
         halves: whether to measure the two halves of each batch.
         cosine: whether to add up unit updates.
+        seeds: int64 (K,) in ``[0, 2^62)``, keys of what random layers draw for each client; None = 0.
         clip: how to clip each client's update before it is weighted and added; the contribution's ``sq_norms`` are
             then those of the clipped updates. Not together with halves and cosine.
     """
@@ -75,6 +83,36 @@ class Job:
     halves: bool = False
     cosine: bool = False
     clip: Clip | None = None
+    seeds: Ints | None = None
+
+    def select(self, rows: np.ndarray | slice) -> "Job":
+        """The job of some of the clients."""
+        seeds = None if self.seeds is None else self.seeds[rows]
+        draw, clients, weights = self.draw.select(rows), self.clients[rows], self.weights[rows]
+        return replace(self, clients=clients, draw=draw, weights=weights, seeds=seeds)
+
+    def step_seeds(self, rows: np.ndarray | slice, steps: Ints | int) -> Ints:
+        """Keys (n,) of what random layers draw for the clients in ``rows``, each at its own or one local step."""
+        seeds = np.zeros(len(self.clients), np.int64) if self.seeds is None else self.seeds
+        return (bits(0, seeds[rows], np.asarray(steps)) >> np.uint64(2)).astype(np.int64)
+
+    def loss_and_gradient(self, row: int, step: int, x: Tensor, y: Tensor, first: int = 0) -> Tensor:
+        """`FlatModel.loss_and_gradient` with the random layers' draws of this client and step.
+
+        Args:
+            row: of the client in the job.
+            step: of its local steps.
+            x: inputs (b, ...).
+            y: labels (b, ...).
+            first: place of the first example in the client's batch.
+        """
+        if not self.model.is_random:
+            return self.model.loss_and_gradient(self.loss, x, y)
+        seed = int(self.step_seeds(slice(row, row + 1), step)[0])
+        random.seed(seed)  # for layers that draw from Python's or NumPy's own generators
+        np.random.seed(seed % 2**32)
+        with keyed_dropout(torch.tensor(seed), len(x), first, seed):
+            return self.model.loss_and_gradient(self.loss, x, y)
 
     def batch(self, row: int, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of one step of one client."""

@@ -159,7 +159,9 @@ RULES: dict[type[nn.Module], Rule] = {
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer has no option that the formulas here and in `stacked_layers` leave out."""
+    """Whether a layer has no option and no parameter that the formulas here and in `stacked_layers` leave out."""
+    if not {name for name, _ in layer.named_parameters(recurse=False)} <= {"weight", "bias"}:
+        return False  # e.g. weight norm, which computes the weight from others
     if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if isinstance(layer, nn.Embedding):

@@ -68,6 +68,12 @@ class LocalSGD:
         """All of them in every epoch, or a batch in every step."""
         return (self.epochs or 0) * sizes if self.steps is None else self.steps * np.minimum(batch_sizes, sizes)
 
+    def smallest_batch(self, batch_sizes: Ints, sizes: Ints) -> int:
+        """A whole batch, or what an epoch leaves for its last one."""
+        batch_sizes = np.minimum(batch_sizes, sizes)
+        last = sizes % batch_sizes if self.steps is None else 0
+        return int(np.where(last > 0, last, batch_sizes).min())
+
     def num_steps(self, sample_rate: float) -> int:
         """Steps of a round in which each takes every example with probability ``sample_rate``."""
         return self.steps or (self.epochs or 0) * math.ceil(1 / sample_rate)
@@ -78,7 +84,7 @@ class LocalSGD:
         losses = job.params.new_zeros(())
         for step in np.flatnonzero(counts):
             x, y = job.batch(row, int(step))
-            losses += model.loss_and_gradient(job.loss, x, y) * len(y)
+            losses += job.loss_and_gradient(row, int(step), x, y) * len(y)
             if self.proximal:
                 model.grads.add_(model.params - job.params, alpha=self.proximal)
             model.params.sub_(model.grads, alpha=self.lr)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fedbatch.aggregate import Sum
 from fedbatch.clients.job import Job
+from fedbatch.errors import RunFailedError
 from fedbatch.messages import Contribution
 
 EMPTY = np.zeros(0)
@@ -23,7 +24,7 @@ def loop(job: Job) -> Contribution:
         else:
             update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))
-        buffers.add(job.model.buffers, float(job.weights[row]))
+        buffers.add(job.model.pull_buffers(), float(job.weights[row]))
         if job.cosine and sq_norm > 0:
             units.add(update / sq_norm.sqrt(), 1.0)
         sq_norms.append(sq_norm)
@@ -33,6 +34,11 @@ def loop(job: Job) -> Contribution:
             inverse_sizes = 1 / cut + 1 / (int(job.draw.counts[row, 0]) - cut)
             dots.append(halves[0].dot(halves[1]))
             diffs.append((halves[0] - halves[1]).square().sum() / inverse_sizes)
+    if name := job.model.changed_constant():
+        raise RunFailedError(
+            f"model: buffer {name} has changed, though a first call of the model left it as it was; let every training "
+            "call change it, so that it travels with the parameters"
+        )
     complete = len(dots) == len(job.clients)
     return Contribution(
         update_sum=total.value(),

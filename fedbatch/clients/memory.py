@@ -26,10 +26,7 @@ def within_memory(executor: Executor, job: Job) -> Contribution:
             raise
     middle = len(job.clients) // 2
     log.warning("out of memory with %d clients: going on with %d at a time", len(job.clients), middle)
-    parts = [
-        replace(job, clients=job.clients[rows], draw=job.draw.select(rows), weights=job.weights[rows])
-        for rows in (slice(None, middle), slice(middle, None))
-    ]
+    parts = [job.select(rows) for rows in (slice(None, middle), slice(middle, None))]
     return _joined(*(within_memory(executor, part) for part in parts))
 
 

@@ -6,7 +6,7 @@ only, and each layer then updates its stack in place: a client's weight gradient
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedbatch.clients.layer_rules import conv_weight_gradient, is_plain
+from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
 
 Stack = Sequence[Tensor]
@@ -27,7 +28,7 @@ def knows(model: FlatModel) -> bool:
 
 
 def sgd_step(
-    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float
+    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, keys: Tensor
 ) -> Tensor:
     """Take one step for every client; parameters in ``stacks`` change in place.
 
@@ -39,18 +40,26 @@ def sgd_step(
         y: labels (K, b, ...).
         share: (K, b), weight of each example in its client's mean; 0 for padding.
         lr: learning rate.
+        keys: int64 (K,), of what random layers draw for each client in this step.
 
     Returns:
         Mean loss of each client (K,) before the step.
     """
-    with _stacked_forward(model, stacks) as calls:
+    with _draws(model, keys, share.shape[1]), _stacked_forward(model, stacks) as calls:
         logits = model.module(x.flatten(0, 1))
-    losses = (loss(logits, y.flatten(0, 1), reduction="none").view(share.shape) * share).sum(dim=1)
-    gradients = torch.autograd.grad(losses.sum(), [output for *_, output in calls])
+        losses = (loss(logits, y.flatten(0, 1), reduction="none").view(share.shape) * share).sum(dim=1)
+        gradients = torch.autograd.grad(losses.sum(), [output for *_, output in calls], materialize_grads=True)
     with torch.no_grad():
         for (layer, stack, inputs, _), g in zip(calls, gradients, strict=True):
             UPDATES[type(layer)](layer, stack, inputs, g, lr)
     return losses.detach()
+
+
+def _draws(model: FlatModel, keys: Tensor, batch: int) -> AbstractContextManager[None]:
+    if not model.is_random:
+        return nullcontext()
+    slots = torch.arange(batch, device=keys.device).repeat(len(keys))
+    return keyed_dropout(keys.repeat_interleave(batch), len(slots), slots)
 
 
 @contextmanager

@@ -4,7 +4,8 @@ For local steps, where clients' parameters differ, and for models the fused exec
 their number of steps, so that those who are done drop out of the stack, and a shorter batch is padded with weight zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,39 +16,51 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fedbatch.aggregate import Sum
 from fedbatch.clients import fused, stacked_layers
 from fedbatch.clients.fedsgd import FedSGD
-from fedbatch.clients.job import ClientWork, Job, contribution
+from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.keys import Ints
 from fedbatch.messages import Contribution
+from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
 
 STACK_BYTES = 8 * 2**20
 """Parameters of the clients side by side. Each step reads and writes them all, so they should stay near the cache."""
+SPREAD = 2
+"""Batches side by side differ by no more than this factor, as each is padded to the largest."""
+
+Step = Callable[..., Tensor]
 
 
-def unsupported(work: ClientWork, loss: Loss, model: FlatModel, shape: tuple[int, ...]) -> str | None:
-    """Why the vmap executor cannot do this work, or None if it can."""
-    if not isinstance(work, FedSGD | LocalSGD):
-        return f"it does not know {type(work).__name__}"
-    if model.buffers.numel():
+def unsupported(job: Job) -> str | None:
+    """Why the vmap executor cannot do this work, or None if nothing speaks against it."""
+    if not isinstance(job.work, FedSGD | LocalSGD):
+        return f"it does not know {type(job.work).__name__}"
+    if job.model.buffers.numel():
         return "running statistics (batch norm) are written in place"
-    if model.has_dropout:
-        return "dropout draws anew when parameters are stacked"
-    if not getattr(loss, "per_example", False):
+    if not getattr(job.loss, "per_example", False):
         return "shorter batches are padded, which a loss over the whole batch would see"
     return None
 
 
 def stacked(job: Job) -> Contribution:
-    """Run the clients of ``job`` side by side, in chunks."""
+    """Run the clients of ``job`` side by side, in chunks; local steps layer by layer where all layers are known."""
+    known = not job.work.is_gradient and stacked_layers.knows(job.model)
+    if known and fused.unsupported_model(job.model, job.x[:2]) is None:
+        return _run(job, stacked_layers.sgd_step)
+    return by_function(job)
+
+
+def by_function(job: Job) -> Contribution:
+    """Run the clients of ``job`` side by side, the whole model by torch.func."""
+    return _run(job, _functional_step)
+
+
+def _run(job: Job, take_step: Step) -> Contribution:
     total, units = Sum(job.params), Sum(job.params)
-    order = np.argsort(-np.count_nonzero(job.draw.counts, axis=1), kind="stable")
-    inner, losses = [], []
-    size = max(1, STACK_BYTES // (job.params.numel() * job.params.element_size()))
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        parts, loss = _gradients(job, rows) if job.work.is_gradient else _local_steps(job, rows)
+    order, inner, losses = [], [], []
+    for rows in _chunks(job):
+        parts, loss = _gradients(job, rows) if job.work.is_gradient else _local_steps(job, rows, take_step)
         updates = parts.sum(dim=1) if parts.shape[1] > 1 else parts[:, 0]  # (K, d); a view where that is enough
         if job.clip is None:
             products = parts @ parts.mT  # (K, S, S)
@@ -62,8 +75,22 @@ def stacked(job: Job) -> Contribution:
             units.add(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0) @ updates, 1.0)
         inner.append(products)
         losses.append(loss)
-    back = torch.from_numpy(np.argsort(order, kind="stable")).to(job.params.device)
+        order.append(rows)
+    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(job.params.device)
     return contribution(job, total.value(), units.value(), torch.cat(inner)[back], torch.cat(losses)[back])
+
+
+def _chunks(job: Job) -> Iterator[Ints]:
+    """Rows of the job, most steps first and then large batches first, as many as fit and are of like size."""
+    widths = job.draw.counts.max(axis=1, initial=0)
+    rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
+    size = max(1, STACK_BYTES // (job.params.numel() * job.params.element_size()))
+    start = 0
+    for end in range(1, len(rows) + 1):
+        largest, smallest = widths[rows[start:end]].max(), widths[rows[start : end + 1]].min()
+        if end == len(rows) or end - start == size or max(largest, widths[rows[end]]) > SPREAD * smallest:
+            yield rows[start:end]
+            start = end
 
 
 def _gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
@@ -73,25 +100,26 @@ def _gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     starts = np.cumsum(sizes, axis=1) - sizes
     column = np.arange(sizes.max())
     columns = np.minimum(starts[:, :, None] + column, job.draw.positions.shape[2] - 1)
+    keys = np.repeat(job.step_seeds(rows, 0), sizes.shape[1])
     index = np.take_along_axis(job.draw.positions[rows, 0][:, None, :], columns, axis=2)
     share = np.where(column < sizes[:, :, None], 1 / counts[:, None, None], 0.0)
     flat = [t.reshape(sizes.size, -1) for t in (index, share)]
     params = dict(zip(_names(job.model), job.model.split(job.params), strict=True))
-    gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims=(None, 0, 0, 0))(params, *_batch(job, *flat))
-    joined = torch.cat([_flatten(job, g) for g in gradients.values()], dim=1)
+    in_dims = (None, 0, 0, 0, 0, 0)
+    places = (torch.from_numpy(t).to(job.params.device) for t in (keys, starts.ravel()))
+    gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims)(params, *_batch(job, *flat), *places)
+    joined = job.model.join(list(gradients.values()))
     return joined.view(*sizes.shape, -1), losses.view(sizes.shape).sum(dim=1)
 
 
-def _local_steps(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
+def _local_steps(job: Job, rows: Ints, take_step: Step) -> tuple[Tensor, Tensor]:
     """Local SGD: start minus end of each client (K, 1, d), and losses (K,). Rows are sorted by steps, most first."""
     work: LocalSGD = job.work  # type: ignore[assignment]
     first = np.argsort(job.draw.counts[rows] == 0, axis=1, kind="stable")  # a client's own steps, without gaps
     counts = np.take_along_axis(job.draw.counts[rows], first, axis=1)
-    positions = np.take_along_axis(job.draw.positions[rows], first[:, :, None], axis=1)
+    positions = np.take_along_axis(job.draw.positions[rows, :, : counts.max()], first[:, :, None], axis=1)
     params = job.params.repeat(len(rows), 1)
     stacks = job.model.split(params)
-    known = stacked_layers.knows(job.model) and fused.unsupported_model(job.model, tuple(job.x.shape[1:])) is None
-    take_step = stacked_layers.sgd_step if known else _functional_step
     losses = params.new_zeros(len(rows))
     for step in range(int(np.count_nonzero(counts[0]))):
         active = int(np.count_nonzero(counts[:, step]))
@@ -100,7 +128,8 @@ def _local_steps(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
         # The proximal pull is of the parameters before the step, as the gradient is.
         pull = (params[:active] - job.params) * (work.lr * work.proximal) if work.proximal else None
         x, y, weights = _batch(job, positions[:active, step], share)
-        loss = take_step(job.model, [s[:active] for s in stacks], job.loss, x, y, weights, work.lr)
+        keys = torch.from_numpy(job.step_seeds(rows[:active], first[:active, step])).to(params.device)
+        loss = take_step(job.model, [s[:active] for s in stacks], job.loss, x, y, weights, work.lr, keys)
         if pull is not None:
             params[:active] -= pull
         losses[:active] += loss * torch.from_numpy(taken).to(losses)
@@ -109,11 +138,11 @@ def _local_steps(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
 
 
 def _functional_step(
-    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float
+    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, keys: Tensor
 ) -> Tensor:
     """`stacked_layers.sgd_step` for any module, by torch.func."""
     params = dict(zip(_names(model), stacks, strict=True))
-    gradients, losses = vmap(_loss_gradient(model, loss))(params, x, y, share)
+    gradients, losses = vmap(_loss_gradient(model, loss))(params, x, y, share, keys, torch.zeros_like(keys))
     for name, gradient in gradients.items():
         params[name].sub_(gradient, alpha=lr)
     return losses
@@ -122,8 +151,11 @@ def _functional_step(
 def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
     # The fused attention kernel for CPUs has no batching rule: vmap would call it for each client in turn.
     @sdpa_kernel(SDPBackend.MATH)
-    def weighted_loss(params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
-        return (loss(functional_call(model.module, params, (x,)), y, reduction="none") * share).sum()
+    def weighted_loss(
+        params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, key: Tensor, first: Tensor
+    ) -> Tensor:
+        with keyed_dropout(key, len(share), first) if model.is_random else nullcontext():
+            return (loss(functional_call(model.module, params, (x,)), y, reduction="none") * share).sum()
 
     return grad_and_value(weighted_loss)
 
@@ -137,9 +169,3 @@ def _batch(job: Job, index: Ints, share: Floats) -> tuple[Tensor, Tensor, Tensor
 
 def _names(model: FlatModel) -> list[str]:
     return [name for name, p in model.module.named_parameters() if p.requires_grad]
-
-
-def _flatten(job: Job, gradient: Tensor) -> Tensor:
-    """Gradients (K, *shape) as (K, size) in the order of the flat vector."""
-    permuted = job.model.channels_last and gradient.dim() == 5
-    return (gradient.movedim(2, -1) if permuted else gradient).flatten(1)

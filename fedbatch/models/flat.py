@@ -1,6 +1,8 @@
 """A module seen as flat vectors: what a federated round sends, adds up and steps on."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -9,83 +11,153 @@ Loss = Callable[..., Tensor]
 
 
 class FlatModel:
-    """A module whose parameters, gradients and floating-point buffers are views of three flat tensors.
+    """A module whose parameters and gradients are views of flat tensors, and whose changing buffers are copied to one.
 
     Reading or writing a flat tensor reads or writes the module, so that sending a model, restoring it or taking a
-    gradient step is one vector operation however many layers there are. Integer buffers (batch counters) stay local.
+    gradient step is one vector operation however many layers there are.
 
     Args:
-        module: the module to wrap; it is moved to ``device`` and its tensors become views.
+        module: the module to wrap; it is moved to ``device`` and its parameters become views.
         device: where to compute.
         channels_last: lay convolution weights out with channels last, which is faster on CPUs and tensor cores. Changes
             the order of the flat vector, so both ends of a run must agree.
+        changing: names of the buffers that training changes, which travel with the parameters; None = all that hold
+            numbers. The others are constants, which every end makes for itself.
 
     Attributes:
         module: the wrapped module.
         params: ``(d,)`` in the module's own dtype.
         grads: ``(d,)``, filled by `loss_and_gradient`.
-        buffers: ``(m,)``, empty for models without running statistics.
+        buffers: ``(m,)``, running statistics and, after them, counters; empty for models without. `load` writes them to
+            the module, `pull_buffers` reads them back.
+        changing: names of the buffers in ``buffers``, in order.
+        counters: how many of the last entries of ``buffers`` are whole numbers.
         trainable: parameters in the order of the flat vector.
         layer_sizes: numbers of parameters of the layers, in the order of the flat vector.
         forward: what `loss_and_gradient` calls: the module, or its compiled form.
+        is_random: whether a training forward draws random numbers; set by `fedbatch.models.trial`.
+        examples_meet: whether an example's output depends on the others of its batch; set likewise.
+
+    Raises:
+        ValueError: no parameter to train, parameters of several dtypes, or two that share memory.
     """
 
-    def __init__(self, module: nn.Module, device: str | torch.device = "cpu", channels_last: bool = False):
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str | torch.device = "cpu",
+        channels_last: bool = False,
+        changing: Collection[str] | None = None,
+    ):
         self.channels_last = channels_last
         self.module = module.to(device)
         self.trainable = [p for p in module.parameters() if p.requires_grad]
-        dtypes = {p.dtype for p in self.trainable}
-        if len(dtypes) != 1:
-            raise ValueError(f"model: parameters must share one dtype (got {sorted(map(str, dtypes))})")
+        _check_parameters(module, self.trainable)
+        self._permuted = [channels_last and p.dim() == 4 for p in self.trainable]
         with torch.no_grad():
             self.params = self.join([p.detach() for p in self.trainable])
             self.grads = torch.zeros_like(self.params)
-            for p, values, grads in zip(self.trainable, self.split(self.params), self.split(self.grads), strict=True):
+            self._grad_views = self.split(self.grads)
+            for p, values, grads in zip(self.trainable, self.split(self.params), self._grad_views, strict=True):
                 p.data, p.grad = values, grads
         self.layer_sizes = self._layer_sizes()
         self.forward: Callable[[Tensor], Tensor] = self.module
-        self.buffers = self._flatten_buffers()
-        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-        self.has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
+        self.is_random = self.examples_meet = False
+        self.set_changing(changing)
+
+    def set_changing(self, names: Collection[str] | None) -> None:
+        """Say which buffers training changes; see ``changing``."""
+        owners = {
+            f"{path}.{name}".removeprefix("."): (m, name, b)
+            for path, m in self.module.named_modules()
+            for name, b in m._buffers.items()
+            if b is not None
+        }
+        self.changing = [name for name in owners if names is None or name in names]
+        self.changing.sort(key=lambda name: not owners[name][2].is_floating_point())  # counters last
+        self._buffers = [owners[name] for name in self.changing]
+        self._constants = {name: (*owners[name], owners[name][2]._version) for name in owners.keys() - {*self.changing}}
+        self.counters = sum(b.numel() for *_, b in self._buffers if not b.is_floating_point())
+        self.buffers = self.params.new_zeros(sum(b.numel() for *_, b in self._buffers))
+        self.pull_buffers()
+
+    def pull_buffers(self) -> Tensor:
+        """Copy the module's changing buffers to ``buffers``, and return that."""
+        for (m, name, _), view in zip(self._buffers, self._buffer_views(), strict=True):
+            view.copy_(m._buffers[name])  # by name: a forward may put another tensor in its place
+        return self.buffers
+
+    def changed_constant(self) -> str | None:
+        """The name of a buffer that has changed though it was told to be constant, or None."""
+        for name, (m, own, tensor, version) in self._constants.items():
+            if m._buffers.get(own) is not tensor or tensor._version != version:
+                return name
+        return None
+
+    def _buffer_views(self) -> list[Tensor]:
+        shapes = [b.shape for *_, b in self._buffers]
+        parts = self.buffers.split([shape.numel() for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Views of ``flat`` (..., d) in the shapes of the parameters, leading axes kept."""
         parts = flat.split([p.numel() for p in self.trainable], dim=-1)
-        return [self._shape(part, p.shape) for part, p in zip(parts, self.trainable, strict=True)]
+        shapes = [p.shape for p in self.trainable]
+        return [_shaped(*each) for each in zip(parts, shapes, self._permuted, strict=True)]
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The flat vector (d,) of tensors in the shapes of the parameters; the inverse of `split`."""
-        return torch.cat([(t.permute(0, 2, 3, 1) if self._permuted(t.shape) else t).reshape(-1) for t in tensors])
+        """The flat vectors (..., d) of tensors (..., *shape) of the parameters; the inverse of `split`."""
+        flat = [
+            (t.movedim(-3, -1) if permuted else t).flatten(t.dim() - p.dim()) if p.dim() else t[..., None]
+            for t, p, permuted in zip(tensors, self.trainable, self._permuted, strict=True)
+        ]
+        return torch.cat(flat, dim=-1)
 
     def layer_sq_norms(self, flat: Tensor) -> Tensor:
         """Squared norms (L, ...) of the layers of vectors (..., d); a layer is a module with parameters of its own."""
         return torch.stack([part.square().sum(dim=-1) for part in flat.split(self.layer_sizes, dim=-1)])
-
-    def _shape(self, part: Tensor, shape: torch.Size) -> Tensor:
-        lead = part.shape[:-1]
-        if not self._permuted(shape):
-            return part.view(*lead, *shape)
-        out, channels, height, width = shape
-        return part.view(*lead, out, height, width, channels).movedim(-1, -3)
-
-    def _permuted(self, shape: torch.Size) -> bool:
-        return self.channels_last and len(shape) == 4
 
     def compile(self) -> None:
         """Let `loss_and_gradient` run through ``torch.compile``; the first call compiles."""
         self.forward = torch.compile(self.module)
 
     def load(self, params: Tensor, buffers: Tensor) -> None:
-        """Set the parameters (d,) and the buffers (m,)."""
+        """Set the parameters (d,) and the buffers (m,); counters, which are means over clients, are rounded."""
         self.params.copy_(params)
         self.buffers.copy_(buffers)
+        with torch.no_grad():
+            for (m, name, _), view in zip(self._buffers, self._buffer_views(), strict=True):
+                own = m._buffers[name]
+                assert own is not None
+                own.copy_(view if own.is_floating_point() else view.round())
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Leave parameters, buffers and mode as they were, whatever a forward does to them."""
+        params, buffers, training = self.params.clone(), self.pull_buffers().clone(), self.module.training
+        try:
+            yield
+        finally:
+            self.load(params, buffers)
+            self.module.train(training)
 
     def loss_and_gradient(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the batch, a detached scalar; its gradient is left in ``grads``."""
         self.grads.zero_()
         value = loss(self.forward(x), y)
         value.backward()
+        for p, view in zip(self.trainable, self._grad_views, strict=True):
+            if p.grad is not view:  # torch replaces what it cannot add to in place, as for a sparse gradient
+                if p.grad is not None:
+                    view.copy_(p.grad.to_dense())
+                p.grad = view
         return value.detach()
+
+    def double(self) -> "FlatModel":
+        """A copy in float64, for comparing ways to compute."""
+        copied = FlatModel(copy.deepcopy(self.module).double(), self.params.device, self.channels_last, self.changing)
+        copied.is_random, copied.examples_meet = self.is_random, self.examples_meet
+        return copied
 
     def _layer_sizes(self) -> list[int]:
         """Parameters come module by module, and a shared one with the module that has it first."""
@@ -96,14 +168,30 @@ class FlatModel:
             sizes.append(sum(self.trainable[i].numel() for i in own))
         return [size for size in sizes if size]
 
-    def _flatten_buffers(self) -> Tensor:
-        named = [
-            (m, name, b)
-            for m in self.module.modules()
-            for name, b in m._buffers.items()
-            if b is not None and b.is_floating_point()
-        ]
-        flat = torch.cat([self.params.new_zeros(0), *(b.flatten().to(self.params.dtype) for *_, b in named)])
-        for (m, name, b), view in zip(named, flat.split([b.numel() for *_, b in named]), strict=True):
-            m._buffers[name] = view.view(b.shape)
-        return flat
+
+def _shaped(part: Tensor, shape: torch.Size, permuted: bool) -> Tensor:
+    lead = part.shape[:-1]
+    if not permuted:
+        return part.view(*lead, *shape)
+    out, channels, height, width = shape
+    return part.view(*lead, out, height, width, channels).movedim(-1, -3)
+
+
+def _check_parameters(module: nn.Module, trainable: list[nn.Parameter]) -> None:
+    dtypes = {p.dtype for p in trainable}
+    if not dtypes:
+        raise ValueError("model: has no parameter to train; give at least one requires_grad=True")
+    if len(dtypes) != 1:
+        raise ValueError(f"model: parameters must share one dtype (got {sorted(map(str, dtypes))})")
+    if not dtypes <= {torch.float32, torch.float64}:
+        raise ValueError(
+            f"model: parameters must be float32 or float64 (got {dtypes.pop()}); call .float() on the model"
+        )
+    owners: dict[int, str] = {}
+    for name, p in module.named_parameters():
+        first = owners.setdefault(p.untyped_storage().data_ptr(), name) if p.numel() else name
+        if first != name and p.requires_grad:
+            raise ValueError(
+                f"model: {first} and {name} are two parameters that share memory; to tie weights, give both layers the "
+                "same nn.Parameter"
+            )

@@ -1,0 +1,152 @@
+"""Whether an executor gives the loop's numbers, found by running both on a few of the run's own clients.
+
+A fast path rests on what it can see of a model, and a model may do what cannot be seen: use a weight outside its layer,
+fold examples into the batch, let them meet. So none is believed; each is compared first.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.clients.clip import Clip
+from fedbatch.clients.job import Executor, Job
+from fedbatch.clients.loop import loop
+from fedbatch.messages import Contribution
+
+CLIENTS, EXAMPLES, STEPS = 3, 256, 3
+"""Most clients, examples of a batch and local steps of a comparison."""
+EXACT = 1e-6
+"""Largest relative difference in float64, where agreement is a matter of algebra."""
+ROUNDED = {torch.float64: 1e-6, torch.float32: 1e-2}
+"""Largest relative difference in the run's own precision, when the algebra is known to be right."""
+ALONE = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""The same where the model cannot be computed in float64, so that precision and algebra are not told apart."""
+
+
+def sample(job: Job) -> Job:
+    """A few clients of ``job`` with its own batches: the first, and those with the fewest and the most examples."""
+    counts = np.where(job.draw.counts > 0, job.draw.counts, np.iinfo(np.int64).max)
+    smallest, largest = int(counts.min(axis=1).argmin()), int(job.draw.counts.max(axis=1).argmax())
+    rows = np.unique([0, min(1, len(job.clients) - 1), smallest, largest])
+    few = job.select(rows[: CLIENTS + 1])
+    return replace(few, draw=few.draw.shortened(STEPS, EXAMPLES))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A job, what the loop makes of it, and how far an executor may be from that."""
+
+    job: Job
+    expected: Contribution
+    tolerance: float
+
+
+def references(job: Job) -> list[Reference]:
+    """What an executor is compared with: ``job`` in float64, where its model can be computed so, and as it is.
+
+    Of clients whose update is not finite there is nothing to compare; the others stay where there are any.
+    """
+    contribution = loop(job)
+    finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
+    if finite.any() and not finite.all():
+        job = job.select(finite)
+    exact = _in_float64(job)
+    tolerance = (ALONE if exact is None else ROUNDED)[job.params.dtype]
+    probes = [] if exact is None else [(probe, EXACT) for probe in _probes(exact)]
+    probes += [(probe, tolerance) for probe in _probes(job)]
+    return [Reference(probe, loop(probe), tolerance) for probe, tolerance in probes]
+
+
+def disagreement(executor: Executor, references: Iterable[Reference]) -> str | None:
+    """How far an executor is from the loop, in words, or None where they agree; a failure is a disagreement.
+
+    Sum, every client's norm, halves and losses are compared.
+    """
+    for reference in references:
+        job = reference.job
+        try:
+            got = executor(job)
+        except Exception as error:
+            return told(error)
+        finally:
+            job.model.load(job.params, job.buffers)
+        for name, relative in _relative(job, reference.expected, got):
+            if not relative <= reference.tolerance:
+                return f"its {name} differs from executor=loop by {100 * relative:.3g} %"
+    return None
+
+
+def told(error: Exception) -> str:
+    """An executor's failure in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def _probes(job: Job) -> Iterator[Job]:
+    """The job; under clipping once where nothing is clipped, which shows the norms, and once where everything is."""
+    if job.clip is None:
+        yield job
+        return
+    for norm in (math.inf, 1e-3):
+        yield replace(job, clip=Clip(norm, job.clip.per_layer))
+
+
+def _in_float64(job: Job) -> Job | None:
+    if job.params.dtype == torch.float64:
+        return None
+    try:
+        model = job.model.double()
+        x = job.x.double() if job.x.is_floating_point() else job.x
+        exact = replace(job, model=model, x=x, params=job.params.double(), buffers=job.buffers.double())
+        loop(exact)
+    except Exception:  # a module that cannot be copied, or that computes in a precision of its own
+        return None
+    return exact
+
+
+def _relative(job: Job, expected: Contribution, got: Contribution) -> Iterator[tuple[str, float]]:
+    """Names and largest relative differences of all that is compared."""
+    finite = np.isfinite(expected.sq_norms) & np.isfinite(expected.losses)
+    if not np.array_equal(finite, np.isfinite(got.sq_norms) & np.isfinite(got.losses)):
+        yield "set of clients with finite updates", math.inf
+    for field in ("sq_norms", "losses", "half_dots", "half_sq_diffs"):
+        a, b = getattr(expected, field), getattr(got, field)
+        if len(a) != len(b):
+            yield field, math.inf
+        elif len(a):
+            scale = expected.sq_norms if field.startswith("half") else np.abs(a)
+            yield NAMES[field], _largest(np.abs(a - b)[finite], scale[finite])
+    if finite.all():
+        lengths = np.sqrt(expected.sq_norms)
+        scale = float(job.weights @ lengths)
+        yield NAMES["update_sum"], _by_tensor(job, expected.update_sum, got.update_sum, scale)
+        if job.cosine:
+            yield NAMES["unit_sum"], _by_tensor(job, expected.unit_sum, got.unit_sum, float(len(lengths)))
+
+
+NAMES = {
+    "sq_norms": "squared norm of a client's update",
+    "losses": "loss",
+    "half_dots": "product of halves",
+    "half_sq_diffs": "difference of halves",
+    "update_sum": "sum of updates",
+    "unit_sum": "sum of unit updates",
+}
+FLOOR = 1e-3
+"""A tensor whose sum is a smaller share than this of the whole is compared with this share: its own may be noise."""
+
+
+def _by_tensor(job: Job, expected: Tensor, got: Tensor, scale: float) -> float:
+    """Largest difference in one parameter tensor, relative to its own length or to a share of the whole."""
+    pairs: Iterator[tuple[Tensor, Tensor]] = zip(job.model.split(expected), job.model.split(got), strict=True)
+    worst = [(float((a - b).norm()), float(a.norm())) for a, b in pairs]
+    return max((d / max(own, FLOOR * scale) if d else 0.0 for d, own in worst), default=0.0)
+
+
+def _largest(difference: np.ndarray, scale: np.ndarray) -> float:
+    whole = float(scale.max(initial=0.0))
+    limit = np.maximum(scale, FLOOR * whole)
+    return float(np.divide(difference, limit, out=np.zeros_like(difference), where=difference > 0).max(initial=0.0))

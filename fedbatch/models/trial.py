@@ -1,0 +1,190 @@
+"""A model is tried on a few real examples before the run: what it does is found by calling it, not by its type."""
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedbatch.models.dropout import keyed_dropout, own_generators
+from fedbatch.models.flat import FlatModel, Loss
+
+TOLERANCE = 1e-4  # relative, between an example's output in a batch and alone
+
+
+def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int, sizes: list[int]) -> None:
+    """Call ``model`` and ``loss`` on batches of ``sizes``, and set what was found on the model.
+
+    Sets ``changing`` buffers, ``is_random`` and ``examples_meet``. All else stays as it was.
+
+    Args:
+        model: fresh, with no changing buffers.
+        loss: of the run.
+        x: inputs (n, ...), at least ``max(sizes)``.
+        y: labels (n,) or (n, positions).
+        num_classes: of the labels.
+        sizes: batch sizes that occur in the run, the smallest among them.
+
+    Raises:
+        ValueError: one line on what cannot work.
+    """
+    frozen = {name: p.detach().clone() for name, p in model.module.named_parameters() if not p.requires_grad}
+    places = {name: (p, p.data_ptr()) for name, p in model.module.named_parameters()}
+    with own_generators(True), model.unchanged(), _buffers_restored(model.module) as buffers:
+        model.module.train()
+        before = _generators()
+        for size in sizes:
+            _check_batch(model, loss, x[:size], y[:size], num_classes)
+        is_random = _generators() != before
+        found = dict(model.module.named_buffers())
+        changing = [name for name, b in buffers.items() if name not in found or not _equal(found[name], b)]
+        for name, (p, place) in places.items():
+            if model.module.get_parameter(name) is not p or p.data_ptr() != place:
+                raise ValueError(
+                    f"model: its forward puts another tensor in place of {name}; change it in place instead"
+                )
+        for name, values in frozen.items():
+            if not torch.equal(model.module.get_parameter(name), values):
+                raise ValueError(
+                    f"model: its forward changes the frozen parameter {name}, which would not be in a checkpoint; "
+                    "make it a buffer with register_buffer"
+                )
+        for name in changing:
+            if not buffers[name].isfinite().all():
+                raise ValueError(f"model: buffer {name} changes in training but starts from values that are not finite")
+        examples_meet = _examples_meet(model, x[:2])
+    model.set_changing(changing)
+    model.is_random, model.examples_meet = is_random, examples_meet
+
+
+def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int) -> None:
+    """A forward, a loss and a backward.
+
+    Raises:
+        ValueError: what does not work, and the remedy.
+    """
+    size = len(y)
+    batch = f"a batch of {size} example{'s' * (size > 1)} of shape {tuple(x.shape[1:])}"
+    with _refusing(f"model: cannot be called on {batch}", _remedy(model, x)):
+        output = model.module(x)
+    expected = (*y.shape, num_classes)
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"model: its output is a {type(output).__name__}; it must be one tensor of logits of shape {expected} for "
+            f"{batch}"
+        )
+    fits = output.is_floating_point() and output.shape[:-1] == y.shape and output.shape[-1] >= num_classes
+    if output.dim() == 0 or not fits:
+        raise ValueError(
+            f"model: its output for {batch} has shape {tuple(output.shape)} and type {output.dtype}; it must hold "
+            f"logits of shape {expected}, one for each class along the last axis"
+        )
+    with _refusing(f"loss: cannot be computed from logits {tuple(output.shape)} and labels {tuple(y.shape)}"):
+        value = loss(output, y)
+        if not (isinstance(value, Tensor) and value.dim() == 0):
+            raise TypeError(f"its value must be one number (got shape {tuple(getattr(value, 'shape', ()))})")
+        if getattr(loss, "per_example", False):
+            _check_single_losses(loss, output.detach(), y)
+    with _refusing(f"model: its backward fails on {batch}"):
+        if not value.requires_grad:
+            raise RuntimeError("the loss depends on no parameter: detach() or no_grad() is in the way")
+        model.grads.zero_()
+        gradients = torch.autograd.grad(value, model.trainable, allow_unused=True)
+        if all(g is None for g in gradients):
+            raise RuntimeError("the loss depends on no parameter that is trained")
+
+
+def _check_single_losses(loss: Loss, output: Tensor, y: Tensor) -> None:
+    single = loss(output, y, reduction="none")
+    if single.shape != y.shape[:1]:
+        raise TypeError(
+            f"reduction='none' must give one value for each of {len(y)} examples (got shape {tuple(single.shape)}); "
+            "or set per_example = False"
+        )
+    mean, whole = single.double().mean(), loss(output, y).double()
+    if whole.isfinite() and not torch.isclose(mean, whole, rtol=1e-4, atol=1e-6):
+        raise TypeError(
+            f"the mean over reduction='none' is {float(mean):.6g} but the loss of the batch {float(whole):.6g}; set "
+            "per_example = False, or let the loss be the mean of its examples' own"
+        )
+
+
+@contextmanager
+def _refusing(what: str, remedy: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Whatever a user's model or loss raises is about it, and told in one line."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{what}: {text}{remedy()}") from error
+
+
+def _remedy(model: FlatModel, x: Tensor) -> Callable[[], str]:
+    def works(call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except Exception:
+            return False
+        return True
+
+    def text() -> str:
+        if len(x) == 1 and works(lambda: model.module(torch.cat([x, x]))):
+            return (
+                "; batch norm needs two examples, and some batches of this run have one: use a layer without batch "
+                "statistics (model.norm=group), or another client_batch_size"
+            )
+        if model.channels_last and works(lambda: _plain(model.module)(x)):
+            return "; it needs channels_last=false"
+        return ""
+
+    return text
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """A copy of the module with parameters in torch's own layout."""
+    copied = copy.deepcopy(module)
+    for p in copied.parameters():
+        p.data = p.data.contiguous()
+    return copied
+
+
+def _examples_meet(model: FlatModel, x: Tensor) -> bool:
+    """Whether an example's training output changes with its company; what cannot be called alone does."""
+    key = torch.zeros((), dtype=torch.int64)
+    try:
+        with torch.no_grad(), keyed_dropout(key, 2):
+            together = model.module(x)[:1].double()
+        with torch.no_grad(), keyed_dropout(key, 1):
+            alone = model.module(x[:1]).double()
+    except Exception:
+        return True
+    return bool((together - alone).norm() > TOLERANCE * alone.norm())
+
+
+@contextmanager
+def _buffers_restored(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yields the buffers' values by name, and puts the same tensors with the same values back afterwards."""
+    named = [
+        (path, m, name, b) for path, m in module.named_modules() for name, b in m._buffers.items() if b is not None
+    ]
+    values = {f"{path}.{name}".removeprefix("."): b.clone() for path, _, name, b in named}
+    try:
+        yield values
+    finally:
+        with torch.no_grad():
+            for path, m, name, b in named:
+                m._buffers[name] = b.copy_(values[f"{path}.{name}".removeprefix(".")])
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    same = first == second
+    return bool((same | (first != first) & (second != second)).all())  # not-a-number is as it was
+
+
+def _generators() -> tuple[object, ...]:
+    """States of the generators that a layer may draw from."""
+    numpy: tuple[object, ...] = np.random.get_state()  # type: ignore[assignment]
+    return torch.get_rng_state().numpy().tobytes(), np.asarray(numpy[1]).tobytes(), numpy[2:], random.getstate()
