@@ -146,7 +146,8 @@ def test_batch_norm_buffers_are_averaged(make_config):
     config = make_config("model=cnn", "model.channels=4", "model.hidden=8", "model.norm=batch", "rounds=1")
     run(config)
     state = load_latest(Path(config.run_dir) / "checkpoints")
-    assert state.buffers.numel() == 2 * 4 + 2 * 8 and state.buffers[:4].any()
+    assert state.buffers.numel() == 2 * 4 + 2 * 8 + 2 and state.buffers[:4].any()
+    assert state.buffers[-2:].tolist() == [1, 1], "each client has counted one batch"
 
 
 def test_a_client_that_is_not_finite_is_left_out_and_named(make_config, monkeypatch):
@@ -224,10 +225,10 @@ def test_the_chosen_executor_is_recorded_and_kept(make_config, monkeypatch):
 
     rows, _, _ = run(make_config("rounds=2"))
     assert {row["executor"] for row in rows} <= set(choose.EXECUTORS)
-    monkeypatch.setattr(choose, "chosen", lambda job: "vmap")
+    monkeypatch.setattr(choose.Executors, "chosen", lambda *_: "vmap")
     config = make_config("rounds=2", folder="part")
     run(config)
-    monkeypatch.setattr(choose, "chosen", lambda job: pytest.fail("measured again"))
+    monkeypatch.setattr(choose.Executors, "chosen", lambda *_: pytest.fail("measured again"))
     rows, _, _ = run(make_config("rounds=4", f"resume={config.run_dir}", folder="part"))
     assert [row["executor"] for row in rows] == ["vmap"] * 4
 

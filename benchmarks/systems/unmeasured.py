@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fedbatch import measure
 from fedbatch.aggregate import Aggregate, Sum
-from fedbatch.clients import vmap
+from fedbatch.clients import agreement, vmap
 from fedbatch.clients.choose import EXECUTORS
 from fedbatch.clients.fused import chunks
 from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.stacked_layers import sgd_step
 from fedbatch.measure import Measured
 from fedbatch.messages import Contribution
 
@@ -26,11 +27,12 @@ UNMEASURED = {name: f"{name}_unmeasured" for name in ("fused", "vmap", "loop")}
 def nothing_measured() -> Iterator[None]:
     """The nodes have the executors below, and the server estimates no noise scale."""
     usual, measure.measure = measure.measure, _no_estimate
+    compared, agreement.disagreement = agreement.disagreement, lambda *_: None  # norms of one are wrong on purpose
     EXECUTORS.update(FUNCTIONS)
     try:
         yield
     finally:
-        measure.measure = usual
+        measure.measure, agreement.disagreement = usual, compared
         for name in FUNCTIONS:
             del EXECUTORS[name]
 
@@ -56,10 +58,8 @@ def fused_unmeasured(job: Job) -> Contribution:
 def vmap_unmeasured(job: Job) -> Contribution:
     """Stacked clients, whose updates are only added up."""
     total, losses = Sum(job.params), []
-    size = max(1, vmap.STACK_BYTES // (job.params.numel() * job.params.element_size()))
-    for start in range(0, len(job.clients), size):
-        rows = np.arange(start, min(start + size, len(job.clients)))
-        parts, loss = vmap._gradients(job, rows) if job.work.is_gradient else vmap._local_steps(job, rows)
+    for rows in vmap.chunks(job):
+        parts, loss = vmap.gradients(job, rows) if job.work.is_gradient else vmap.local_steps(job, rows, sgd_step)
         total.add(torch.from_numpy(job.weights[rows]).to(parts) @ parts.sum(dim=1), 1.0)
         losses.append(loss)
     return _contribution(job, total.value(), torch.cat(losses))

@@ -59,8 +59,8 @@ def by_function(job: Job) -> Contribution:
 def _run(job: Job, take_step: Step) -> Contribution:
     total, units = Sum(job.params), Sum(job.params)
     order, inner, losses = [], [], []
-    for rows in _chunks(job):
-        parts, loss = _gradients(job, rows) if job.work.is_gradient else _local_steps(job, rows, take_step)
+    for rows in chunks(job):
+        parts, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, take_step)
         updates = parts.sum(dim=1) if parts.shape[1] > 1 else parts[:, 0]  # (K, d); a view where that is enough
         if job.clip is None:
             products = parts @ parts.mT  # (K, S, S)
@@ -80,7 +80,7 @@ def _run(job: Job, take_step: Step) -> Contribution:
     return contribution(job, total.value(), units.value(), torch.cat(inner)[back], torch.cat(losses)[back])
 
 
-def _chunks(job: Job) -> Iterator[Ints]:
+def chunks(job: Job) -> Iterator[Ints]:
     """Rows of the job, most steps first and then large batches first, as many as fit and are of like size."""
     widths = job.draw.counts.max(axis=1, initial=0)
     rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
@@ -93,7 +93,7 @@ def _chunks(job: Job) -> Iterator[Ints]:
             start = end
 
 
-def _gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
+def gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     """FedSGD: gradients of each client's parts (K, S, d), weighted to add up to the client's own, and losses (K,)."""
     counts = job.draw.counts[rows, 0]
     sizes = part_sizes(counts, job.halves)  # (K, S)
@@ -112,7 +112,7 @@ def _gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     return joined.view(*sizes.shape, -1), losses.view(sizes.shape).sum(dim=1)
 
 
-def _local_steps(job: Job, rows: Ints, take_step: Step) -> tuple[Tensor, Tensor]:
+def local_steps(job: Job, rows: Ints, take_step: Step) -> tuple[Tensor, Tensor]:
     """Local SGD: start minus end of each client (K, 1, d), and losses (K,). Rows are sorted by steps, most first."""
     work: LocalSGD = job.work  # type: ignore[assignment]
     first = np.argsort(job.draw.counts[rows] == 0, axis=1, kind="stable")  # a client's own steps, without gaps

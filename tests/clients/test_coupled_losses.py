@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedbatch import task
-from fedbatch.clients.choose import execute
+from fedbatch.clients.choose import Executors
 from fedbatch.errors import ConfigError
 from fedbatch.losses import SBECE, CrossEntropy, Sum
 from tests.clients.test_executors import make_job
@@ -26,7 +26,7 @@ def gradient(job, rows):
 
 def test_the_batch_of_the_statistic_is_the_clients_own():
     job = replace(make_job(channels_last=False), loss=LOSS)
-    found = execute(job, "auto")
+    found = Executors().execute(job, "auto")
     assert found.executor == "loop"
     own = [gradient(job, [row]) for row in range(6)]
     expected = sum(w * g for w, g in zip(job.weights, own, strict=True))

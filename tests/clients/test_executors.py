@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch.clients import fused
-from fedbatch.clients.choose import EXECUTORS, chosen, unsupported
+from fedbatch.clients.choose import EXECUTORS, UNSUPPORTED, Executors
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
@@ -20,6 +19,7 @@ from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import logistic, mlp
 from fedbatch.models.resnet import resnet18
 from fedbatch.models.transformer import bert, gpt
+from fedbatch.models.trial import try_out
 
 
 class Words(nn.Module):
@@ -108,7 +108,7 @@ def assert_equal(job, name, tolerance=1e-10):
 @pytest.mark.parametrize("name", ["fused", "vmap"])
 def test_executors_agree_with_the_loop(name, model, loss, work, batch):
     job = make_job(model, loss, work, batch)
-    if unsupported(name, job.work, job.loss, job.model, tuple(job.x.shape[1:])):
+    if UNSUPPORTED[name](job):
         assert name == "fused" and not job.work.is_gradient, "only local steps are not for the fused executor"
         return
     assert_equal(job, name)
@@ -139,7 +139,7 @@ def test_tied_weights_are_for_vmap_and_loop(work):
     model = FlatModel(gpt(TEXT, 7, **SMALL, tie_weights=True).double())
     job = replace(make_job("gpt", work=work), model=model, params=model.params.clone())
     assert_equal(job, "vmap")
-    assert "share a parameter" in unsupported("fused", FedSGD(), job.loss, model, TEXT)
+    assert "share a parameter" in UNSUPPORTED["fused"](replace(job, work=FedSGD()))
 
 
 class Tokens(nn.Module):
@@ -189,22 +189,24 @@ def test_float32_and_plain_layout(name):
 
 @pytest.mark.parametrize("name", ["fused", "vmap"])
 def test_small_chunks_change_nothing(name, monkeypatch):
-    job = make_job("mlp")
     monkeypatch.setattr(f"fedbatch.clients.{name}.{'CHUNK' if name == 'fused' else 'STACK'}_BYTES", 1)
-    fused.examples_per_chunk.cache_clear()
-    assert_equal(job, name)
-    fused.examples_per_chunk.cache_clear()
+    assert_equal(make_job("mlp"), name)
 
 
-def test_the_loop_takes_batch_norm_and_dropout_and_others_say_why_not():
-    shape = (5,)
-    for module, reason in (
-        (nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), "running statistics"),
-        (nn.Sequential(nn.Linear(5, 4), nn.Dropout(), nn.Linear(4, 3)), "dropout"),
-    ):
-        for name in ("fused", "vmap"):
-            assert reason in unsupported(name, FedSGD(), CrossEntropy(), FlatModel(module), shape)
-        assert unsupported("loop", FedSGD(), CrossEntropy(), FlatModel(module), shape) is None
+def job_of(module, work="fedsgd", **options):
+    """A job of a table model in float64, with what a trial finds of it."""
+    job = make_job("mlp", work=work, **options)
+    model = FlatModel(module.double(), changing=())
+    try_out(model, job.loss, job.x[:4], job.y[:4], 3, [2, 4])
+    model.module.train()
+    return replace(job, model=model, params=model.params.clone(), buffers=model.buffers.clone())
+
+
+def test_batch_norm_is_for_the_loop():
+    job = job_of(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))
+    for name in ("fused", "vmap"):
+        assert "running statistics" in Executors().unusable(name, job)
+    assert Executors().unusable("loop", job) is None
 
 
 class Twice(nn.Module):
@@ -248,7 +250,7 @@ class TwoInputs(nn.Module):
 def test_what_a_fused_backward_would_get_wrong_is_refused(module, reason):
     import re
 
-    assert re.search(reason, unsupported("fused", FedSGD(), CrossEntropy(), FlatModel(module()), (5,)))
+    assert re.search(reason, UNSUPPORTED["fused"](job_of(module())))
 
 
 def tied():
@@ -266,8 +268,8 @@ def half_frozen():
 def test_a_loss_that_couples_examples_goes_to_the_loop():
     loss = CrossEntropy()
     loss.per_example = False
-    assert "couples" in unsupported("fused", FedSGD(), loss, FlatModel(MODELS["mlp"][1]()), TABLE)
-    assert "padded" in unsupported("vmap", FedSGD(), loss, FlatModel(MODELS["mlp"][1]()), TABLE)
+    job = replace(make_job("mlp"), loss=loss)
+    assert "couples" in UNSUPPORTED["fused"](job) and "padded" in UNSUPPORTED["vmap"](job)
 
 
 def test_auto_takes_the_fastest_says_why_and_remembers(monkeypatch, caplog, tmp_path):
@@ -276,11 +278,16 @@ def test_auto_takes_the_fastest_says_why_and_remembers(monkeypatch, caplog, tmp_
     clock = {"fused": 1.2, "loop": 1.0, "vmap": 5.0}
     by_function = {EXECUTORS[name]: seconds for name, seconds in clock.items()}
     monkeypatch.setattr("fedbatch.clients.choose._time", lambda execute, _: by_function[execute])
-    assert chosen(make_job("mlp")) == "loop" and "executor=auto takes loop (fused" in caplog.text
+
+    def chosen(*arguments, **options):
+        job = make_job(*arguments, **options)
+        return Executors().chosen(job, lambda: job)
+
+    assert chosen("mlp") == "loop" and "executor=auto takes loop (fused" in caplog.text
     by_function[EXECUTORS["fused"]] = 0.1
-    assert chosen(make_job("mlp")) == "loop" and "as measured before" in caplog.text
-    assert chosen(make_job("logistic")) == "fused", "another model is measured anew"
-    assert chosen(make_job("mlp", work="epochs")) == "loop"
+    assert chosen("mlp") == "loop" and "as measured before" in caplog.text
+    assert chosen("logistic") == "fused", "another model is measured anew"
+    assert chosen("mlp", work="epochs") == "loop"
     assert "fused cannot: clients take local steps" in caplog.text
 
 

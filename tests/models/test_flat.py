@@ -40,14 +40,15 @@ def test_tied_weights_count_once():
     assert FlatModel(module).params.numel() == 9
 
 
-def test_buffers_are_flat_and_live():
+def test_buffers_are_copied_in_both_directions():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     flat = FlatModel(module)
-    assert flat.buffers.numel() == 8 and flat.has_batch_norm
+    assert flat.buffers.numel() == 9 and flat.counters == 1
     module(torch.randn(5, 3))
-    assert flat.buffers[:4].any() and module[1].num_batches_tracked == 1
-    flat.load(flat.params, torch.zeros(8))
-    assert not module[1].running_var.any()
+    assert not flat.buffers[:4].any() and flat.pull_buffers()[:4].any()
+    assert flat.buffers[8] == module[1].num_batches_tracked == 1
+    flat.load(flat.params, torch.tensor([0.0] * 8 + [2.6]))
+    assert not module[1].running_var.any() and module[1].num_batches_tracked == 3
 
 
 def test_mixed_dtypes_are_refused():
