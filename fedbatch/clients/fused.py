@@ -135,17 +135,19 @@ def fused(job: Job) -> Contribution:
         capture, gradients, loss = _backward(job, rows, parts)
         layers = zip(capture.layers, capture.inputs, gradients, strict=True)
         products, summed = zip(*[rule_of(layer)(layer, x, g, parts) for layer, x, g in layers], strict=True)
-        by_layer = torch.stack(products)  # (L, K, S, S), of gradients that carry their client's weight
+        # (L, K, S, S), of gradients that carry their client's weight
+        by_layer = torch.stack([p.double() for p in products])
         by_layer /= torch.from_numpy(job.weights[rows]).to(by_layer)[:, None, None] ** 2
         factors: Tensor | list[None] = [None] * len(summed)
         if job.clip is not None:
             factors, clipped = job.clip(by_layer.sum(dim=(2, 3)))
+            factors = factors.to(job.params)
             inner.append(clipped[:, None, None])
         else:
             inner.append(by_layer.sum(dim=0))
         _add(job.model, capture.layers, [s(f) for s, f in zip(summed, factors, strict=True)], total)
         if job.cosine:
-            unit = _unit_factors(inner[-1], job.weights[rows])
+            unit = _unit_factors(inner[-1], job.weights[rows]).to(job.params)
             _add(job.model, capture.layers, [s(unit) for s in summed], units)
         losses.append(loss)
         order.append(rows)

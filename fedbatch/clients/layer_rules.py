@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from fedbatch.clients.parts import Parts
+from fedbatch.clients.parts import Parts, inner_products
 
 SummedGradients = Callable[[Tensor | None], list[Tensor]]
 Result = tuple[Tensor, SummedGradients]
@@ -61,8 +61,7 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
     slices = zip(x.split(sizes), g.split(sizes), strict=True)
     for _ in range(parts.clients):
         own = [conv_weight_gradient(layer, layer.weight, *next(slices)) for _ in range(parts.parts)]
-        flat = torch.stack([t.reshape(-1) for t in own])
-        squares.append(flat @ flat.mT)
+        squares.append(inner_products(torch.stack([t.reshape(-1) for t in own])))
         for weight in own:
             unscaled += weight
     products = torch.stack(squares)

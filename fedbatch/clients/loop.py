@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fedbatch.aggregate import Sum
 from fedbatch.clients.job import Job
+from fedbatch.clients.parts import inner_products
 from fedbatch.errors import RunFailedError
 from fedbatch.messages import Contribution
 
@@ -20,7 +21,7 @@ def loop(job: Job) -> Contribution:
         job.model.load(job.params, job.buffers)
         update, loss, halves = job.work.update(job, row)
         if job.clip is None:
-            sq_norm = update.dot(update)
+            sq_norm = inner_products(update[None])[0, 0]
         else:
             update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))
@@ -32,8 +33,8 @@ def loop(job: Job) -> Contribution:
         if halves is not None:
             cut = int(job.draw.counts[row, 0]) // 2
             inverse_sizes = 1 / cut + 1 / (int(job.draw.counts[row, 0]) - cut)
-            dots.append(halves[0].dot(halves[1]))
-            diffs.append((halves[0] - halves[1]).square().sum() / inverse_sizes)
+            dots.append(inner_products(torch.stack(halves))[0, 1])
+            diffs.append((halves[0] - halves[1]).square().sum().double() / inverse_sizes)
     if name := job.model.changed_constant():
         raise RunFailedError(
             f"model: buffer {name} has changed, though a first call of the model left it as it was; let every training "

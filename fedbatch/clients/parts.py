@@ -10,6 +10,7 @@ from torch import Tensor
 from fedbatch.keys import Ints
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+BLOCK = 2**15
 
 
 def part_sizes(counts: Ints, halves: bool) -> Ints:
@@ -74,8 +75,16 @@ class Parts:
 
     def products(self, gradients: Tensor) -> Tensor:
         """Inner products (K, S, S) between the parts of each client, from their gradients (K * S, size)."""
-        by_client = gradients.view(self.clients, self.parts, -1)
-        return by_client @ by_client.mT
+        return inner_products(gradients.view(self.clients, self.parts, -1))
+
+
+def inner_products(vectors: Tensor) -> Tensor:
+    """Float64 inner products (..., S, S) between vectors (..., S, size), added up over blocks.
+
+    One float32 sum over millions of squares is off by 1e-4.
+    """
+    blocks = [block @ block.mT for block in vectors.split(BLOCK, dim=-1)]
+    return torch.stack(blocks).sum(dim=0, dtype=torch.float64) if len(blocks) > 1 else blocks[0].double()
 
 
 def half_columns(inner: Floats, counts: Ints) -> tuple[Floats, Floats]:

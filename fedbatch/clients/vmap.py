@@ -18,7 +18,7 @@ from fedbatch.clients import fused, stacked_layers
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.parts import Floats, part_sizes
+from fedbatch.clients.parts import Floats, inner_products, part_sizes
 from fedbatch.keys import Ints
 from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
@@ -63,7 +63,7 @@ def _run(job: Job, take_step: Step) -> Contribution:
         parts, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, take_step)
         updates = parts.sum(dim=1) if parts.shape[1] > 1 else parts[:, 0]  # (K, d); a view where that is enough
         if job.clip is None:
-            products = parts @ parts.mT  # (K, S, S)
+            products = inner_products(parts)  # (K, S, S)
         else:
             factors, squares = job.clip(job.model.layer_sq_norms(updates))
             for part, factor in zip(updates.split(job.model.layer_sizes, dim=1), factors, strict=True):
@@ -72,7 +72,7 @@ def _run(job: Job, take_step: Step) -> Contribution:
         total.add(torch.from_numpy(job.weights[rows]).to(updates) @ updates, 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))
-            units.add(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0) @ updates, 1.0)
+            units.add(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0).to(updates) @ updates, 1.0)
         inner.append(products)
         losses.append(loss)
         order.append(rows)
