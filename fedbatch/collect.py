@@ -53,6 +53,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             "mean_update_norm": total.sq_norm_of_mean**0.5,
             "mean_cosine": total.mean_cosine,
             **({"client_norms": np.sqrt(total.sq_norms).tolist()} if server.task.config.record_client_norms else {}),
+            "short_clients": int((sizes < phase.client_batch_size).sum()) if phase.client_batch_size else 0,
             "excluded_clients": len(total.excluded),
             "rejected_replies": len(rejected),
             "executor": answers[0].executor if answers else "",

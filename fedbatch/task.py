@@ -160,6 +160,11 @@ class Task:
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""
         model = _new_model(self.config, self.train_x[:2], self.num_classes)
+        if model.module is self.node_model.module:
+            raise ConfigError(
+                f"model: {self.config.model.get('_target_')} gives the same module twice, but server and nodes need "
+                "one each; let it build a new one in every call"
+            )
         model.set_changing(self.node_model.changing)
         return model
 

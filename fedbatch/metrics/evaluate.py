@@ -38,26 +38,23 @@ def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size:
     A loss that couples examples has no sum over them: that of each ``batch_size`` counts as many times as it has
     examples, so its mean depends on ``batch_size``.
     """
-    was_training = model.module.training
-    model.module.eval()
     correct, loss_sum = torch.zeros(2, dtype=torch.float64, device=y.device)
-    for start in range(0, len(y), batch_size):
-        labels = y[start : start + batch_size]
-        logits = model.module(x[start : start + batch_size])
-        correct += _share_right(logits.argmax(dim=-1), labels).sum()
-        loss_sum += _loss_sum(loss, logits, labels)
-    model.module.train(was_training)
+    with model.unchanged():
+        model.module.eval()
+        for start in range(0, len(y), batch_size):
+            labels = y[start : start + batch_size]
+            logits = model.module(x[start : start + batch_size])
+            correct += _share_right(logits.argmax(dim=-1), labels).sum()
+            loss_sum += _loss_sum(loss, logits, labels)
     return ExampleSums(len(y), float(correct), float(loss_sum))
 
 
 @torch.no_grad()
 def logits_of(model: FlatModel, x: Tensor, batch_size: int = 1024) -> Tensor:
     """Logits (N, ..., classes) of inputs ``x`` (N, ...), ``batch_size`` examples at a time, all of them kept."""
-    was_training = model.module.training
-    model.module.eval()
-    parts = [model.module(part) for part in x.split(batch_size)]
-    model.module.train(was_training)
-    return torch.cat(parts)
+    with model.unchanged():
+        model.module.eval()
+        return torch.cat([model.module(part) for part in x.split(batch_size)])
 
 
 def told(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

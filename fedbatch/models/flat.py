@@ -189,7 +189,7 @@ def _check_parameters(module: nn.Module, trainable: list[nn.Parameter]) -> None:
         )
     owners: dict[int, str] = {}
     for name, p in module.named_parameters():
-        first = owners.setdefault(p.untyped_storage().data_ptr(), name) if p.numel() else name
+        first = owners.setdefault(p.data_ptr(), name) if p.numel() else name
         if first != name and p.requires_grad:
             raise ValueError(
                 f"model: {first} and {name} are two parameters that share memory; to tie weights, give both layers the "
