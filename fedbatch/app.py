@@ -7,6 +7,7 @@ line and exit code 2. Heavy imports wait until the config is known to be good.
 import logging
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedbatch.compose import config_dir
 from fedbatch.config import CONTINUED, RunConfig, parse
 from fedbatch.errors import ConfigError, RunFailedError
-from fedbatch.explain import explain
+from fedbatch.explain import empty_choices, explain
 from fedbatch.report.at_end import write_reports
 
 
@@ -33,11 +34,15 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # says in four lines what is told in one
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
+    if problem := empty_choices(sys.argv[1:]):
+        refuse(ConfigError(problem))
+    make_importable(sys.argv[1:])
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
@@ -87,6 +92,16 @@ def _main(composed: DictConfig) -> float | None:
         refuse(error)
     except OSError as error:
         stop(error)
+
+
+def make_importable(arguments: list[str]) -> None:
+    """Let the current folder and that of ``--config-dir`` hold modules of one's own, in processes started here too."""
+    given = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    given += [after for name, after in pairwise(arguments) if name in ("--config-dir", "-cd")]
+    for place in [*(os.path.abspath(folder) for folder in given), os.getcwd()]:
+        if place not in sys.path:
+            sys.path.insert(0, place)
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
 
 
 def help_page() -> str:
@@ -161,7 +176,10 @@ def refuse(error: Exception) -> NoReturn:
 
 def resolve(composed: DictConfig, folder: Path) -> RunConfig:
     """The config of this run: as composed, or as the resumed run had it."""
-    values: Any = OmegaConf.to_container(composed, resolve=True)
+    try:
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
     values["run_dir"] = str(folder)
     if values["resume"] is None:
         return parse(values)

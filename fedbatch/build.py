@@ -1,6 +1,10 @@
 """From ``_target_`` mappings to objects: the one place that calls Hydra's instantiate."""
 
+import importlib.util
 import inspect
+import os
+import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -15,23 +19,97 @@ from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
 
+PROTOCOLS = {
+    "dataset": (),
+    "partitioner": ("sizes", "lookup", "__len__"),
+    "model": (),
+    "loss": ("__call__",),
+    "client_work": ("is_gradient", "draw", "num_examples", "smallest_batch", "num_steps", "update"),
+    "controller": ("adaptive", "phases", "start", "next"),
+    "server_optimizer": ("step", "param_groups", "state_dict", "load_state_dict"),
+    "learning_rate": ("batch_factor", "blend", "schedule_factor"),
+    "time_model": ("round_seconds",),
+    "privacy": ("unit", "clip_norm", "noise_shares"),
+    "metrics": ("columns",),
+    "aggregator": ("__call__",),
+    "faults": ("struck",),
+    "runtime": ("__call__",),
+    "active": ("selector",),
+}
+"""What a part must have to be used as one; see the protocol of each in its package."""
+
 
 def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> Any:
     """Call the target of ``node`` with its own arguments and the given ones.
 
     Raises:
-        ConfigError: the target cannot be found or refuses its arguments; names ``field``.
+        ConfigError: the target cannot be found, refuses its arguments, or gives something else than ``field`` needs;
+            names ``field``.
     """
+    check_target(field, node)
     check_types(field, node)
     try:
         target: Callable[..., Any] = instantiate(dict(node), _partial_=True, _convert_="all")
-        return target(*arguments, **more)
+        built = target(*arguments, **more)
     except InstantiationException as error:
         cause = error.__cause__ or error
         raise ConfigError(f"{field}: {str(cause).splitlines()[0]}") from error
-    except (ValueError, TypeError, OSError) as error:
-        text = str(error).splitlines()[0]
+    except ConfigError:
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:  # whatever a part of one's own raises is about its arguments
+        text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ValueError | TypeError | OSError):
+            text = f"{node['_target_']} fails with {type(error).__name__}: {text}"
         raise ConfigError(text if text.startswith(field) else f"{field}: {text}") from error
+    if missing := [name for name in PROTOCOLS.get(field, ()) if not hasattr(built, name)]:
+        raise ConfigError(
+            f"{field}: {node['_target_']} gives a {type(built).__name__}, which has no {', '.join(missing)}; see how "
+            f"conf/{field} does it"
+        )
+    return built
+
+
+def check_target(field: str, node: Mapping[str, Any]) -> None:
+    """Refuse a part without a target, or with one that cannot be imported, here and in nested nodes.
+
+    Raises:
+        ConfigError: saying what was looked for and where.
+    """
+    for name, value in node.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            check_target(f"{field}.{name}", value)
+    target = node.get("_target_")
+    if not isinstance(target, str) or not target:
+        raise ConfigError(f"{field} has no _target_; choose one with {field}=..., see fedbatch --help")
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise ConfigError(f"{field}._target_={target} cannot be imported: {_reason(target, error)}") from error
+    if not callable(found):
+        raise ConfigError(f"{field}._target_={target} is a {type(found).__name__}; name a function or a class in it")
+
+
+def _reason(target: str, error: Exception) -> str:
+    """Why a target cannot be imported: not found, and where it was looked for; or what its file raises."""
+    deepest: BaseException = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    module = target.split(".")[0]
+    if isinstance(deepest, SyntaxError):
+        return f"{deepest.filename}, line {deepest.lineno}: {deepest.msg}"
+    if importlib.util.find_spec(module) is None:
+        places = ", ".join(dict.fromkeys(path or os.getcwd() for path in sys.path if os.path.isdir(path or ".")))
+        own = [path for path in places.split(", ") if "site-packages" not in path and "lib/python" not in path]
+        return f"there is no module {module!r} in {', '.join(own)} or among what is installed"
+    text = " ".join(str(deepest).split())
+    missing = re.search(r"No module named '([^']+)'", text)
+    if isinstance(deepest, ModuleNotFoundError) and missing and not target.startswith(missing.group(1)):
+        return f"{module} needs {missing.group(1)}, which is not installed"
+    if isinstance(deepest, ModuleNotFoundError | AttributeError) or "Error loading" in text:
+        return f"{target.rpartition('.')[0]} has no {target.rpartition('.')[2]}"
+    return f"{type(deepest).__name__}: {text}"
 
 
 def check_types(field: str, node: Mapping[str, Any]) -> None:

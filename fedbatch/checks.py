@@ -36,20 +36,26 @@ def check_model(config: RunConfig, model: FlatModel) -> None:
 
 
 def check_batches(
-    phases: Iterable[Phase], works: Mapping[str, ClientWork], default: ClientWork, partition: HoldoutPartition
+    small_clients: str,
+    phases: Iterable[Phase],
+    works: Mapping[str, ClientWork],
+    default: ClientWork,
+    partition: HoldoutPartition,
 ) -> None:
-    """With ``small_clients=refuse``, a gradient on b examples needs a client of b examples.
+    """A gradient on b examples needs a client that has them; with ``small_clients=refuse``, every client.
 
     Raises:
         ConfigError: naming the phase.
     """
-    smallest = int(_some_sizes(partition).min())
+    sizes, refuse = _some_sizes(partition), small_clients == "refuse"
+    limit, whose = (int(sizes.min()), "smallest") if refuse else (int(sizes.max()), "largest")
     for phase in phases:
         needed = phase.client_batch_size if works.get(phase.name, default).is_gradient else None
-        if needed and needed > smallest:
+        if needed and needed > limit:
             raise ConfigError(
-                f"client_batch_size ({needed}, phase {phase.name}) is larger than the smallest client's {smallest} "
-                "examples; lower it, use fewer clients, client_batch_size=null for all, or small_clients=accept"
+                f"client_batch_size ({needed}, phase {phase.name}) is larger than the {whose} client's {limit} "
+                "examples; lower it, use fewer clients, or client_batch_size=null for all"
+                + (", or small_clients=accept" if refuse else "")
             )
 
 

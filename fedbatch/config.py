@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedbatch import ranges
 from fedbatch.errors import ConfigError
 
 Node = dict[str, Any]
@@ -135,13 +136,7 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: naming the field and the remedy.
     """
-    for name in ("population", "cohort_size", "rounds", "nodes", "threads", "min_clients"):
-        _require(getattr(config, name) >= 1, f"{name} must be at least 1 (got {getattr(config, name)})")
-    for name in ("evaluate_every_rounds", "checkpoint_every_rounds"):
-        _require(
-            getattr(config, name) >= 0,
-            f"{name} must not be negative (got {getattr(config, name)}); 0 = only at the end",
-        )
+    ranges.check(asdict(config))
     for name, choices in CHOICES.items():
         value = getattr(config, name)
         _require(
@@ -149,24 +144,9 @@ def check(config: RunConfig) -> None:
             f"{name} must be one of {', '.join(choices)} (got {value!r}){did_you_mean(value, choices)}",
         )
     _require(
-        config.training_set_examples >= 0,
-        f"training_set_examples must not be negative (got {config.training_set_examples}); 0 = none",
-    )
-    _require(
         config.target_metric != "training_set_loss" or config.training_set_examples > 0,
         "target_metric=training_set_loss needs training_set_examples, e.g. training_set_examples=2000",
     )
-    seconds, noise = config.round_timeout_seconds, config.noise_scale
-    _require(seconds is None or seconds > 0, f"round_timeout_seconds must be > 0 or null (got {seconds})")
-    _require(noise.z > 0, f"noise_scale.z must be > 0 (got {noise.z})")
-    _require(0 <= noise.decay < 1, f"noise_scale.decay must be in [0, 1) (got {noise.decay})")
-    _require(config.target_value == config.target_value, "target_value must be a number or null (got nan)")
-    _require(config.seed >= 0, f"seed must not be negative (got {config.seed})")
-    _require(
-        config.client_batch_size is None or config.client_batch_size >= 1,
-        f"client_batch_size must be at least 1 (got {config.client_batch_size}); null takes all of a client's examples",
-    )
-    _require(0 <= config.client_holdout < 1, f"client_holdout must be in [0, 1) (got {config.client_holdout})")
     _require(
         config.nodes <= config.population,
         f"nodes ({config.nodes}) is larger than population ({config.population}); a node hosts at least one client",

@@ -34,8 +34,8 @@ def find(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+        float(torch.zeros(1, device=name))  # a device that holds no numbers, as meta, is of no use
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
             f"device={name} is not available here ({str(error).splitlines()[0]}); use device=cpu"
         ) from error

@@ -1,6 +1,7 @@
 """Hydra's and OmegaConf's errors, said in one line with a suggestion."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -8,10 +9,73 @@ from omegaconf import OmegaConf
 from fedbatch.compose import config_dir
 from fedbatch.config import did_you_mean
 
+WORDS = {
+    "lr": "server_optimizer.lr, or client_work.lr with client_work=local_sgd",
+    "learning_rate.lr": "server_optimizer.lr",
+    "optimizer": "server_optimizer",
+    "momentum": "server_optimizer.momentum",
+    "weight_decay": "server_optimizer.weight_decay",
+    "num_clients": "population",
+    "clients": "population, or cohort_size for those of a round",
+    "clients_per_round": "cohort_size",
+    "num_clients_per_round": "cohort_size",
+    "fraction_fit": "cohort_size, a number of clients",
+    "batch_size": "client_batch_size",
+    "num_rounds": "rounds",
+    "epochs": "client_work.epochs with client_work=local_sgd",
+    "local_epochs": "client_work.epochs with client_work=local_sgd",
+    "local_steps": "client_work.steps with client_work=local_sgd client_work.epochs=null",
+    "mu": "client_work.proximal with client_work=local_sgd",
+    "strategy": "client_work, server_optimizer or aggregator",
+    "alpha": "partitioner.alpha with partitioner=dirichlet",
+    "partition": "partitioner",
+    "epsilon": "privacy.target_epsilon with privacy=example_local or client_central",
+    "target_epsilon": "privacy.target_epsilon with privacy=example_local or client_central",
+    "delta": "privacy.delta with privacy=example_local or client_central",
+    "clip": "privacy.clip_norm with privacy=example_local or client_central",
+    "clip_norm": "privacy.clip_norm with privacy=example_local or client_central",
+    "noise_multiplier": "privacy.noise_multiplier with privacy=example_local or client_central",
+    "max_grad_norm": "privacy.clip_norm with privacy=example_local or client_central",
+    "num_workers": "nodes",
+    "gpu": "device=cuda",
+    "cuda": "device=cuda",
+    "output_dir": "run_dir",
+    "out": "run_dir",
+    "steps": "rounds, or client_work.steps with client_work=local_sgd",
+    "network": "model",
+    "data": "dataset",
+    "attack": "faults.attack with faults=some",
+}
+"""What users of other tools say, and the keys that mean it here."""
+
+
+def empty_choices(arguments: Iterable[str]) -> str | None:
+    """What is wrong with a group that is given no choice, such as ``dataset=null``, which Hydra fails on; or None."""
+    for argument in arguments:
+        name, _, choice = argument.lstrip("+").partition("=")
+        choices = sorted(path.stem for path in Path(config_dir(), name).glob("*.yaml")) if name.isidentifier() else []
+        if (
+            choices
+            and "=" in argument
+            and choice.strip().lower() in ("", "null", "~", "none")
+            and choice not in choices
+        ):
+            return f"{argument}: {name} needs a choice: {', '.join(choices)}"
+    return None
+
 
 def explain(error: BaseException) -> str:
     """One line that names the field and the remedy."""
     text = str(error)
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        name, _, values = match.group(1).partition("=")
+        return (
+            f"{name}={values} is several runs: add -m, as in fedbatch -m {name}={values}; a list is {name}=[{values}]"
+        )
+    if match := re.search(r"Error parsing override '([^']*)'", text):
+        return f"{match.group(1)!r} is no setting; write key=value, e.g. rounds=100"
+    if "nterpolation" in text and (key := getattr(error, "full_key", None)):
+        return f"{key}: {text.strip().splitlines()[0]}"
     if match := re.search(r"Key '([^']+)' is not in struct", text + str(error.__cause__)):
         path = re.search(r"full_key: (\S+)", text + str(error.__cause__))
         name = path.group(1) if path else match.group(1)
@@ -37,6 +101,8 @@ def unknown(name: str) -> str:
         return (
             f"{name}: the chosen {group} has no such key; choose another with {group}=... (a resumed run keeps its own)"
         )
+    if name in WORDS:
+        return f"unknown key {name!r}; here it is {WORDS[name]}"
     return f"unknown key {name!r}{did_you_mean(name, known)}"
 
 

@@ -65,6 +65,11 @@ class Krum:
     adversaries: int
     select: int = 1
 
+    @property
+    def least_clients(self) -> int:
+        """Clients of a round without which no update can be scored or enough of them selected."""
+        return max(self.adversaries + 3, self.select + self.adversaries)
+
     def __post_init__(self) -> None:
         if self.adversaries < 0 or self.select < 1:
             raise ValueError("aggregator: adversaries must be >= 0 and select >= 1")

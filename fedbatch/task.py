@@ -1,6 +1,6 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -204,8 +204,8 @@ def load(config_json: str) -> Task:
         unit = privacy.mechanism.unit if privacy else None
         learning.check(config, active, unit, dataset.train_y.ndim > 1, pool)
     example_level = privacy is not None and privacy.mechanism.unit == "example"
-    if not example_level and config.small_clients == "refuse":
-        check_batches(controller.phases, works, default_work, partition)
+    if not example_level:
+        check_batches(config.small_clients, controller.phases, works, default_work, partition)
     warn_of_small_batches(loss, controller.phases, partition, dataset.num_classes)
     task = Task(
         config=config,
@@ -220,7 +220,7 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
-        aggregator=_aggregator(config, model) if config.aggregator else None,
+        aggregator=_aggregator(config, model, controller.phases) if config.aggregator else None,
         privacy=privacy,
         calibration=build.build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
@@ -260,7 +260,7 @@ def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Ten
     return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
 
 
-def _aggregator(config: RunConfig, model: FlatModel) -> Aggregator:
+def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) -> Aggregator:
     """The rule for single updates, refused where there are none to see."""
     if config.privacy:
         raise ConfigError(
@@ -272,6 +272,12 @@ def _aggregator(config: RunConfig, model: FlatModel) -> Aggregator:
     if model.buffers.numel():
         raise ConfigError("aggregator: running statistics (batch norm) have no robust mean; use model.norm=group")
     aggregator: Aggregator = build.build("aggregator", config.aggregator)
+    smallest = min(phase.cohort_size for phase in phases)
+    if (least := getattr(aggregator, "least_clients", 1)) > smallest:
+        raise ConfigError(
+            f"aggregator: needs {least} clients a round, and the smallest cohort has {smallest}; raise cohort_size or "
+            "lower aggregator.adversaries and aggregator.select"
+        )
     return aggregator
 
 

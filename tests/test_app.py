@@ -108,9 +108,19 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
             "fedbatch: cohort_size (1000) is larger than population (100); lower it or raise population",
         ),
         ("rounds=abc", "fedbatch: rounds: Value 'abc' of type 'str' could not be converted to Integer"),
-        ("model.width=0", "fedbatch: model: width must be at least 1 (got 0); for no hidden layer use model=logistic"),
+        ("model.width=0", "fedbatch: model.width must be in [1, 1e6] (got 0)"),
         ("dataset=mnst", "fedbatch: dataset=mnst does not exist; choose from"),
-        ("rounds", "fedbatch: Error parsing override 'rounds'"),
+        ("rounds", "fedbatch: 'rounds' is no setting; write key=value, e.g. rounds=100"),
+        ("rounds=1,2", "fedbatch: rounds=1,2 is several runs: add -m, as in fedbatch -m rounds=1,2"),
+        ("lr=0.1", "fedbatch: unknown key 'lr'; here it is server_optimizer.lr"),
+        ("num_clients=9", "fedbatch: unknown key 'num_clients'; here it is population"),
+        ("dataset=null", "fedbatch: dataset=null: dataset needs a choice: breast_cancer, digits"),
+        ("model.width=${nope}", "fedbatch: model.width: Interpolation key 'nope' not found"),
+        (
+            "loss._target_=mine.focal",
+            "fedbatch: loss._target_=mine.focal cannot be imported: there is no module 'mine' in",
+        ),
+        ("runtime._target_=builtins.dict", "fedbatch: runtime: builtins.dict gives a dict, which has no __call__"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, argument, line):

@@ -71,6 +71,7 @@ SETTINGS = {
         f"active/{name}": ["active.queries=1"]
         for name in ("random", "margin", "entropy", "coreset", "badge", "cluster_margin")
     },
+    "aggregator/krum": ["cohort_size=5"],
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],
