@@ -49,8 +49,11 @@ WORDS = {
 """What users of other tools say, and the keys that mean it here."""
 
 
+NAME = re.compile(r"['\"]?[A-Za-z_][\w./-]*['\"]?")
+
+
 def empty_choices(arguments: Iterable[str]) -> str | None:
-    """What is wrong with a group that is given no choice, such as ``dataset=null``, which Hydra fails on; or None."""
+    """What is wrong with a group that is given no name, such as ``dataset=null``, which Hydra fails on; or None."""
     for argument in arguments:
         name, _, choice = argument.lstrip("+").partition("=")
         choices = sorted(path.stem for path in Path(config_dir(), name).glob("*.yaml")) if name.isidentifier() else []
