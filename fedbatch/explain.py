@@ -57,12 +57,8 @@ def empty_choices(arguments: Iterable[str]) -> str | None:
     for argument in arguments:
         name, _, choice = argument.lstrip("+").partition("=")
         choices = sorted(path.stem for path in Path(config_dir(), name).glob("*.yaml")) if name.isidentifier() else []
-        if (
-            choices
-            and "=" in argument
-            and choice.strip().lower() in ("", "null", "~", "none")
-            and choice not in choices
-        ):
+        words = [word.strip() for word in choice.strip("[] ").split(",")]
+        if choices and "=" in argument and any(not NAME.fullmatch(word) or word == "null" for word in words):
             return f"{argument}: {name} needs a choice: {', '.join(choices)}"
     return None
 
