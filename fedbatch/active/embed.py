@@ -23,13 +23,12 @@ def embed(model: FlatModel, x: Tensor) -> tuple[Matrix, Matrix]:
         raise ValueError("model: active learning embeds by the last linear layer, and this one has none")
     inputs: list[Tensor] = []
     hook = linear[-1].register_forward_pre_hook(lambda _, given: inputs.append(given[0].flatten(1)))
-    was_training = model.module.training
-    model.module.eval()
     try:
-        parts = [model.module(part).softmax(dim=1) for part in x.split(BATCH)]
+        with model.unchanged():
+            model.module.eval()
+            parts = [model.module(part.clone()).softmax(dim=1) for part in x.split(BATCH)]
     finally:
         hook.remove()
-        model.module.train(was_training)
     probabilities, embeddings = torch.cat(parts), torch.cat(inputs)
     if not (probabilities.isfinite().all() and embeddings.isfinite().all()):
         raise ValueError("predictions are not finite: training has diverged; lower server_optimizer.lr")

@@ -19,6 +19,8 @@ from fedbatch.messages import Contribution
 
 CLIENTS, EXAMPLES, STEPS = 3, 256, 3
 """Most clients, examples of a batch and local steps of a comparison."""
+SHIFT = 0.01
+"""Standard deviation by which parameters are moved for the comparison in float64."""
 EXACT = 1e-6
 """Largest relative difference in float64, where agreement is a matter of algebra; of each parameter on its own."""
 ROUNDED = {torch.float64: 1e-6, torch.float32: 1e-5}
@@ -100,7 +102,10 @@ def _in_float64(job: Job) -> Job | None:
     try:
         model = job.model.double()
         x = job.x.double() if job.x.is_floating_point() else job.x
-        exact = replace(job, model=model, x=x, params=job.params.double(), buffers=job.buffers.double())
+        # Not at the start itself: a layer that starts at zero hides what lies behind it.
+        noise = torch.randn(len(job.params), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        params = job.params.double() + SHIFT * noise.to(job.params.device)
+        exact = replace(job, model=model, x=x, params=params, buffers=job.buffers.double())
         loop(exact)
     except Exception:  # a module that cannot be copied, or that computes in a precision of its own
         return None

@@ -56,7 +56,7 @@ def unsupported_model(model: FlatModel, x: Tensor) -> str | None:
             return f"layer {name} is frozen in part"
     capture = Capture(model.module)
     with capture, torch.no_grad():
-        model.module(x)
+        model.module(x.clone())
     if capture.irregular:
         return f"{capture.irregular} does not map one tensor to one"
     if len(capture.layers) != sum(1 for _, _, own in owned if own and own[0].requires_grad):
@@ -79,7 +79,7 @@ def examples_per_chunk(model: FlatModel, x: Tensor) -> int:
         ]
         try:
             with torch.no_grad():
-                model.module(x[:1])
+                model.module(x[:1].clone())
         finally:
             for hook in hooks:
                 hook.remove()

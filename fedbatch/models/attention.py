@@ -38,7 +38,7 @@ def attention_logits(model: nn.Module, x: Tensor) -> AttentionSizes:
     found: list[Tensor] = []
     hooks = [a.register_forward_pre_hook(lambda own, inputs: found.append(_max_logit(own, inputs[0]))) for a in layers]
     try:
-        model(x)
+        model(x.clone())
     finally:
         for hook in hooks:
             hook.remove()

@@ -188,6 +188,10 @@ def _check_parameters(module: nn.Module, trainable: list[nn.Parameter]) -> None:
             f"model: parameters must be float32 or float64 (got {dtypes.pop()}); call .float() on the model"
         )
     owners: dict[int, str] = {}
+    for name, other in _aliases(module):
+        raise ValueError(
+            f"model: {name} shares memory with the parameter {other}, which gets another place; compute it in forward"
+        )
     for name, p in module.named_parameters():
         first = owners.setdefault(p.data_ptr(), name) if p.numel() else name
         if first != name and p.requires_grad:
@@ -195,3 +199,16 @@ def _check_parameters(module: nn.Module, trainable: list[nn.Parameter]) -> None:
                 f"model: {first} and {name} are two parameters that share memory; to tie weights, give both layers the "
                 "same nn.Parameter"
             )
+
+
+def _aliases(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of buffers and plain attributes that are views of a parameter, with the parameter's."""
+    parameters = {p.untyped_storage().data_ptr(): name for name, p in module.named_parameters() if p.numel()}
+    known = {id(p) for p in module.parameters()}
+    for path, m in module.named_modules():
+        plain = {name: value for name, value in vars(m).items() if isinstance(value, Tensor)}
+        for name, tensor in {**plain, **m._buffers}.items():
+            if tensor is None or id(tensor) in known or not tensor.numel() or tensor.is_sparse:
+                continue
+            if (place := tensor.untyped_storage().data_ptr()) in parameters:
+                yield f"{path}.{name}".removeprefix("."), parameters[place]

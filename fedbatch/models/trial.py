@@ -37,7 +37,7 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
         model.module.train()
         before = _generators()
         for size in sizes:
-            _check_batch(model, loss, x[:size], y[:size], num_classes)
+            _check_batch(model, loss, x[:size].clone(), y[:size].clone(), num_classes)
         is_random = _generators() != before
         found = dict(model.module.named_buffers())
         changing = [name for name, b in buffers.items() if name not in found or not _equal(found[name], b)]
@@ -156,9 +156,9 @@ def _examples_meet(model: FlatModel, x: Tensor) -> bool:
     key = torch.zeros((), dtype=torch.int64)
     try:
         with torch.no_grad(), keyed_dropout(key, 2):
-            together = model.module(x)[:1].double()
+            together = model.module(x.clone())[:1].double()
         with torch.no_grad(), keyed_dropout(key, 1):
-            alone = model.module(x[:1]).double()
+            alone = model.module(x[:1].clone()).double()
     except Exception:
         return True
     return bool((together - alone).norm() > TOLERANCE * alone.norm())

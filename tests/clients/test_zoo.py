@@ -111,3 +111,9 @@ def test_the_comparison_rules_out_no_more_than_it_must(work):
         job = make_job(name, work)
         fast = "fused" if work != "local_sgd" and name != "legacy weight norm" else "vmap"
         assert Executors().unusable(fast, job) is None, name
+
+
+def test_a_fault_behind_a_layer_that_starts_at_zero_is_seen():
+    job = make_job("zero head hides it", "fedsgd")
+    assert difference(loop(job), EXECUTORS["fused"](job)) < TOLERANCE, "else the start itself would show it"
+    assert "differs from executor=loop" in Executors().unusable("fused", job)

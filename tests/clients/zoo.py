@@ -197,6 +197,7 @@ IMAGES = {
     "shared layers": shared,
     "frozen layer": frozen_body,
     "frozen bias": half_frozen,
+    "zero head hides it": lambda: _zero_head(),
     "unused head": lambda: hidden(lambda s, x: s.b(h(s, x)), aux=Lin(8, 2)),
     "head outside the loss": lambda: hidden(_aside, aux=Lin(8, 2)),
     "rows in the batch": lambda: Call(
@@ -277,6 +278,13 @@ def _written(self, x):
     with torch.no_grad():
         self.b.weight.copy_(F.normalize(self.b.weight, dim=1))
     return self.b(h(self, x))
+
+
+def _zero_head():
+    """A weight is used by function below a head that starts at zero: no gradient gets there in the first round."""
+    module = hidden(lambda s, x: s.b(F.linear(s.c(h(s, x)), s.c.weight)), c=Lin(8, 8))
+    nn.init.zeros_(module.b.weight)
+    return module
 
 
 def _aside(self, x):

@@ -162,3 +162,38 @@ def test_a_sparse_gradient_reaches_the_flat_vector():
             model.loss_and_gradient(lambda out, _: out.square().sum(), torch.tensor([1, 3, 3]), None)
         found.append(model.grads.clone())
     assert found[0].any() and torch.equal(*found)
+
+
+@pytest.mark.parametrize("as_buffer", [True, False])
+def test_a_view_of_a_parameter_is_refused(as_buffer):
+    module = nn.Linear(3, 3)
+    view = module.weight.detach().t()
+    module.register_buffer("turned", view) if as_buffer else setattr(module, "turned", view)
+    with pytest.raises(ValueError, match="turned shares memory with the parameter weight"):
+        FlatModel(module)
+
+
+def test_a_forward_that_works_in_place_changes_no_data():
+    from fedbatch.metrics.evaluate import example_sums, logits_of
+
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 3))
+    x, y = X.clone(), Y.clone()
+    model = tried(module, x=x, y=y)
+    first = example_sums(model, CrossEntropy(), x, y)
+    logits_of(model, x)
+    assert torch.equal(x, X) and torch.equal(y, Y) and example_sums(model, CrossEntropy(), x, y) == first
+
+
+def test_an_evaluation_leaves_parameters_and_buffers_alone():
+    from fedbatch.metrics.evaluate import example_sums
+
+    def normalised(self, x):
+        with torch.no_grad():
+            self.map.weight.div_(self.map.weight.norm(dim=1, keepdim=True))
+            self.calls += 1
+        return self.map(x)
+
+    model = tried(Model(normalised, calls=torch.tensor(0)))
+    before = model.params.clone()
+    example_sums(model, CrossEntropy(), X, Y)
+    assert torch.equal(model.params, before) and model.pull_buffers()[-1] == 0
