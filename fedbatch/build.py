@@ -1,6 +1,7 @@
 """From ``_target_`` mappings to objects: the one place that calls Hydra's instantiate."""
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -11,6 +12,7 @@ from hydra.utils import get_object, instantiate
 
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.config import RunConfig, check_phases, from_json
+from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
@@ -82,7 +84,7 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
         ConfigError: data that is not there, or cannot be split so.
     """
     config = from_json(config_json)
-    dataset = build("dataset", config.dataset)
+    dataset = _dataset(config.dataset)
     partition = HoldoutPartition(build("partitioner", config.partitioner, dataset), config.client_holdout)
     if len(partition) != config.population:
         raise ConfigError(
@@ -90,6 +92,20 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
             f"set population={len(partition)}"
         )
     return dataset, partition
+
+
+def _dataset(node: Mapping[str, Any]) -> Dataset:
+    """The data set of a target of anybody's, checked; whatever it raises is said in one line with its place."""
+    try:
+        return checked(build("dataset", node))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"dataset: {node['_target_']} failed, {told} ({place.filename}:{place.lineno})") from error
 
 
 @lru_cache(maxsize=1)
