@@ -41,38 +41,42 @@ class Column:
         return np.asarray(self.missing.reshape(len(self.missing), -1).any(axis=1))
 
 
-def read(rows: Any, split: str, name: str) -> Column:
-    """A column of one split.
+def read(splits: dict[str, Any], name: str) -> list[Column]:
+    """A column of each split, text in all of them or numbers in all.
 
     Raises:
         ValueError: values that are neither numbers nor texts, infinite numbers, vectors of several lengths, or text in
             which most fields are numbers.
     """
     field = f"dataset.input_column={name}"
-    array: Any = rows.select_columns([name]).with_format("arrow")[:][name].combine_chunks()
-    if type(rows.features[name]).__name__ == "Json":
-        raise ValueError(f"{field}: values of several kinds in split {split}; {REMEDY}")
-    array = _value_type(array)
-    width = 1
+    arrays = {}
+    for split, rows in splits.items():
+        if type(rows.features[name]).__name__ == "Json":
+            raise ValueError(f"{field}: values of several kinds in split {split}; {REMEDY}")
+        arrays[split] = _value_type(rows.select_columns([name]).with_format("arrow")[:][name].combine_chunks())
+    texts = {split: array for split, array in arrays.items() if pa.types.is_string(array.type)}
+    found = _numbers_in(texts, field)
+    return [
+        _text(array, split, name) if split in texts and not found else _numeric(found.get(split, array), split, name)
+        for split, array in arrays.items()
+    ]
+
+
+def _text(array: Any, split: str, name: str) -> Column:
+    texts = np.array(array.to_pylist(), dtype=object)
+    return Column(name, split, texts, np.array([text is None for text in texts], bool))
+
+
+def _numeric(array: Any, split: str, name: str) -> Column:
+    field, rows, width = f"dataset.input_column={name}", len(array), 1
     while pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
-        array, length = _flat(array, field, split, len(rows))
+        array, length = _flat(array, field, split, rows)
         width *= length
-    if pa.types.is_string(array.type) and width == 1:
-        found = _numbers_in(array, field, split)
-        if found is None:
-            texts = np.array(array.to_pylist(), dtype=object)
-            return Column(name, split, texts, np.array([text is None for text in texts], bool))
-        array = found
-    values, missing = _numbers(array, field, split)
-    column = Column(name, split, values.reshape(len(rows), width), missing.reshape(len(rows), width))
-    infinite = (
-        (np.isinf(column.values) & ~column.missing).any(axis=1) if values.dtype.kind == "f" else np.zeros(1, bool)
-    )
+    values, missing = (each.reshape(rows, width) for each in _numbers(array, field, split))
+    infinite = np.asarray((np.isinf(values.astype(np.float64)) & ~missing).any(axis=1))
     if infinite.any():
         raise ValueError(f"{field}: infinite in {listed(infinite)} of split {split}; replace or drop them")
-    if column.missing.all():
-        raise ValueError(f"{field} is empty in split {split}; leave it out")
-    return column
+    return Column(name, split, values, missing)
 
 
 def as_float64(parts: list[Column]) -> list[npt.NDArray[np.float64]]:
@@ -112,24 +116,26 @@ def _flat(array: Any, field: str, split: str, rows: int) -> tuple[Any, int]:
     return _value_type(array.flatten()), int(counts[0])
 
 
-def _numbers_in(array: Any, field: str, split: str) -> Any:
-    """The numbers or dates that a column of text stands for, None where it is text."""
-    texts = pa.chunked_array([array])
-    found = text_numbers.parsed(texts)
-    if found is None:
-        found = text_numbers.dates(texts)
-    if found is None:
-        other, none = text_numbers.not_numbers(texts)
-        filled = len(array) - array.null_count
-        if other.any() and 2 * (filled - np.count_nonzero(none)) >= filled:
-            example = array[int(other.argmax())].as_py()
+def _numbers_in(texts: dict[str, Any], field: str) -> dict[str, Any]:
+    """The numbers or dates that the text of each split stands for; none where it is text."""
+    for convert in (text_numbers.parsed, text_numbers.dates):
+        found = {split: convert(pa.chunked_array([array])) for split, array in texts.items()}
+        if all(values is not None for values in found.values()):
+            return found
+    marked = {split: text_numbers.not_numbers(pa.chunked_array([array])) for split, array in texts.items()}
+    filled = sum(len(array) - array.null_count for array in texts.values())
+    if 2 * sum(np.count_nonzero(none) for _, none in marked.values()) > filled:
+        return {}
+    for split, (other, none) in marked.items():
+        wrong = other if other.any() else none
+        if wrong.any():
+            example = texts[split][int(wrong.argmax())].as_py()
             remedy = "write 1.5 for 1,5, and no separators of thousands, units or signs of currency"
-            raise ValueError(f"{field}: numbers as {example!r} in {listed(other)} of split {split}; {remedy}")
-        if none.any() and 2 * (filled - np.count_nonzero(none)) >= filled:
-            example = array[int(none.argmax())].as_py()
-            remedy = "correct them, or leave the field empty and see dataset.missing"
-            raise ValueError(f"{field}: no number ({example!r}) in {listed(none)} of split {split}; {remedy}")
-    return found
+            if wrong is none:
+                remedy = "correct them, or leave the field empty and see dataset.missing"
+            told = f"no plain number ({example!r}) in {listed(wrong)} of split {split}"
+            raise ValueError(f"{field}: {told}; {remedy}")
+    return {}
 
 
 def _numbers(array: Any, field: str, split: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -102,7 +102,7 @@ def _read(used: dict[str, Any], names: list[str], impute: bool) -> Callable[[Mas
             raise ValueError(f"dataset.input_column={','.join(names)}: {pictures[0]} holds images; take it alone")
         pixels = images.unify([images.decode(rows, split, names[0]) for split, rows in used.items()], names[0])
         return lambda test, _: standardise(*_divided(pixels, test))
-    read = [[columns.read(rows, split, name) for name in names] for split, rows in used.items()]
+    read = [list(parts) for parts in zip(*(columns.read(used, name) for name in names), strict=True)]
     if len(names) == 1 and all(part[0].is_text for part in read):
         plain = [np.where(part[0].missing, "", part[0].values) for part in read]
         return lambda test, length: texts.features([part.tolist() for part in _divided(plain, test)], names[0], length)

@@ -89,9 +89,7 @@ def _pixels(value: dict[str, Any], mode: str | None) -> Pixels:
         raw = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile]
         deep = any(re.search(r";16[BLN]?$", str(mode_in_file)) for mode_in_file in raw)
         if deep and image.mode in ("LA", "RGB", "RGBA", "RGBX", "CMYK"):
-            raise ValueError(
-                f"a {image.mode} image of 16 bits would be cut to 8; save it with 8, or as grey of 16 bits"
-            )
+            raise ValueError(f"its 16 bits in {image.mode} would be cut to 8; save it with 8, or as grey of 16")
         upright = ImageOps.exif_transpose(image)
         if mode and mode != upright.mode:
             upright = upright.convert(mode)

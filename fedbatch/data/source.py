@@ -25,35 +25,51 @@ def load(source: str, only_split: str, inputs: list[str], names: list[str]) -> d
         ConnectionError: not a local path, not in the local cache, and the hub cannot be reached.
         ValueError: the source cannot be read.
     """
-    path = Path(source)
-    if not path.exists():
+    if not Path(source).exists():
         _work_offline_if_unreachable()
     import datasets  # a second to import
-    from datasets.packaged_modules.csv.csv import CsvConfig
 
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs it raises too, and that is told below
     try:
-        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            loaded = datasets.load_from_disk(source)
-            return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {only_split: loaded}
-        request: dict[str, Any] = {"path": source}
-        if path.is_file():
-            if path.suffix not in FORMATS:
-                raise ValueError(f"a {path.suffix or 'nameless'} file is none of {', '.join(FORMATS)}")
-            request = {"path": FORMATS[path.suffix], "data_files": source}
-        config = datasets.load_dataset_builder(**request).config
-        if not isinstance(config, CsvConfig):
-            return dict(datasets.load_dataset(**request))
-        if path.exists():
-            return {str(split): csv_file.read(files, inputs, names) for split, files in config.data_files.items()}
-        splits = datasets.load_dataset(**request, keep_default_na=False, na_values=[""])
-        return {name: csv_file.typed(split, inputs, names) for name, split in splits.items()}
+        splits = _read(source, inputs, names)
+        return dict(splits) if isinstance(splits, dict) else {only_split: splits}
     except ConnectionError as error:
         reason = "is no local file or folder, and the hub cannot be reached"
         raise ConnectionError(f"dataset.source={source} {reason}; {NEED_NO_HUB}") from error
     except Exception as error:  # the readers of csv, parquet, json and images each raise their own
-        cause = error.__cause__ or error  # `datasets` wraps them in "an error occurred"
+        wrapped = isinstance(error, datasets.exceptions.DatasetGenerationError)  # "an error occurred"
+        cause = error.__cause__ if wrapped and error.__cause__ else error
         told = " ".join(str(cause).split()) or type(cause).__name__
         raise ValueError(f"dataset.source={source} cannot be read: {told}") from error
+    finally:
+        datasets.logging.set_verbosity(level)
+
+
+def _read(source: str, inputs: list[str], names: list[str]) -> Any:
+    """The splits by name, or the only one."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import CsvConfig
+
+    path = Path(source)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return datasets.load_from_disk(source)
+    request: dict[str, Any] = {"path": source}
+    if path.is_file():
+        if path.suffix not in FORMATS:
+            raise ValueError(f"a {path.suffix or 'nameless'} file is none of {', '.join(FORMATS)}")
+        if not path.stat().st_size:
+            raise ValueError("the file is empty")
+        request = {"path": FORMATS[path.suffix], "data_files": source}
+    config = datasets.load_dataset_builder(**request).config
+    if not isinstance(config, CsvConfig):
+        return datasets.load_dataset(**request)
+    if path.exists():
+        wanted = [*inputs, *names]
+        splits = {str(split): csv_file.read(files, wanted) for split, files in config.data_files.items()}
+    else:
+        splits = datasets.load_dataset(**request, keep_default_na=False, na_values=[""])
+    return csv_file.typed(splits, inputs, names)
 
 
 def check_names(source: str, splits: dict[str, Any], wanted: list[str], columns: list[str]) -> None:

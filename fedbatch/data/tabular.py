@@ -63,6 +63,8 @@ def _check(part: Column, first: Column, field: str, impute: bool) -> None:
         raise ValueError(
             f"{field}: {part.name} holds vectors of {first.values.shape[1]} and of {part.values.shape[1]} numbers"
         )
+    if part.missing.all():
+        raise ValueError(f"{field}: {part.name} is empty in split {part.split}; leave it out")
     if part.rows_missing.any() and not impute:
         remedy = "fill or drop them, or set dataset.missing=impute"
         raise ValueError(

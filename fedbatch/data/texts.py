@@ -64,7 +64,8 @@ def words(text: str) -> list[str]:
 
 
 def _recur(texts: list[str], analyze: Callable[[str], list[str]]) -> bool:
-    """Whether at least half of the texts, by a sample, share a word with another one."""
-    seen = [set(analyze(text)) for text in texts[:: max(1, len(texts) // SAMPLE)]]
+    """Whether at least half of the texts that are not empty, by a sample, share a word with another one."""
+    filled = [text for text in texts if text.strip()]
+    seen = [set(analyze(text)) for text in filled[:: max(1, len(filled) // SAMPLE)]]
     counts = Counter(word for each in seen for word in each)
     return 2 * sum(any(counts[word] > 1 for word in each) for each in seen) >= len(seen)
