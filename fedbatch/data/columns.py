@@ -122,11 +122,12 @@ def _numbers_in(texts: dict[str, Any], field: str) -> dict[str, Any]:
         found = {split: convert(pa.chunked_array([array])) for split, array in texts.items()}
         if all(values is not None for values in found.values()):
             return found
-    marked = {split: text_numbers.not_numbers(pa.chunked_array([array])) for split, array in texts.items()}
+    marked = {split: text_numbers.by_notation(pa.chunked_array([array])) for split, array in texts.items()}
     filled = sum(len(array) - array.null_count for array in texts.values())
-    if 2 * sum(np.count_nonzero(none) for _, none in marked.values()) > filled:
+    numbers = sum(np.count_nonzero(plain | other) for plain, other, _ in marked.values())
+    if 2 * numbers < filled:
         return {}
-    for split, (other, none) in marked.items():
+    for split, (_, other, none) in marked.items():
         wrong = other if other.any() else none
         if wrong.any():
             example = texts[split][int(wrong.argmax())].as_py()

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+Mask = npt.NDArray[np.bool_]
+
 MISSING = {"", "na", "n/a", "#n/a", "#na", "nan", "-nan", "null", "none", "<na>", "?"}
 """Words, in small letters, that stand for a missing number in a column of numbers."""
 
@@ -48,12 +50,12 @@ def dates(texts: pa.ChunkedArray) -> pa.Array | None:
     return pa.array(times.astype("int64").to_numpy(), mask=words.isna().to_numpy(bool))
 
 
-def not_numbers(texts: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which rows hold a number in another notation, and which hold no number at all; both ``(rows,)``."""
+def by_notation(texts: pa.ChunkedArray) -> tuple[Mask, Mask, Mask]:
+    """Which rows hold a plain number, one in another notation, and none, but no word of MISSING; each ``(rows,)``."""
     import pandas as pd
 
-    words = texts.to_pandas().astype(object)
-    filled = words.notna() & ~words.str.strip().str.lower().isin(MISSING)
-    plain = pd.to_numeric(words, errors="coerce").notna()
-    other = filled & ~plain & words.str.strip().str.fullmatch(ANOTHER_NOTATION).eq(True)
-    return other.to_numpy(bool), (filled & ~plain & ~other).to_numpy(bool)
+    words = texts.to_pandas().astype(object).str.strip()
+    filled = (words.notna() & ~words.str.lower().isin(MISSING)).to_numpy(bool)
+    plain = filled & pd.to_numeric(words, errors="coerce").notna().to_numpy(bool)
+    other = filled & ~plain & words.str.fullmatch(ANOTHER_NOTATION).eq(True).to_numpy(bool)
+    return plain, other, filled & ~plain & ~other

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedbatch import build
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
+from fedbatch.errors import ConfigError
 
 
 def plain(**changes):
@@ -178,3 +180,13 @@ def test_what_is_wrong_is_told_in_one_line(name):
     assert "\n" not in str(error.value) and str(error.value).startswith("dataset: ")
     for word in words:
         assert re.search(re.escape(word), str(error.value)), str(error.value)
+
+
+def test_whatever_a_target_raises_is_one_line_with_its_place(make_config, tmp_path, monkeypatch):
+    (tmp_path / "faulty.py").write_text("def make():\n    return {}['nothing\\nhere']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = dataclasses.replace(make_config(), dataset={"_target_": "faulty.make"})
+    with pytest.raises(ConfigError) as error:
+        build.data(config.to_json())
+    assert "\n" not in str(error.value)
+    assert re.match(r"dataset: faulty.make failed, KeyError: .*faulty.py:2\)", str(error.value))

@@ -52,3 +52,9 @@ def test_a_test_value_out_of_proportion_is_refused(tmp_path):
 def test_free_text_among_other_columns_is_refused(load):
     with pytest.raises(ValueError, match=r"input_column=a,v: a holds 32 different texts in 32 training rows"):
         load({"a": [f"note {i}x" for i in range(N)], "v": range(N), "y": Y}, input_column=["a", "v"])
+
+
+def test_words_for_missing_values_among_others_are_categories(load):
+    words = ["NA", "None", "red", "?"] * 10
+    data = load({"a": words, "v": range(N), "y": Y}, input_column=["a", "v"])
+    assert data.train_x.shape[1] == 5 and (data.train_x[:, :4].sum(axis=1) == 1).all()
