@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -15,6 +16,7 @@ from hydra.utils import get_object, instantiate
 
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.config import RunConfig, check_phases, from_json
+from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
@@ -61,7 +63,8 @@ def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> 
     except Exception as error:  # whatever a part of one's own raises is about its arguments
         text = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, ValueError | TypeError | OSError):
-            text = f"{node['_target_']} fails with {type(error).__name__}: {text}"
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{node['_target_']} fails with {type(error).__name__}: {text} ({place.filename}:{place.lineno})"
         raise ConfigError(text if text.startswith(field) else f"{field}: {text}") from error
     if missing := [name for name in PROTOCOLS.get(field, ()) if not hasattr(built, name)]:
         raise ConfigError(
@@ -160,7 +163,7 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
         ConfigError: data that is not there, or cannot be split so.
     """
     config = from_json(config_json)
-    dataset = build("dataset", config.dataset)
+    dataset = _dataset(config.dataset)
     partition = HoldoutPartition(build("partitioner", config.partitioner, dataset), config.client_holdout)
     if len(partition) != config.population:
         raise ConfigError(
@@ -168,6 +171,14 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
             f"set population={len(partition)}"
         )
     return dataset, partition
+
+
+def _dataset(node: Mapping[str, Any]) -> Dataset:
+    """The data set of a target of anybody's, checked."""
+    try:
+        return checked(build("dataset", node))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @lru_cache(maxsize=1)

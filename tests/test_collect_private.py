@@ -266,8 +266,8 @@ REFUSED = [
     ("example_local", ["model=cnn", "model.norm=batch", "model.channels=4"], "model: running statistics"),
     ("example_local", ["privacy.delta=0.01"], r"privacy.delta must be in \(0, 1/"),
     ("client_central", ["privacy.delta=0.05"], r"privacy.delta must be in \(0, 1/20\)"),
-    ("example_local", ["privacy.noise_multiplier=-1"], "privacy.noise_multiplier must be >= 0"),
-    ("example_local", ["privacy.clip_norm=0"], "privacy.clip_norm must be > 0"),
+    ("example_local", ["privacy.noise_multiplier=-1"], "privacy.noise_multiplier must be in"),
+    ("example_local", ["privacy.clip_norm=0"], "privacy.clip_norm must be in"),
     ("example_local", ["privacy.clip_norm=inf"], "privacy.clip_norm=inf bounds nothing"),
     ("example_local", ["privacy.clipping=layer"], "privacy.clipping must be one of flat, per_layer"),
     ("example_local", ["privacy.noise_multiplier=null"], "privacy: set noise_multiplier or target_epsilon"),
@@ -299,11 +299,10 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("mechanism", "overrides", "message"), REFUSED, ids=lambda v: None)
-def test_refused_before_the_first_round_with_the_remedy(private, mechanism, overrides, message):
-    config = private(mechanism, *overrides)
+def test_refused_before_the_first_round_with_the_remedy(private, tmp_path, mechanism, overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        run(config)
-    assert "\n" not in str(caught.value) and not (Path(config.run_dir) / "rounds.jsonl").exists()
+        run(private(mechanism, *overrides))
+    assert "\n" not in str(caught.value) and not list(tmp_path.rglob("rounds.jsonl"))
 
 
 class BatchCoupled:

@@ -138,14 +138,14 @@ def test_not_finite_clients_of_a_shared_node_are_excluded_by_name(faulty, monkey
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["faults.dropout=1.5"], r"faults: dropout must be in \[0, 1\]"),
+        (["faults.dropout=1.5"], r"faults.dropout must be in \[0, 1\]"),
         (["faults.attack=lie"], "faults: attack must be one of sign_flip, scaled, little"),
-        (["min_clients=0"], "min_clients must be at least 1"),
+        (["min_clients=0"], "min_clients must be in"),
         (
             ["faults=none", "aggregator=median", "privacy=client_central", "privacy.target_epsilon=5"],
             "aggregator: robust",
         ),
-        (["faults=none", "aggregator=krum", "aggregator.select=0"], "select >= 1"),
+        (["faults=none", "aggregator=krum", "aggregator.select=0"], "aggregator.select must be in"),
         (["faults=none", "aggregator=median", "noise_scale.halves=true"], "measured with aggregator=mean only"),
     ],
 )

@@ -10,7 +10,8 @@ import numpy.typing as npt
 class Dataset:
     """A classification data set with a held-out test split that stays on the server.
 
-    One label an example, or one a position where an example is a sequence.
+    One label an example, or one a position where an example is a sequence. What a target returns is checked, and
+    converted to these types where that is safe: see docs/own.md.
 
     Attributes:
         name: short name for records and messages.

@@ -7,19 +7,6 @@ import pytest
 
 from fedbatch.data.hub import hugging_face
 
-# The csv reader of `datasets` leaves its file to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed file .*\.csv:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _quiet_datasets(tmp_path, monkeypatch):
-    """`datasets` reads its cache folder when imported, maybe before this test."""
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    datasets.disable_progress_bars()
-
 
 @pytest.fixture
 def people(tmp_path):
