@@ -133,8 +133,10 @@ class Task:
             buffers=model.buffers.clone(),
         )
 
-    def seeds(self, clients: Ints, *moment: int) -> Ints:
+    def seeds(self, clients: Ints, *moment: int) -> Ints | None:
         """Keys (K,) of what random layers draw for clients, or examples, in a round and what else names the moment."""
+        if not self.node_model.is_random:
+            return None
         return (bits(key(self.config.seed, "layers", *moment), clients, np.zeros(1, np.int64)) >> np.uint64(2)).astype(
             np.int64
         )
@@ -166,6 +168,7 @@ class Task:
                 "one each; let it build a new one in every call"
             )
         model.set_changing(self.node_model.changing)
+        model.writes_inputs = self.node_model.writes_inputs
         return model
 
 

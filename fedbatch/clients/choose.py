@@ -64,10 +64,9 @@ class Executors:
         automatic = name == "auto"
         if automatic:
             name = self.chosen(job, witness)
-        elif reason := self.unusable(name, job, witness):
-            raise RunFailedError(f"executor={name} cannot run this: {reason}; use executor=auto")
         form = self._form(name, job, witness)
-        assert not isinstance(form, str)
+        if isinstance(form, str):
+            raise RunFailedError(f"executor={name} cannot run this: {form}; use executor=auto")
         self._references = ((), [])  # with a copy of the model
         try:
             contribution = within_memory(form, job)

@@ -36,6 +36,7 @@ class FlatModel:
         layer_sizes: numbers of parameters of the layers, in the order of the flat vector.
         forward: what `loss_and_gradient` calls: the module, or its compiled form.
         is_random: whether a training forward draws random numbers; set by `fedbatch.models.trial`.
+        writes_inputs: whether a forward changes its inputs in place; set likewise.
         examples_meet: whether an example's output depends on the others of its batch; set likewise.
 
     Raises:
@@ -62,7 +63,7 @@ class FlatModel:
                 p.data, p.grad = values, grads
         self.layer_sizes = self._layer_sizes()
         self.forward: Callable[[Tensor], Tensor] = self.module
-        self.is_random = self.examples_meet = False
+        self.is_random = self.examples_meet = self.writes_inputs = False
         self.set_changing(changing)
 
     def set_changing(self, names: Collection[str] | None) -> None:
@@ -141,6 +142,10 @@ class FlatModel:
             self.load(params, buffers)
             self.module.train(training)
 
+    def own_inputs(self, x: Tensor) -> Tensor:
+        """Inputs (n, ...) that a forward may have: a copy if it would change them."""
+        return x.clone() if self.writes_inputs else x
+
     def loss_and_gradient(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the batch, a detached scalar; its gradient is left in ``grads``."""
         self.grads.zero_()
@@ -156,7 +161,8 @@ class FlatModel:
     def double(self) -> "FlatModel":
         """A copy in float64, for comparing ways to compute."""
         copied = FlatModel(copy.deepcopy(self.module).double(), self.params.device, self.channels_last, self.changing)
-        copied.is_random, copied.examples_meet = self.is_random, self.examples_meet
+        for name in ("is_random", "examples_meet", "writes_inputs"):
+            setattr(copied, name, getattr(self, name))
         return copied
 
     def _layer_sizes(self) -> list[int]:
