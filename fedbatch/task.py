@@ -154,8 +154,13 @@ class Task:
         return job(few, np.minimum(batch_sizes.max(), self.partition.sizes(few)))
 
     def execute(self, job: Job, executor: str, witness: Callable[[], Job]) -> Contribution:
-        """The contribution of a job's clients; see `Executors.execute`."""
+        """The contribution of a job's clients; see `Executors.execute`.
+
+        With ``executor=auto`` in the config, one that was chosen before is given up where it turns out wrong.
+        """
         self.node_model.module.train()
+        if self.config.executor == "auto" and self.executors.unusable(executor, job, witness):
+            executor = "auto"
         with own_generators(self.node_model.is_random):
             return self.executors.execute(job, executor, witness)
 

@@ -114,7 +114,9 @@ class Executors:
         return min(seconds, key=lambda name: seconds[name]), reasons
 
     def unusable(self, name: str, job: Job, witness: Callable[[], Job] | None = None) -> str | None:
-        """Why an executor may not run jobs like this one, or None."""
+        """Why an executor may not run jobs like this one, or None; "auto" always may."""
+        if name == "auto" or not len(job.clients):
+            return None
         form = self._form(name, job, witness or (lambda: job))
         return form if isinstance(form, str) else None
 
