@@ -11,7 +11,7 @@ import yaml
 
 from fedbatch.compose import config_json
 from fedbatch.privacy.statement import headline
-from fedbatch.results.load import leaves
+from fedbatch.results.folder import leaves
 from fedbatch.results.shown import noise_column
 from fedbatch.results.status import state
 from fedbatch.results.store import read_rows
