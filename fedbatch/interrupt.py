@@ -3,13 +3,10 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-from flwr.app import Message
-from flwr.serverapp import Grid
 
 from fedbatch.errors import Interrupted
 
@@ -49,54 +46,35 @@ class Asked:
 
 @contextmanager
 def listening() -> Iterator[Asked]:
-    """Take note of signals inside the block; nothing changes outside the main thread, and where one is ignored."""
+    """Take note of signals inside the block; see `handled`."""
     asked = Asked()
-    before: dict[int, Any] = {}
+    with handled(SIGNALS, asked):
+        yield asked
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """End on SIGTERM and SIGHUP inside the block as on Ctrl-C, so that what is open is closed; see `handled`."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    with handled(SIGNALS[1:], end):
+        yield
+
+
+@contextmanager
+def handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Set a handler inside the block; nothing changes outside the main thread, and for a signal that is ignored."""
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {each: signal.getsignal(each) for each in SIGNALS}
+        before = {each: signal.getsignal(each) for each in signals}
     # nohup ignores SIGHUP and a shell's background job SIGINT; None is a handler that is not Python's.
-    ours = [each for each, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    ours = [each for each, old in before.items() if old not in (signal.SIG_IGN, None)]
     try:
         for each in ours:
-            signal.signal(each, asked)
-        yield asked
+            signal.signal(each, handler)
+        yield
     finally:
         for each in ours:
             signal.signal(each, before[each])
-
-
-def end_at_once(signum: int, frame: FrameType | None) -> None:
-    """A handler for what comes before a run and after it."""
-    raise Interrupted(signum)
-
-
-class InterruptibleGrid:
-    """A Grid on which a round's client work can be broken off between two answers.
-
-    Nothing of the server's state has changed by then, so that it can be saved as it was before the round. Everything
-    but ``send_and_receive`` is the Grid's own.
-
-    Args:
-        grid: the Grid.
-        asked: whether to end.
-    """
-
-    def __init__(self, grid: Grid, asked: Asked):
-        self._grid, self._asked = grid, asked
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._grid, name)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """The Grid's replies; of ``train`` messages only as long as the run goes on, or the last one is there."""
-        asked = list(messages)
-        replies = self._grid.send_and_receive(asked, timeout=timeout)
-        if any(message.metadata.message_type != "train" for message in asked):
-            return iter(replies)
-        return self._until_asked(replies, len(asked))
-
-    def _until_asked(self, replies: Iterable[Message], expected: int) -> Iterator[Message]:
-        for number, reply in enumerate(replies, start=1):
-            if number < expected:
-                self._asked.obey()
-            yield reply

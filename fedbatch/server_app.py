@@ -18,17 +18,18 @@ from fedbatch.config import from_json
 from fedbatch.errors import ConfigError, Interrupted
 from fedbatch.faults import FaultyGrid
 from fedbatch.hosts import discover
-from fedbatch.interrupt import Asked, InterruptibleGrid, listening
+from fedbatch.interrupt import Asked, listening
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.statement import statement
 from fedbatch.results import record
-from fedbatch.results.folder import make_room
+from fedbatch.results.folder import clear, refuse_used
 from fedbatch.results.identity import Identity
 from fedbatch.results.lock import locked
 from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore
 from fedbatch.resume import begin, resume, save
 from fedbatch.rounds import run_rounds
+from fedbatch.runtime.interruptible import InterruptibleGrid
 from fedbatch.server import Row, Server
 from fedbatch.server_step import ServerOptimizer
 from fedbatch.state import ServerState
@@ -50,9 +51,11 @@ def main(grid: Grid, context: Context) -> None:
     config = from_json(config_json(context.run_config))
     folder = Path(config.run_dir)
     with locked(folder), listening() as asked:
-        if not config.resume:
-            make_room(folder, config.overwrite)
+        if not config.resume and not config.overwrite:
+            refuse_used(folder)
         server = new_server(task.load(config.to_json()), cast(Grid, InterruptibleGrid(grid, asked)))
+        if config.overwrite and not config.resume:
+            clear(folder)
         identity, state = resume(server) if config.resume else (begin(server), start(server))
         store = RunStore(folder, config, identity.run)
         if not config.resume:  # with a ledger there is a checkpoint, so that it can be resumed whenever it is killed

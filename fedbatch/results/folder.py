@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +31,25 @@ def is_used(folder: Path) -> bool:
     return any(True for pattern in TRACES for _ in folder.glob(pattern))
 
 
-def make_room(folder: Path, overwrite: bool) -> None:
-    """See that a run can start in the folder.
-
-    Args:
-        folder: of the run; need not be there.
-        overwrite: delete what an earlier run has left, and no other file.
+def refuse_used(folder: Path) -> None:
+    """See that no run has begun in the folder.
 
     Raises:
-        ConfigError: an earlier run is in it.
+        ConfigError: one has; says what to do.
     """
-    if overwrite:
-        for pattern in LEFT:
-            for path in folder.glob(pattern):
-                path.unlink()
-    elif is_used(folder):
+    if is_used(folder):
         what = "the ledger of an earlier private run" if (folder / "ledger.jsonl").exists() else "a run in it"
         raise ConfigError(
             f"run_dir: {folder} has {what} ({standing(folder)}); {resume_command(folder)} goes on with it, "
             "overwrite=true deletes it and starts anew, another run_dir keeps both"
         )
+
+
+def clear(folder: Path) -> None:
+    """Delete what a run has left in the folder, and no other file."""
+    for pattern in LEFT:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def standing(folder: Path) -> str:
@@ -86,15 +85,16 @@ def config_values(folder: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def saved_config(folder: Path, **changed: Any) -> RunConfig:
+def saved_config(folder: Path) -> RunConfig:
     """The config of a run; a key that was not there yet when it started has its default.
 
     Raises:
         ConfigError: it cannot be read, or has a key that this fedbatch does not know.
     """
     values = config_values(folder)
+    whole = all(f.name in values for f in fields(RunConfig))
     try:
-        return parse(from_json(config_json({})) | values | changed)
+        return parse(({} if whole else from_json(config_json({}))) | values)
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.yaml'}: {error} (was it written by another fedbatch?)") from error
 

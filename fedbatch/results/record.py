@@ -2,10 +2,13 @@
 
 import io
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from functools import lru_cache
+from itertools import count as numbers_from
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +37,45 @@ def each_row(path: Path) -> Iterator[Row]:
         elif whole and line.strip():
             damaged.append(number)
     if damaged:
-        log.warning("%s: left out what cannot be read: line %s", path, ranges(damaged))
+        tell_once(f"{path}: line {ranges(damaged)} cannot be read and is left out")
 
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a record; see `each_row`."""
     return list(each_row(path))
+
+
+def sample(path: Path, most: int) -> list[Row]:
+    """The rows to draw of a record; see `thinned`."""
+    shared = {bool(tested): {"test_loss": 0.0 if tested else math.nan, "switch": ""} for tested in (0, 1)}
+    marks = [row if row["switch"] else shared[row["test_loss"] == row["test_loss"]] for row in each_row(path)]
+    kept = set(thinned(marks, most))
+    return [row for i, row in enumerate(each_row(path)) if i in kept]
+
+
+def thinned(rows: Sequence[Mapping[str, Any]], most: int) -> list[int]:
+    """Which rounds to show: all, or ends, changes of phase, and an even choice of the evaluated and of all rounds.
+
+    >>> rounds = [{"test_loss": 1.0, "switch": "why" if i == 5 else ""} for i in range(100)]
+    >>> thinned(rounds, 4)
+    [0, 5, 50, 99]
+    """
+    if len(rows) <= most:
+        return list(range(len(rows)))
+    tested = [i for i, row in enumerate(rows) if row["test_loss"] == row["test_loss"]]
+    changed = [i for i, row in enumerate(rows) if row["switch"]][:most]
+    even = [*_every(range(len(rows)), most // 2), *_every(tested, most // 2)]
+    return sorted({0, len(rows) - 1, *changed, *even})
+
+
+def _every(items: Sequence[int], count: int) -> Sequence[int]:
+    return items[:: max(1, -(-len(items) // max(1, count)))]
+
+
+@lru_cache(maxsize=256)
+def tell_once(text: str) -> None:
+    """One line for a file that is read several times."""
+    log.warning("%s", text)
 
 
 def last_rows(path: Path) -> tuple[Row | None, Row | None]:
@@ -82,7 +118,7 @@ def reconcile(path: Path, rounds: int, totals: Mapping[str, Any]) -> list[int]:
     faults = {"line %s cannot be read": damaged, "round %s stands twice": twice, "round %s is missing": missing}
     if said := [text % ranges(numbers) for text, numbers in faults.items() if numbers]:
         if damaged or twice:
-            copies = (path.with_name(f"{path.name}.damaged{i or ''}") for i in count())
+            copies = (path.with_name(f"{path.name}.damaged{i or ''}") for i in numbers_from())
             copy = next(copy for copy in copies if not copy.exists())
             shutil.copyfile(path, copy)
             said.append(f"the file as it was is kept as {copy.name}")
