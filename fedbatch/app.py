@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
+    warnings.formatwarning = lambda message, *_, **__: f"fedbatch: {message}\n"  # one line, without its source
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
@@ -157,7 +159,7 @@ COMMANDS = {"status": status, "report": report, "doctor": doctor}
 def stop(error: OSError, folder: Path | None) -> NoReturn:
     """Say what the disk or the folder would not do, in one line, and exit with 1; checkpoints are as they were."""
     print(
-        f"fedbatch: {error.filename or folder or 'run folder'}: {error.strerror or error}; "
+        f"fedbatch: {error.filename2 or error.filename or folder or 'run folder'}: {error.strerror or error}; "
         f"when that is mended, {go_on(folder) or 'start again'}",
         file=sys.stderr,
     )
@@ -189,10 +191,10 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
         raise ConfigError("resume must be the folder of an earlier run (got '')")
     if values["overwrite"]:
         raise ConfigError("resume goes on with a run and overwrite=true deletes it; give one of the two")
-    from fedbatch.results.folder import config_values
+    from fedbatch.results.folder import begun_values
 
     try:
-        old = values | config_values(folder)  # a key that was not there yet has its default
+        old = values | begun_values(folder)  # a key that was not there yet has its default
     except ConfigError as error:
         raise ConfigError(f"resume: {error}") from error
     changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]

@@ -48,8 +48,10 @@ def resume(server: Server) -> tuple[Identity, ServerState]:
     identity = identities.read(folder)
     try:
         saved, header = states.load(folder / "checkpoints", identity.run if identity else None)
-    except (FileNotFoundError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"resume: {str(error).splitlines()[0]}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"resume: {error}") from error
+    except pickle.UnpicklingError as error:  # it asks for more than tensors and plain values
+        raise ConfigError(f"resume: the checkpoint in {folder} is not what fedbatch writes; delete it") from error
     if identity is None and "run" in header:
         identity = identities.of_header(header)
     refuse_changes(folder, server.task.config, identity, now)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from torch import Tensor
@@ -123,6 +123,9 @@ class ServerState:
 
 PARTS: dict[str, Any] = {"control": ControlState, "totals": Totals, "labels": Labels}
 
+PLAIN: dict[Any, Any] = {int: int, float: int | float, str: str, Tensor: Tensor, dict: dict, tuple: list | tuple}
+"""What a checkpoint has for a field of this type."""
+
 
 def _check(kind: type[Any], values: Any, name: str = "state") -> Mapping[str, Any]:
     """The values, if a ``kind`` can be made of them."""
@@ -134,6 +137,10 @@ def _check(kind: type[Any], values: Any, name: str = "state") -> Mapping[str, An
         raise ConfigError(f"its {name} lacks {', '.join(lost)}")
     if unknown := sorted(set(map(str, values)) - {f.name for f in known}):
         raise ConfigError(f"its {name} has {', '.join(unknown)}, which this fedbatch does not know; update fedbatch")
+    for f in known:
+        plain = PLAIN.get(get_origin(f.type) or f.type, object)
+        if f.name in values and not isinstance(values[f.name], plain):
+            raise ConfigError(f"{f.name} in its {name} is {type(values[f.name]).__name__}")
     return values
 
 
@@ -210,10 +217,11 @@ def load(folder: Path, run: str | None = None) -> tuple[ServerState, dict[str, A
             if header.get("version", 1) > VERSION:
                 raise ConfigError(f"it was written by a newer fedbatch (format {header['version']}); update fedbatch")
             return ServerState.from_bytes(state if header else content), header
-        except (ConfigError, AttributeError, KeyError, RuntimeError, TypeError, ValueError, EOFError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"checkpoint {path} cannot be read: {reason}") from error
-    raise FileNotFoundError(f"no valid checkpoint in {folder}; start the run anew")
+        except ConfigError as error:
+            raise ConfigError(f"checkpoint {path} cannot be read: {error}") from error
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, EOFError) as error:
+            raise ConfigError(f"checkpoint {path} cannot be read: it is not what fedbatch writes") from error
+    raise FileNotFoundError(f"no valid checkpoint {'of this run ' if run else ''}in {folder}; start the run anew")
 
 
 def _sound(folder: Path) -> Iterator[tuple[Path, bytes]]:

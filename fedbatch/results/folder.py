@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from fedbatch.compose import config_json
 from fedbatch.config import CONTINUED, RunConfig, identity_of, parse
 from fedbatch.errors import ConfigError
+from fedbatch.results import identity as identities
 from fedbatch.results.files import from_json
 from fedbatch.results.identity import Identity
 
@@ -85,13 +86,25 @@ def config_values(folder: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
+def begun_values(folder: Path) -> dict[str, Any]:
+    """What ``config.yaml`` says, if that is what the run started with.
+
+    Raises:
+        ConfigError: it cannot be read, or is another than ``run.json`` knows of.
+    """
+    values, begun = config_values(folder), identities.read(folder)
+    if begun is not None and identity_of(values) != begun.config:
+        raise ConfigError(f"{folder / 'config.yaml'} has changed since this run started; put it back as it was")
+    return values
+
+
 def saved_config(folder: Path) -> RunConfig:
     """The config of a run; a key that was not there yet when it started has its default.
 
     Raises:
         ConfigError: it cannot be read, or has a key that this fedbatch does not know.
     """
-    values = config_values(folder)
+    values = begun_values(folder)
     whole = all(f.name in values for f in fields(RunConfig))
     try:
         return parse(({} if whole else from_json(config_json({}))) | values)
@@ -111,9 +124,6 @@ def refuse_changes(folder: Path, config: RunConfig, begun: Identity | None, now:
     Raises:
         ConfigError: naming what has changed, and what to do.
     """
-    values = config_values(folder)
-    if begun is not None and identity_of(values) != begun.config:
-        raise ConfigError(f"resume: {folder / 'config.yaml'} has changed since this run started; put it back as it was")
     old, new = (dict(leaves(asdict(each))) for each in (saved_config(folder), config))
     names = sorted(name for name in old | new if old.get(name) != new.get(name))
     if names := [name for name in names if name.split(".")[0] not in CONTINUED]:

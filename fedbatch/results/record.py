@@ -106,10 +106,9 @@ def reconcile(path: Path, rounds: int, totals: Mapping[str, Any]) -> list[int]:
     damaged, twice, offset = [], [], 0
     for number, line, whole in _lines(path):
         row, start, offset = _parsed(line), offset, offset + len(line)
-        round_ = None if row is None else row.get("round")
-        if row is None or not isinstance(round_, int):
+        if row is None:
             damaged += [number] if whole and line.strip() else []
-        elif round_ < rounds:
+        elif (round_ := row["round"]) < rounds:
             twice += [round_] if round_ in where else []
             where[round_] = start
             if round_ == rounds - 1 and any(row.get(name, value) != value for name, value in totals.items()):
@@ -176,7 +175,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _parsed(line: bytes) -> Row | None:
+    """The row of a line, None for what is no row."""
     try:
-        return from_json(line)
+        row = from_json(line)
     except (ValueError, RecursionError):
         return None
+    is_row = type(row.get("round")) is int and row["round"] >= 0 and row.keys() >= {"rounds", "test_loss"}
+    return row if is_row else None
