@@ -37,7 +37,7 @@ def each_row(path: Path) -> Iterator[Row]:
         elif whole and line.strip():
             damaged.append(number)
     if damaged:
-        tell_once(f"{path}: line {ranges(damaged)} cannot be read and is left out")
+        tell_once(f"{path}: unreadable lines, left out: {ranges(damaged)}")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -114,14 +114,14 @@ def reconcile(path: Path, rounds: int, totals: Mapping[str, Any]) -> list[int]:
             if round_ == rounds - 1 and any(row.get(name, value) != value for name, value in totals.items()):
                 raise ConfigError(f"resume: {path} is not the record of this run; put the right one in its place")
     missing = [round_ for round_ in range(rounds) if round_ not in where]
-    faults = {"line %s cannot be read": damaged, "round %s stands twice": twice, "round %s is missing": missing}
+    faults = {"unreadable lines: %s": damaged, "rounds twice: %s": twice, "missing rounds: %s": missing}
     if said := [text % ranges(numbers) for text, numbers in faults.items() if numbers]:
         if damaged or twice:
             copies = (path.with_name(f"{path.name}.damaged{i or ''}") for i in numbers_from())
             copy = next(copy for copy in copies if not copy.exists())
             shutil.copyfile(path, copy)
             said.append(f"the file as it was is kept as {copy.name}")
-        log.warning("%s: %s; the run goes on", path, ", ".join(said))
+        log.warning("%s: %s; the run goes on", path, "; ".join(said))
     _keep(path, [where[round_] for round_ in sorted(where)])
     return missing
 
