@@ -279,7 +279,8 @@ def test_an_interrupted_round_is_done_again(make_config, monkeypatch, when):
     settings = ("nodes=5", "controller=fixed", "executor=fused", "cohort_size=20", "noise_scale.halves=true")
     whole = run(make_config(*settings, folder="whole"))
     config, seen = make_config(*settings, folder="ended"), []
-    original = LocalGrid._deliver if when == "between two answers" else RunStore.append
+    owner, name = (LocalGrid, "_deliver") if when == "between two answers" else (RunStore, "append")
+    original = getattr(owner, name)
 
     def signalled(self, *arguments):
         seen.append(arguments)
@@ -288,9 +289,7 @@ def test_an_interrupted_round_is_done_again(make_config, monkeypatch, when):
         return original(self, *arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted) as caught:
-        patched.setattr(
-            *((LocalGrid, "_deliver") if original.__name__ == "_deliver" else (RunStore, "append")), signalled
-        )
+        patched.setattr(owner, name, signalled)
         run(config)
     assert caught.value.signal == signal.SIGTERM and caught.value.folder == Path(config.run_dir)
     rounds = 1 if when == "between two answers" else 2
@@ -317,12 +316,9 @@ def test_a_signal_ends_a_sweep_and_says_how_to_go_on(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (
-            ["server_optimizer.lr=1e38", "rounds=1"],
-            "parameters are not finite after round 1|no client has|test_loss is",
-        ),
-        (["server_optimizer.lr=1e30", "rounds=1", "model=mlp"], "diverged"),
-        (["server_optimizer.lr=1e30", "rounds=1", "evaluate_every_rounds=0"], "diverged"),
+        (["server_optimizer.lr=1e42", "rounds=1"], "parameters are not finite after round 1: training has diverged"),
+        (["server_optimizer.lr=1e30", "rounds=1"], "test_loss is nan: training has diverged"),
+        (["server_optimizer.lr=1e30", "rounds=1", "evaluate_every_rounds=0"], "test_loss is nan"),
     ],
 )
 def test_divergence_in_the_last_round_is_a_failure(make_config, settings, said):

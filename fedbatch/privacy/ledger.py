@@ -122,7 +122,8 @@ def read(path: Path) -> list[Release]:
             releases.append(_release(json.loads(line)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
-                f"{path}: line {number} cannot be read, so what has been spent is not known; put a copy in its place"
+                f"{path}: line {number} cannot be read ({error}), so what has been spent is not known; "
+                "put a copy in its place"
             ) from error
     return releases
 
