@@ -21,7 +21,6 @@ from fedbatch.hosts import discover
 from fedbatch.interrupt import Asked, listening
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.statement import statement
-from fedbatch.results import record
 from fedbatch.results.folder import clear, refuse_used
 from fedbatch.results.identity import Identity
 from fedbatch.results.lock import locked
@@ -87,7 +86,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
             if not asked.at_once and not queried(server, state):
                 save(server, identity, state)
             raise
-        scores = last_scores(server, store.folder)
+        scores = {} if store.is_evaluated else last_scores(server)
         state, calibration = posthoc.finish(server, state)
         save(server, identity, state)
         guarantee = statement(server.task.privacy, state.ledger) if server.task.privacy else None
@@ -100,11 +99,8 @@ def queried(server: Server, state: ServerState) -> bool:
     return active is not None and active.is_due(state.round, server.task.config.rounds)
 
 
-def last_scores(server: Server, folder: Path) -> Row:
-    """Scores of the last parameters where a budget or a target has ended the run between two evaluations."""
-    last, tested = record.last_rows(folder / record.FILE)
-    if last is not None and last is tested:
-        return {}
+def last_scores(server: Server) -> Row:
+    """Scores of the last parameters, where a budget or a target has ended the run between two evaluations."""
     scores = evaluation.on_server(server)
     refuse_divergence(scores)
     return {name: value for name, value in scores.items() if name in ("test_loss", "test_accuracy")}

@@ -47,6 +47,9 @@ def read_rows(path: Path) -> list[Row]:
 
 def sample(path: Path, most: int) -> list[Row]:
     """The rows to draw of a record; see `thinned`."""
+    if len(rows := list(islice(each_row(path), most + 1))) <= most:
+        return rows
+    del rows
     shared = {bool(tested): {"test_loss": 0.0 if tested else math.nan, "switch": ""} for tested in (0, 1)}
     marks = [row if row["switch"] else shared[row["test_loss"] == row["test_loss"]] for row in each_row(path)]
     kept = set(thinned(marks, most))

@@ -41,6 +41,8 @@ class RunStore:
         self._run = run
         self._record = folder / record.FILE
         self._missing: list[int] = []
+        self._last: Row | None = None
+        self._tested: Row | None = None
         folder.mkdir(parents=True, exist_ok=True)
         values = asdict(config) | {"resume": None, "overwrite": False}
         write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)).encode())
@@ -57,6 +59,7 @@ class RunStore:
             ConfigError: the record is of another run.
         """
         self._missing = record.reconcile(self._record, from_round, totals or {})
+        self._last, self._tested = record.last_rows(self._record)
         self._write_summary({"status": "running"})
         status, error = "failed", {}
         try:
@@ -76,15 +79,20 @@ class RunStore:
 
     def append(self, row: Row) -> None:
         """Add the row of one round."""
+        self._last, self._tested = row, row if row["test_loss"] == row["test_loss"] else self._tested
         self._file.write(to_json(row) + "\n")
         self._file.flush()
 
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the last round was."""
+        return self._last is not None and self._last is self._tested
+
     def last_values(self) -> Row:
         """The last row, with the metrics of the last round that was evaluated."""
-        last, tested = record.last_rows(self._record)
-        if last is None:
+        last, tested = self._last, self._tested or self._last
+        if last is None or tested is None:
             return {"rounds": 0}
-        tested = tested or last
         names = ("test_accuracy", "test_loss", *(n for n in tested if n.startswith("training_set_")))
         kept = ("rounds", "examples", "bytes_up", "bytes_down", "measured_seconds", "simulated_seconds", "train_loss")
         noise = ("noise_scale", "noise_scale_low", "noise_scale_high", "noise_scale_unit")
