@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -65,6 +66,8 @@ def main() -> None:
         folder = end.folder if isinstance(end, Interrupted) else None
         print("; ".join(filter(None, ["fedbatch: interrupted", go_on(folder)])), file=sys.stderr)
         sys.exit(128 + number)
+    except Exception as error:  # a fault of fedbatch or of a part of one's own that nothing foresaw
+        fault(error)
     finally:
         write_reports()
 
@@ -188,6 +191,15 @@ def go_on(folder: Path | None) -> str:
     if folder is None or not any(folder.glob("checkpoints/round-*.ckpt")):
         return ""
     return f"go on with {resume_command(folder)}"
+
+
+def fault(error: Exception) -> NoReturn:
+    """Say in one line what nobody foresaw, keep the traceback in a file, and exit with 1."""
+    log = Path("fedbatch-error.log")
+    log.write_text("".join(traceback.format_exception(error)))
+    text = " ".join(str(error).split())
+    print(f"fedbatch: internal error, {type(error).__name__}: {text}; where it happened is in {log}", file=sys.stderr)
+    raise SystemExit(1)
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -71,7 +71,7 @@ def load(server: Server, saved: ServerState) -> ServerState:
     model = server.optimizer.model
     try:
         with torch.no_grad():
-            model.load(saved.params.to(model.params), saved.buffers.to(model.buffers))
+            model.load(saved.params.to(model.params), model.of_all_floats(saved.buffers.to(model.buffers)))
         server.optimizer.load_state_dict(saved.optimizer)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

@@ -35,7 +35,7 @@ def report(folder: Path) -> dict[str, Any]:
     """Draw the figure of a run that ended, show its table, and return its summary."""
     save_figure(sample(folder / FILE, DRAWN), folder / "noise_scale.png")
     summary = from_json((folder / "summary.json").read_bytes())
-    console = Console()
+    console = Console(markup=False)
     console.print(phase_table(each_row(folder / FILE)))
     if "calibration" in summary:
         console.print(calibration_table(summary["calibration"]))

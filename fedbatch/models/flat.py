@@ -88,6 +88,18 @@ class FlatModel:
             view.copy_(m._buffers[name])  # by name: a forward may put another tensor in its place
         return self.buffers
 
+    def of_all_floats(self, flat: Tensor) -> Tensor:
+        """The changing buffers (m,) out of all floating-point buffers in the module's order, as checkpoints once held.
+
+        Counters, which they did not hold, stay as they are in the module. Another length is returned as it is.
+        """
+        named = [(name, b) for name, b in self.module.named_buffers() if b.is_floating_point()]
+        if flat.numel() == self.buffers.numel() or flat.numel() != sum(b.numel() for _, b in named):
+            return flat
+        parts = dict(zip([n for n, _ in named], flat.split([b.numel() for _, b in named]), strict=True))
+        kept = [parts[name] for name in self.changing if name in parts]
+        return torch.cat([*kept, self.buffers[self.buffers.numel() - self.counters :].to(flat)])
+
     def changed_constant(self) -> str | None:
         """The name of a buffer that has changed though it was told to be constant, or None."""
         for name, (m, own, tensor, version) in self._constants.items():
