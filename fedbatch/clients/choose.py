@@ -5,6 +5,7 @@ import inspect
 import logging
 import platform
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -87,7 +88,8 @@ class Executors:
         if name in EXECUTORS and self.unusable(name, job, witness) is None:
             tell_once(f"executor=auto takes {name}, as measured before on this machine")
             return name
-        name, reasons = self.fastest(job, witness)
+        with warnings.catch_warnings(action="ignore"):  # torch's, of executors that are only tried
+            name, reasons = self.fastest(job, witness)
         tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
         cache.write(path, name.encode())
         return name
