@@ -159,10 +159,8 @@ class Task:
         With ``executor=auto`` in the config, one that was chosen before is given up where it turns out wrong.
         """
         self.node_model.module.train()
-        if self.config.executor == "auto" and self.executors.unusable(executor, job, witness):
-            executor = "auto"
         with own_generators(self.node_model.is_random):
-            return self.executors.execute(job, executor, witness)
+            return self.executors.execute(job, executor, witness, automatic=self.config.executor == "auto")
 
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""

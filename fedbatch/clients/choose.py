@@ -48,13 +48,16 @@ class Executors:
         self._found: dict[Hashable, dict[str, Executor | str]] = {}
         self._references: tuple[Hashable, list[agreement.Reference]] = ((), [])
 
-    def execute(self, job: Job, name: str, witness: Callable[[], Job] | None = None) -> Contribution:
+    def execute(
+        self, job: Job, name: str, witness: Callable[[], Job] | None = None, automatic: bool = False
+    ) -> Contribution:
         """The contribution of the job's clients; those whose update is not finite are excluded and named.
 
         Args:
             job: the job.
             name: an executor, or "auto".
             witness: makes the job on which executors are compared; None takes clients of ``job``.
+            automatic: whether another executor may take over where the named one turns out wrong.
 
         Raises:
             RunFailedError: the named executor is wrong for this job.
@@ -62,10 +65,11 @@ class Executors:
         witness = witness or (lambda: job)
         if not len(job.clients):
             return replace(loop(job), executor="loop" if name == "auto" else name)
-        automatic = name == "auto"
-        if automatic:
+        automatic |= name == "auto"
+        form = name if name == "auto" else self._form(name, job, witness)
+        if isinstance(form, str) and automatic:
             name = self.chosen(job, witness)
-        form = self._form(name, job, witness)
+            form = self._form(name, job, witness)
         if isinstance(form, str):
             raise RunFailedError(f"executor={name} cannot run this: {form}; use executor=auto")
         self._references = ((), [])  # with a copy of the model
@@ -116,9 +120,7 @@ class Executors:
         return min(seconds, key=lambda name: seconds[name]), reasons
 
     def unusable(self, name: str, job: Job, witness: Callable[[], Job] | None = None) -> str | None:
-        """Why an executor may not run jobs like this one, or None; "auto" always may."""
-        if name == "auto" or not len(job.clients):
-            return None
+        """Why an executor may not run jobs like this one, or None."""
         form = self._form(name, job, witness or (lambda: job))
         return form if isinstance(form, str) else None
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedbatch.aggregate import Sum
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.layer_rules import RULES, rule_of
 from fedbatch.clients.parts import Parts
@@ -128,7 +127,8 @@ class Capture:
 def fused(job: Job) -> Contribution:
     """Run all clients of ``job`` at once, in chunks."""
     job.model.load(job.params, job.buffers)
-    total, units = Sum(job.params), Sum(job.params)
+    total: Tensor | None = None
+    units: Tensor | None = None
     inner, losses, order = [], [], []
     for rows in chunks(job):
         parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device)
@@ -145,13 +145,16 @@ def fused(job: Job) -> Contribution:
             inner.append(clipped[:, None, None])
         else:
             inner.append(by_layer.sum(dim=0))
-        _add(job.model, capture.layers, [s(f) for s, f in zip(summed, factors, strict=True)], total)
+        gradients_of_chunk = [s(f) for s, f in zip(summed, factors, strict=True)]
+        total = _added(total, _flat(job.model, capture.layers, gradients_of_chunk))
         if job.cosine:
             unit = _unit_factors(inner[-1], job.weights[rows]).to(job.params)
-            _add(job.model, capture.layers, [s(unit) for s in summed], units)
+            units = _added(units, _flat(job.model, capture.layers, [s(unit) for s in summed]))
         losses.append(loss)
         order.append(rows)
-    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
+    assert total is not None
+    unit_sum = job.params[:0] if units is None else units.to(job.params)
+    return contribution(job, total.to(job.params), unit_sum, torch.cat(inner), torch.cat(losses), order)
 
 
 def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:
@@ -159,8 +162,9 @@ def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tens
     counts = job.draw.counts[rows, 0]
     device = job.params.device
     width = int(counts.max())
-    present = np.arange(width) < counts[:, None]
-    index = torch.from_numpy(job.draw.positions[rows, 0, :width][present]).to(device)
+    positions = job.draw.positions[rows, 0, :width]
+    own = positions.ravel() if (counts == width).all() else positions[np.arange(width) < counts[:, None]]
+    index = torch.from_numpy(own).to(device)
     share = torch.from_numpy(np.repeat(1 / counts, counts)).to(job.params)  # (n,), of an example in its client's mean
     weight = torch.from_numpy(np.repeat(job.weights[rows], counts)).to(job.params)
     with draws(job, rows, counts), Capture(job.model.module) as capture:
@@ -168,8 +172,8 @@ def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tens
         losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
         # A layer that the loss does not use has no gradient: zero, as for the loop.
         gradients = torch.autograd.grad((losses * (share * weight)).sum(), capture.outputs, materialize_grads=True)
-    own = parts.sums(losses.detach() * share).view(parts.clients, parts.parts).sum(dim=1)
-    return capture, gradients, own
+    mean = parts.sums(losses.detach() * share).view(parts.clients, parts.parts).sum(dim=1)
+    return capture, gradients, mean
 
 
 def draws(job: Job, rows: Ints, counts: Ints) -> AbstractContextManager[None]:
@@ -181,15 +185,19 @@ def draws(job: Job, rows: Ints, counts: Ints) -> AbstractContextManager[None]:
     return keyed_dropout(keys, len(keys), torch.from_numpy(slots))
 
 
-def _add(model: FlatModel, layers: list[nn.Module], gradients: list[list[Tensor]], total: Sum) -> None:
-    """Add the summed gradients of all layers to the flat ``total``."""
+def _flat(model: FlatModel, layers: list[nn.Module], gradients: list[list[Tensor]]) -> Tensor:
+    """The summed gradients of all layers as one new vector (d,)."""
     by_parameter = {
         id(p): g
         for layer, own in zip(layers, gradients, strict=True)
         for p, g in zip(layer.parameters(recurse=False), own, strict=True)
     }
-    for view, p in zip(model.split(total.total), model.trainable, strict=True):
-        view += by_parameter[id(p)]
+    return model.join([by_parameter[id(p)] for p in model.trainable])
+
+
+def _added(total: Tensor | None, vector: Tensor) -> Tensor:
+    """The first chunk's vector (d,) as it is, and the sum in float64 once there are more, which is the same number."""
+    return vector if total is None else total.double().add_(vector)
 
 
 def _unit_factors(inner: Tensor, weights: Floats) -> Tensor:

@@ -21,7 +21,7 @@ def loop(job: Job) -> Contribution:
         job.model.load(job.params, job.buffers)
         update, loss, halves = job.work.update(job, row)
         if job.clip is None:
-            sq_norm = inner_products(update[None])[0, 0]
+            sq_norm = inner_products(update[None])[0, 0].double()
         else:
             update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))

@@ -79,12 +79,13 @@ class Parts:
 
 
 def inner_products(vectors: Tensor) -> Tensor:
-    """Float64 inner products (..., S, S) between vectors (..., S, size), added up over blocks.
+    """Inner products (..., S, S) between vectors (..., S, size), in float64 where they are added up over blocks.
 
     One float32 sum over millions of squares is off by 1e-4.
     """
-    blocks = [block @ block.mT for block in vectors.split(BLOCK, dim=-1)]
-    return torch.stack(blocks).sum(dim=0, dtype=torch.float64) if len(blocks) > 1 else blocks[0].double()
+    if vectors.shape[-1] <= BLOCK:
+        return vectors @ vectors.mT
+    return torch.stack([block @ block.mT for block in vectors.split(BLOCK, dim=-1)]).sum(dim=0, dtype=torch.float64)
 
 
 def half_columns(inner: Floats, counts: Ints) -> tuple[Floats, Floats]:
