@@ -317,7 +317,6 @@ def _privacy(
     terms = Terms(
         mechanism, partition.sizes(clients), replace(phase, cohort_size=first.cohort_size or phase.cohort_size)
     )
-    refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases)
     example_level = mechanism.unit == "example"
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
@@ -328,6 +327,8 @@ def _privacy(
     def steps(phase: Phase) -> int:
         work = works.get(phase.name, default_work)
         return work.num_steps(terms.sample_rate(phase)) if example_level else 1
+
+    refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases, steps)
 
     def has_squares(phase: Phase) -> bool:
         gradient = works.get(phase.name, default_work).is_gradient

@@ -258,6 +258,12 @@ def test_noise_is_calibrated_to_the_target(make_config):
     assert 1.99 < summary["epsilon"] <= 2
 
 
+TWO_EPOCHS = "{_target_: fedbatch.clients.local_sgd.LocalSGD, epochs: 2, steps: null, lr: 0.1, proximal: 0.0}"
+SCHEDULE = (
+    "controller=schedule",
+    "controller.phases.large.cohort_size=8",
+    "controller.phases.large.client_batch_size=8",
+)
 REFUSED = [
     ("client_central", ["sampling=uniform"], "sampling=uniform draws a fixed number of clients"),
     ("client_central", ["sampling=all"], "sampling=all takes part with everyone; set cohort_size=20"),
@@ -292,6 +298,16 @@ REFUSED = [
         "example_distributed",
         ["privacy.min_clients=2", "privacy.secure_aggregation=none"],
         "shares of noise protect nobody",
+    ),
+    (
+        "example_distributed",
+        ["privacy.min_clients=2", "client_work=local_sgd", "client_work.epochs=null", "client_work.steps=2"],
+        r"client_work: 2 noised steps a round .* use client_work=fedsgd .* or privacy=example_local",
+    ),
+    (
+        "example_distributed",
+        ["privacy.min_clients=2", *SCHEDULE, f"controller.phases.large.client_work={TWO_EPOCHS}"],
+        r"client_work: .* noised steps a round \(phase large\)",
     ),
     ("client_central", ["privacy.clip_quantile=0.5", "privacy.count_noise=0.5"], "privacy.count_noise"),
     ("client_central", ["privacy.clip_quantile=0.5", "privacy.clipping=per_layer"], "clip_quantile is of the length"),
