@@ -29,6 +29,7 @@ WITNESSES = 4
 
 def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> PrivateContribution:
     """The part of a release that the clients of this node make."""
+    privacy = privacy.in_run(plan.nonce)
     phase = replace(task.phase(plan.phase), cohort_size=plan.cohort_size)
     work = task.work(phase.name)
     task.node_model.module.train()
@@ -69,19 +70,31 @@ def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phas
 
 def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:
     """Example level: the sum of clipped gradients of the sampled examples of all clients, with each client's noise."""
-    params, key = plan.params.to(task.node_model.params), (plan.round, fingerprint(plan.params))
+    params, key = plan.params.to(task.node_model.params), release_key(plan)
     drawn = [sample_examples(task, privacy, phase, int(client), key) for client in plan.clients]
     update, squares, executor = clipped_sum(task, privacy, params, np.concatenate(drawn), plan)
     sums = update, np.array([squares] if privacy.has_squares(phase) else [])
     noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(params))
     for client in plan.clients:
-        sums = add_noise(privacy, phase, sums, noise, (int(client), *key))
+        sums = add_noise(privacy, phase, sums, noise, (*own_key(task, int(client)), *key))
     return *sums, executor
+
+
+def release_key(plan: PrivatePlan) -> tuple[object, ...]:
+    """What names a release for its draws: round, parameters, attempt."""
+    return plan.round, fingerprint(plan.params), plan.attempt
+
+
+def own_key(task: Task, client: int) -> tuple[object, ...]:
+    """What names a client for its draws: its id and a digest of its data, so that other data see other noise."""
+    size = int(task.partition.sizes(np.array([client]))[0])
+    own = task.partition.lookup(np.full(size, client), np.arange(size))
+    return client, task.data_digests(task.train_x, task.train_y, task.partition, client, "train", own)
 
 
 def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase, work: LocalSGD) -> Sums:
     """Example level with local steps: every step of every client is a release of its own; updates weigh by size."""
-    start, round_key = plan.params.to(task.node_model.params), (plan.round, fingerprint(plan.params))
+    start, round_key = plan.params.to(task.node_model.params), release_key(plan)
     noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(start))
     total, executor = Sum(start), ""
     for client in plan.clients.tolist():
@@ -91,7 +104,7 @@ def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: 
             key = (*round_key, step)
             drawn = sample_examples(task, privacy, phase, client, key)
             gradient, _, name = clipped_sum(task, privacy, params, drawn, plan, step)
-            gradient, _ = add_noise(privacy, phase, (gradient, np.zeros(0)), noise, (client, *key))
+            gradient, _ = add_noise(privacy, phase, (gradient, np.zeros(0)), noise, (*own_key(task, client), *key))
             gradient /= privacy.terms.sample_rate(phase) * size
             gradient += work.proximal * (params - start)
             params -= (work.lr * gradient).to(params)
@@ -102,7 +115,7 @@ def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: 
 
 def sample_examples(task: Task, privacy: PrivacyPlan, phase: Phase, client: int, key: tuple[Any, ...]) -> Ints:
     """Poisson sampling: positions of the client's examples that take part, each on its own with the phase's q."""
-    draws = privacy.randomness.uniform(int(privacy.terms.sizes[client]), "examples", client, *key)
+    draws = privacy.randomness.uniform(int(privacy.terms.sizes[client]), "examples", *own_key(task, client), *key)
     slots = np.flatnonzero(draws < privacy.terms.sample_rate(phase))
     return task.partition.lookup(np.full(len(slots), client), slots)
 

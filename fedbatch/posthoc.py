@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.collect_private import charge
-from fedbatch.held_out import HeldOut, noised_slope, slope_plans
+from fedbatch.charging import how_computed, released_once, run_nonce
+from fedbatch.held_out import HeldOut, noised_slope, slope_plans, slopes_of
+from fedbatch.messages import SlopePlan, Sums
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
 from fedbatch.metrics.temperature import bisect
-from fedbatch.node_held_out import slope_key
+from fedbatch.node_held_out import slope_name
+from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.server import Server
@@ -80,14 +82,19 @@ def fit_privately(
     server: Server, privacy: PrivacyPlan, state: ServerState, clip_norm: float
 ) -> tuple[ServerState, float]:
     """The temperature from noised slopes, each charged before it is asked for."""
-    ledger = state.ledger
+    ledger, nonce = state.ledger, run_nonce(server, privacy, state)
+    how = how_computed(server, nonce)
 
     def slope(inverse: float) -> float:
         nonlocal ledger
-        plans = slope_plans(server, state, inverse, clip_norm)
-        _, name = slope_key(next(iter(plans.values())))
-        ledger = charge(server, privacy, replace(state, ledger=ledger), privacy.temperature_release(state.round, name))
-        return noised_slope(server, privacy, plans)
+
+        def ask(due: Release) -> tuple[list[Sums], dict[int, SlopePlan]]:
+            plans = slope_plans(server, state, inverse, clip_norm, due.attempt, nonce)
+            return slopes_of(server, plans), plans
+
+        due = privacy.temperature_release(state.round, slope_name(state.params, inverse), how)
+        ledger, _, answers, plans = released_once(server, privacy, replace(state, ledger=ledger), due, ask)
+        return noised_slope(server, privacy, plans, answers)
 
     temperature = bisect(slope)
     return replace(state, ledger=ledger), temperature

@@ -8,8 +8,9 @@ from fedbatch import measure
 from fedbatch.active.loop import with_labels
 from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
+from fedbatch.charging import BudgetSpent
 from fedbatch.collect import collect
-from fedbatch.collect_private import BudgetSpent, collect_private
+from fedbatch.collect_private import collect_private
 from fedbatch.evaluation import evaluate
 from fedbatch.server import Collected, Row, Server
 from fedbatch.state import ServerState, Totals

@@ -52,6 +52,12 @@ class PrivacyPlan:
         """The mechanism."""
         return self.terms.mechanism
 
+    def in_run(self, nonce: str) -> "PrivacyPlan":
+        """The plan with the draws of the run that has this nonce."""
+        if not nonce:
+            return self
+        return replace(self, randomness=replace(self.randomness, run=f"{self.randomness.run}/{nonce}"))
+
     def clip(self, clip_norm: float) -> Clip:
         """How contributions are clipped."""
         return Clip(clip_norm, self.mechanism.clipping == "per_layer")
@@ -88,20 +94,20 @@ class PrivacyPlan:
         mechanism = self.mechanism
         return mechanism if isinstance(mechanism, ClientCentral) and mechanism.clip_quantile is not None else None
 
-    def release(self, phase: Phase, round_: int, params: str, clients: Ints) -> Release:
-        """The accounted event of one round."""
+    def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> Release:
+        """The accounted event of one round, on which ``clients`` are charged if the server sees who takes part."""
         charged = None if self.terms.accounts == 1 else tuple(clients.tolist())
         q, sigma = self.terms.sample_rate(phase), self.noise_multiplier(phase)
-        return Release(round_, params, q, sigma, self.steps(phase), charged)
+        return Release(round_, params, q, sigma, self.steps(phase), charged, how=how)
 
     @property
     def temperature_noise(self) -> float:
         """Accounted noise multiplier of each of the temperature's releases."""
         return self.calibration.first_noise * (self.relative_temperature_noise or 0.0)
 
-    def temperature_release(self, round_: int, params: str) -> Release:
+    def temperature_release(self, round_: int, params: str, how: str = "") -> Release:
         """The accounted event of one of the temperature's releases: everyone takes part."""
-        return Release(round_, params, 1.0, self.temperature_noise, 1)
+        return Release(round_, params, 1.0, self.temperature_noise, 1, how=how)
 
     def allows(self, ledger: Ledger) -> bool:
         """Whether a ledger is within the budget of an adaptive run; a fixed schedule was priced beforehand."""
