@@ -41,7 +41,9 @@ def collect_private(
         cohort = draw_cohort(server, privacy, phase, due) if named is None else named
         plans = make_plans(server, state, phase, cohort, due.attempt, nonce)
         clock.lap("plan_seconds")
-        answers, rejected = exchange(server.grid, plans, PrivateContribution, server.task.config, state.round)
+        answers, rejected = exchange(
+            server.grid, plans, PrivateContribution, server.task.config, state.round, secret=named is None
+        )
         clock.lap("client_seconds")
         return answers, (cohort, rejected)
 
@@ -57,7 +59,8 @@ def collect_private(
     key = (state.round, params, due.attempt)
     released = release(privacy, phase, state.clip_norm, (update.total, extras), answered, key, gradient)
     clock.lap("aggregate_seconds")
-    executor = answers[0].executor if answers else ""
+    # Of a secret cohort, neither what ran nor how many answers were missing: it tells whether anybody was drawn.
+    executor = answers[0].executor if answers and named is not None else ""
     seen, num_examples = public_work(server, privacy, phase, state.round, cohort)
     return Collected(
         update=released.mean.to(state.params.dtype),
@@ -72,12 +75,12 @@ def collect_private(
             "train_loss": float("nan"),
             "mean_update_norm": float(released.mean.norm()),
             "mean_cosine": float("nan"),
-            "rejected_replies": len(rejected),
+            "rejected_replies": float("nan") if named is None else len(rejected),
             "epsilon_rdp": worst_epsilon(charged.schedules(), privacy.delta, "rdp", privacy.calibration.order),
             "noise_multiplier": privacy.noise_multiplier(phase),
             "clip_norm": state.clip_norm,
             "gradient_snr": released.snr,
-            "executor": executor if privacy.mechanism.unit == "example" else "",  # none ran: nobody took part
+            "executor": executor,
         },
         changes={"ledger": charged, "clip_norm": released.next_clip_norm},
     )

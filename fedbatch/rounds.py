@@ -36,8 +36,8 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
 
 def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     """One round. Parameters and optimizer tensors of ``state`` are stepped in place."""
-    clock = Stopwatch()
     phase, privacy = server.phase(state.control), server.task.privacy
+    clock = Stopwatch(coarse=privacy is not None)
     if privacy is None:
         collected = collect(server, state, phase, clock)
     else:
