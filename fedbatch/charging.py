@@ -1,5 +1,6 @@
 """Charging a release before it is asked for, and never letting two things out at one price."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -11,6 +12,7 @@ from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 
+log = logging.getLogger("fedbatch")
 Answer = TypeVar("Answer")
 More = TypeVar("More")
 
@@ -70,11 +72,26 @@ def released_once(
 def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Release) -> Ledger:
     """The ledger with a release that is about to be made, on disk before it is."""
     charged = state.ledger.charge(due)
+    target = privacy.mechanism.target_epsilon
+    if charged is not state.ledger and (before := state.ledger.done_before(due)):
+        log.warning("%s", charged_again(privacy, state.ledger, charged, before, due))
     if not privacy.allows(charged):
-        budget = privacy.calibration.epsilon
         raise BudgetSpent(
-            f"stopped after round {state.round}: the next would pass the privacy budget epsilon {budget:g}"
+            f"stopped after round {state.round}: the next would pass the privacy budget epsilon {target:g}"
         )
     if charged is not state.ledger:
         ledger.write(server.folder / ledger.FILE, due)
     return charged
+
+
+def charged_again(privacy: PrivacyPlan, spent: Ledger, charged: Ledger, before: Release, due: Release) -> str:
+    """What it costs that a round is not done again just as it was, and how it would cost nothing."""
+    target = privacy.mechanism.target_epsilon
+    budget = f" of {target:g}" if target is not None else ""
+    why = "other parameters or answers"
+    if before.how != due.how:
+        why = f"{due.how} and no longer {before.how}, with which it would cost nothing"
+    return (
+        f"round {due.round} was released before and is charged again, for it is done with {why}: epsilon "
+        f"{privacy.epsilon(spent):.4g} becomes {privacy.epsilon(charged):.4g}{budget}"
+    )

@@ -1,11 +1,12 @@
 """After the last round: the temperature, and how calibrated predictions are without and with it."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fedbatch.charging import how_computed, released_once, run_nonce
+from fedbatch.charging import BudgetSpent, how_computed, released_once, run_nonce
 from fedbatch.held_out import HeldOut, noised_slope, slope_plans, slopes_of
 from fedbatch.messages import SlopePlan, Sums
 from fedbatch.metrics.evaluate import logits_of, told
@@ -19,6 +20,7 @@ from fedbatch.privacy.randomness import Floats
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 
+log = logging.getLogger("fedbatch")
 Columns = dict[str, Any]
 
 
@@ -96,7 +98,11 @@ def fit_privately(
         ledger, _, answers, plans = released_once(server, privacy, replace(state, ledger=ledger), due, ask)
         return noised_slope(server, privacy, plans, answers)
 
-    temperature = bisect(slope)
+    try:
+        temperature = bisect(slope)
+    except BudgetSpent as reason:  # after rounds that were charged twice
+        log.warning("temperature=private: %s; the temperature stays 1", reason)
+        temperature = 1.0
     return replace(state, ledger=ledger), temperature
 
 

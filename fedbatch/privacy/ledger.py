@@ -97,6 +97,12 @@ class Ledger:
         again = replace(release, attempt=last.attempt)
         return again if again == last else again.again()
 
+    def done_before(self, due: Release) -> Release | None:
+        """The last release of the same round and question, at whatever parameters; None if there is none."""
+        question = due.params.partition("/")[2]
+        same = [r for r in self.releases if r.round == due.round and r.params.partition("/")[2] == question]
+        return same[-1] if same else None
+
     def schedules(self) -> list[list[PhaseSpec]]:
         """What accounts have spent, as phases; only those that no other account exceeds in every phase.
 
