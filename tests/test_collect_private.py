@@ -278,6 +278,8 @@ REFUSED = [
     ("example_local", ["privacy.clipping=layer"], "privacy.clipping must be one of flat, per_layer"),
     ("example_local", ["privacy.noise_multiplier=null"], "privacy: set noise_multiplier or target_epsilon"),
     ("example_local", ["privacy.target_epsilon=1e-3"], r"privacy: noise_multiplier=1 costs epsilon .* above target"),
+    ("example_local", ["matmul_precision=high"], "matmul_precision=high .*; set it to highest"),
+    ("client_central", ["matmul_precision=medium"], "matmul_precision=medium .*; set it to highest"),
     ("example_local", ["noise_scale.halves=true"], "noise_scale: halves and cosine"),
     ("example_local", ["client_holdout=0.2"], "client_holdout: accuracy on clients' own data"),
     (

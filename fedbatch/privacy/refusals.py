@@ -72,6 +72,11 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
         "weighting=uniform: at example level a round releases a sum over examples; use weighting=auto or examples",
     )
     yield (
+        config.matmul_precision != "highest",
+        f"matmul_precision={config.matmul_precision} rounds products so coarsely that a contribution may be longer "
+        "than privacy.clip_norm; set it to highest",
+    )
+    yield (
         config.noise_scale.halves or config.noise_scale.cosine,
         "noise_scale: halves and cosine need each client's own norms, which are not released; set both to false",
     )
