@@ -6,13 +6,14 @@ import numpy as np
 
 from fedbatch.aggregate import Sum
 from fedbatch.batch.phases import Phase
+from fedbatch.charging import how_computed, released_once, run_nonce
 from fedbatch.cohort import sample_cohort
 from fedbatch.exchange import exchange
 from fedbatch.keys import Ints
 from fedbatch.measure import Measured
 from fedbatch.messages import PrivateContribution, PrivatePlan
-from fedbatch.privacy import ledger
 from fedbatch.privacy.accounting import worst_epsilon
+from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import Released, release
@@ -20,9 +21,7 @@ from fedbatch.server import Collected, Server
 from fedbatch.state import ServerState
 from fedbatch.stopwatch import Stopwatch
 
-
-class BudgetSpent(Exception):
-    """The next round would pass the privacy budget; the run is complete without it."""
+NOBODY = np.zeros(0, np.int64)
 
 
 def collect_private(
@@ -34,26 +33,34 @@ def collect_private(
         BudgetSpent: nothing was sent, the state is as it was.
         RunFailedError: too few contributions for the sum to carry its noise.
     """
-    params = fingerprint(state.params)
-    cohort = draw_cohort(server, privacy, phase, state.round, params)
-    charged = charge(server, privacy, state, privacy.release(phase, state.round, params, cohort))
-    plans = make_plans(server, state, phase, cohort)
-    clock.lap("plan_seconds")
+    nonce = run_nonce(server, privacy, state)
+    privacy, params = privacy.in_run(nonce), fingerprint(state.params)
+    named = public_cohort(server, privacy, phase, state.round)
 
-    answers, rejected = exchange(server.grid, plans, PrivateContribution, server.task.config, state.round)
-    clock.lap("client_seconds")
+    def ask(due: Release) -> tuple[list[PrivateContribution], tuple[Ints, dict[int, str]]]:
+        cohort = draw_cohort(server, privacy, phase, due) if named is None else named
+        plans = make_plans(server, state, phase, cohort, due.attempt, nonce)
+        clock.lap("plan_seconds")
+        answers, rejected = exchange(
+            server.grid, plans, PrivateContribution, server.task.config, state.round, secret=named is None
+        )
+        clock.lap("client_seconds")
+        return answers, (cohort, rejected)
 
+    how = how_computed(server, nonce)
+    due = privacy.release(phase, state.round, params, NOBODY if named is None else named, how)
+    charged, due, answers, (cohort, rejected) = released_once(server, privacy, state, due, ask)
     update, extras = Sum(state.params), np.zeros(privacy.num_extras(phase))
     for answer in answers:
         update.add(answer.update_sum.to(state.params.device), 1.0)
         extras = extras + answer.extra_sums.double().numpy()
     answered = np.sort(np.concatenate([cohort[:0], *(a.clients for a in answers)]))
     gradient = server.task.work(phase.name).is_gradient
-    released = release(
-        privacy, phase, state.clip_norm, (update.total, extras), answered, (state.round, params), gradient
-    )
+    key = (state.round, params, due.attempt)
+    released = release(privacy, phase, state.clip_norm, (update.total, extras), answered, key, gradient)
     clock.lap("aggregate_seconds")
-    executor = answers[0].executor if answers else ""
+    # Of a secret cohort, neither what ran nor how many answers were missing: it tells whether anybody was drawn.
+    executor = answers[0].executor if answers and named is not None else ""
     seen, num_examples = public_work(server, privacy, phase, state.round, cohort)
     return Collected(
         update=released.mean.to(state.params.dtype),
@@ -68,41 +75,36 @@ def collect_private(
             "train_loss": float("nan"),
             "mean_update_norm": float(released.mean.norm()),
             "mean_cosine": float("nan"),
-            "rejected_replies": len(rejected),
+            "rejected_replies": float("nan") if named is None else len(rejected),
             "epsilon_rdp": worst_epsilon(charged.schedules(), privacy.delta, "rdp", privacy.calibration.order),
             "noise_multiplier": privacy.noise_multiplier(phase),
             "clip_norm": state.clip_norm,
             "gradient_snr": released.snr,
-            "executor": executor if privacy.mechanism.unit == "example" else "",  # none ran: nobody took part
+            "executor": executor,
         },
         changes={"ledger": charged, "clip_norm": released.next_clip_norm},
     )
 
 
-def draw_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int, params: str) -> Ints:
-    """Clients of the round; at client level by a keyed Poisson draw, because who takes part is then a secret."""
-    clients, config = server.hosts.clients, server.task.config
-    if privacy.mechanism.unit == "example":
-        cohort = sample_cohort(clients, config.sampling, phase.cohort_size, config.seed, round_)
-        return cohort[privacy.terms.sizes[cohort] > 0]
-    draws = privacy.randomness.uniform(len(clients), "cohort", round_, params)
+def public_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int) -> Ints | None:
+    """Clients of the round, drawn from the public seed; None at client level, where who takes part is a secret."""
+    if privacy.mechanism.unit == "client":
+        return None
+    config = server.task.config
+    cohort = sample_cohort(server.hosts.clients, config.sampling, phase.cohort_size, config.seed, round_)
+    return cohort[privacy.terms.sizes[cohort] > 0]
+
+
+def draw_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, due: Release) -> Ints:
+    """Clients of a round at client level, by a keyed Poisson draw."""
+    clients = server.hosts.clients
+    draws = privacy.randomness.uniform(len(clients), "cohort", due.round, due.params, due.attempt)
     return clients[draws < privacy.terms.sample_rate(phase)]
 
 
-def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: ledger.Release) -> ledger.Ledger:
-    """The ledger with a release that is about to be made, on disk before it is."""
-    charged = state.ledger.charge(due)
-    if not privacy.allows(charged):
-        budget = privacy.calibration.epsilon
-        raise BudgetSpent(
-            f"stopped after round {state.round}: the next would pass the privacy budget epsilon {budget:g}"
-        )
-    if charged is not state.ledger:
-        ledger.write(server.folder / ledger.FILE, due)
-    return charged
-
-
-def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints) -> dict[int, PrivatePlan]:
+def make_plans(
+    server: Server, state: ServerState, phase: Phase, cohort: Ints, attempt: int, nonce: str
+) -> dict[int, PrivatePlan]:
     """One plan for each node that hosts a client of the cohort."""
     executor = server.task.config.executor
     return {
@@ -114,6 +116,8 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints) -
             cohort_size=phase.cohort_size,
             clip_norm=state.clip_norm,
             executor=state.executors.get(phase.name, "auto") if executor == "auto" else executor,
+            attempt=attempt,
+            nonce=nonce,
         )
         for node, clients in server.hosts.by_node(cohort).items()
     }

@@ -16,6 +16,8 @@ def prepare(config: RunConfig) -> torch.device:
     device = find(config.device)
     torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision(config.matmul_precision)
+    # Convolutions on a GPU round to ten bits by default, too coarsely for what clipping promises.
+    torch.backends.cudnn.allow_tf32 = not config.privacy
     on_cpu = device.type == "cpu"
     torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
     # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.

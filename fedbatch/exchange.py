@@ -58,6 +58,7 @@ def exchange(
     config: RunConfig,
     round_: int,
     check: Callable[[Any, Any], None] | None = None,
+    secret: bool = False,
 ) -> tuple[list[Answer], dict[int, str]]:
     """Send each node its plan and collect the answers.
 
@@ -68,6 +69,7 @@ def exchange(
         config: gives the time limit, and the clients without whom a round fails.
         round_: index of the round.
         check: raises `MessageError` for an answer to a plan that the schema allows and the run does not.
+        secret: whether nobody may know who was asked: then nothing is logged, and an error names no numbers.
 
     Returns:
         The valid answers by ascending client, and the reason for each node whose answer was rejected.
@@ -97,11 +99,18 @@ def exchange(
         except MessageError as error:
             rejected[node] = str(error)
     rejected |= {node: "no answer in time" for node in waiting}
+    clients = sum(len(answer.clients) for answer in answers)
+    needed = min(config.min_clients, sum(len(plan.clients) for plan in plans.values()))
+    if secret:
+        if (plans and not answers) or clients < needed:
+            raise NoAnswerError(
+                f"too few valid answers in round {round_} (min_clients={config.min_clients}); who was asked is a secret"
+            )
+        return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
     if plans and not answers:
         raise NoAnswerError(f"no node gave a valid answer in round {round_}: {next(iter(rejected.values()))}")
-    clients = sum(len(answer.clients) for answer in answers)
     # With nobody missing and no finite update at all, training has diverged, which `combine` says better.
-    if (clients or rejected) and clients < min(config.min_clients, sum(len(plan.clients) for plan in plans.values())):
+    if (clients or rejected) and clients < needed:
         raise NoAnswerError(
             f"valid answers of {clients} clients in round {round_}, fewer than min_clients={config.min_clients}: "
             f"{next(iter(rejected.values()), 'their updates were not finite')}"

@@ -75,27 +75,43 @@ class HeldOut:
         }
 
 
-def noised_slope(server: Server, privacy: PrivacyPlan, plans: dict[int, SlopePlan]) -> float:
+def slopes_of(server: Server, plans: dict[int, SlopePlan]) -> list[Sums]:
+    """What the nodes answer; the release must have been charged."""
+    return _answers(server, plans, 1, next(iter(plans.values())).round)
+
+
+def noised_slope(
+    server: Server, privacy: PrivacyPlan, plans: dict[int, SlopePlan], answers: list[Sums] | None = None
+) -> float:
     """The noised sum of clipped slopes that ``plans`` ask for; its release must have been charged.
+
+    Args:
+        server: the server.
+        privacy: the run's mechanism.
+        plans: one for each node.
+        answers: of the nodes; None asks for them.
 
     Raises:
         RunFailedError: so few clients that the noise is not whole.
     """
     plan = next(iter(plans.values()))
-    answers = _answers(server, plans, 1, plan.round)
-    answered = sum(len(answer.clients) for answer in answers)
-    check_noise_is_whole(privacy.mechanism, answered)
+    answers = slopes_of(server, plans) if answers is None else answers
+    answered = np.sort(np.concatenate([answer.clients for answer in answers]))
+    check_noise_is_whole(privacy.mechanism, len(answered))
     slope = sum(float(answer.sums) for answer in answers)
     if privacy.mechanism.server_adds_noise:
-        draw = float(privacy.randomness.normal(1, "temperature", "server", *slope_key(plan)))
+        key = ("temperature", "server", *slope_key(plan), *answered.tolist())
+        draw = float(privacy.in_run(plan.nonce).randomness.normal(1, *key))
         slope += privacy.temperature_noise * plan.clip_norm * draw
     return slope
 
 
-def slope_plans(server: Server, state: ServerState, inverse: float, clip_norm: float) -> dict[int, SlopePlan]:
+def slope_plans(
+    server: Server, state: ServerState, inverse: float, clip_norm: float, attempt: int = 0, nonce: str = ""
+) -> dict[int, SlopePlan]:
     """One plan for each node."""
     return {
-        node: SlopePlan(state.params, clients, state.round, inverse, clip_norm)
+        node: SlopePlan(state.params, clients, state.round, inverse, clip_norm, attempt, nonce)
         for node, clients in server.hosts.by_node(server.hosts.clients).items()
     }
 

@@ -116,6 +116,8 @@ class PrivatePlan:
         cohort_size: of the phase, where its controller moves it.
         clip_norm: C of this round.
         executor: as in `TrainPlan`.
+        attempt: how often the round was done before with something else coming out.
+        nonce: of the run.
     """
 
     params: Tensor
@@ -125,6 +127,8 @@ class PrivatePlan:
     cohort_size: int
     clip_norm: float
     executor: str
+    attempt: int = 0
+    nonce: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,7 @@ class SlopePlan:
         round: number of rounds done.
         inverse: of the temperature, 1 / T > 0; with round and parameters it names the release.
         clip_norm: largest slope of a unit.
+        attempt, nonce: as in `PrivatePlan`.
     """
 
     params: Tensor
@@ -204,6 +209,8 @@ class SlopePlan:
     round: int
     inverse: float
     clip_norm: float
+    attempt: int = 0
+    nonce: str = ""
 
 
 @dataclass(frozen=True)

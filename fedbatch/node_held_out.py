@@ -47,24 +47,31 @@ def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
 
     The unit that is clipped is the one that is protected: an example's slope, or the mean of a client's slopes.
     """
-    model, mechanism = task.node_model, privacy.mechanism
+    model, mechanism, privacy = task.node_model, privacy.mechanism, privacy.in_run(plan.nonce)
     model.load(plan.params.to(model.params), model.buffers)
     total = 0.0
     for client in plan.clients.tolist():
-        x, y = _examples(task, task.held_out(client))
+        held = task.held_out(client)
+        x, y = _examples(task, held)
         units = slopes(logits_of(model, x, EVALUATE_BATCH).double(), y, plan.inverse)
         if mechanism.unit == "client":
             units = units.mean(dim=0, keepdim=True) if len(units) else units
         total += float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
         if not mechanism.server_adds_noise:
             deviation = privacy.temperature_noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
-            total += deviation * float(privacy.randomness.normal(1, "temperature", client, *slope_key(plan)))
+            own = task.data_digests(task.train_x, task.train_y, task.partition, client, "held out", held)
+            total += deviation * float(privacy.randomness.normal(1, "temperature", client, own, *slope_key(plan)))
     return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
 
 
-def slope_key(plan: SlopePlan) -> tuple[int, str]:
-    """What names a release of slopes, for the ledger and for its noise: the round, and parameters with temperature."""
-    return plan.round, f"{fingerprint(plan.params)}/{plan.inverse!r}"
+def slope_key(plan: SlopePlan) -> tuple[int, str, int]:
+    """What names a release of slopes for its noise: the round, parameters with temperature, and the attempt."""
+    return plan.round, slope_name(plan.params, plan.inverse), plan.attempt
+
+
+def slope_name(params: Tensor, inverse: float) -> str:
+    """What names a release of slopes in the ledger, beside its round: parameters with temperature."""
+    return f"{fingerprint(params)}/{inverse!r}"
 
 
 def _predictions(plan: SumsPlan, task: Task) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,22 +1,26 @@
 """After the last round: the temperature, and how calibrated predictions are without and with it."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fedbatch.collect_private import charge
-from fedbatch.held_out import HeldOut, noised_slope, slope_plans
+from fedbatch.charging import BudgetSpent, how_computed, released_once, run_nonce
+from fedbatch.held_out import HeldOut, noised_slope, slope_plans, slopes_of
+from fedbatch.messages import SlopePlan, Sums
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
 from fedbatch.metrics.temperature import bisect
-from fedbatch.node_held_out import slope_key
+from fedbatch.node_held_out import slope_name
+from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 
+log = logging.getLogger("fedbatch")
 Columns = dict[str, Any]
 
 
@@ -80,16 +84,25 @@ def fit_privately(
     server: Server, privacy: PrivacyPlan, state: ServerState, clip_norm: float
 ) -> tuple[ServerState, float]:
     """The temperature from noised slopes, each charged before it is asked for."""
-    ledger = state.ledger
+    ledger, nonce = state.ledger, run_nonce(server, privacy, state)
+    how = how_computed(server, nonce)
 
     def slope(inverse: float) -> float:
         nonlocal ledger
-        plans = slope_plans(server, state, inverse, clip_norm)
-        _, name = slope_key(next(iter(plans.values())))
-        ledger = charge(server, privacy, replace(state, ledger=ledger), privacy.temperature_release(state.round, name))
-        return noised_slope(server, privacy, plans)
 
-    temperature = bisect(slope)
+        def ask(due: Release) -> tuple[list[Sums], dict[int, SlopePlan]]:
+            plans = slope_plans(server, state, inverse, clip_norm, due.attempt, nonce)
+            return slopes_of(server, plans), plans
+
+        due = privacy.temperature_release(state.round, slope_name(state.params, inverse), how)
+        ledger, _, answers, plans = released_once(server, privacy, replace(state, ledger=ledger), due, ask)
+        return noised_slope(server, privacy, plans, answers)
+
+    try:
+        temperature = bisect(slope)
+    except BudgetSpent as reason:  # after rounds that were charged twice
+        log.warning("temperature=private: %s; the temperature stays 1", reason)
+        temperature = 1.0
     return replace(state, ledger=ledger), temperature
 
 

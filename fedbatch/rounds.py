@@ -8,8 +8,9 @@ from fedbatch import measure
 from fedbatch.active.loop import with_labels
 from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
+from fedbatch.charging import BudgetSpent
 from fedbatch.collect import collect
-from fedbatch.collect_private import BudgetSpent, collect_private
+from fedbatch.collect_private import collect_private
 from fedbatch.evaluation import evaluate
 from fedbatch.server import Collected, Row, Server
 from fedbatch.state import ServerState, Totals
@@ -35,8 +36,8 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
 
 def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     """One round. Parameters and optimizer tensors of ``state`` are stepped in place."""
-    clock = Stopwatch()
     phase, privacy = server.phase(state.control), server.task.privacy
+    clock = Stopwatch(coarse=privacy is not None)
     if privacy is None:
         collected = collect(server, state, phase, clock)
     else:

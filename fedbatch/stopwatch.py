@@ -1,5 +1,6 @@
 """Seconds by stage of one round."""
 
+import math
 import time
 from typing import Literal
 
@@ -7,14 +8,24 @@ Stage = Literal["plan_seconds", "client_seconds", "aggregate_seconds", "step_sec
 
 
 class Stopwatch:
-    """Seconds by stage of one round."""
+    """Seconds by stage of one round.
 
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
+    Args:
+        coarse: count only the whole seconds of the clock that a stage passes, as under privacy: a precise time tells
+            how many examples were drawn. Over many rounds they add up to the same.
+    """
+
+    def __init__(self, coarse: bool = False) -> None:
+        self._coarse = coarse
+        self._last = self._now()
         self.laps: dict[str, float] = {}
 
-    def lap(self, stage: Stage) -> None:
-        """End a stage."""
+    def _now(self) -> float:
         now = time.perf_counter()
-        self.laps[stage] = now - self._last
+        return float(math.floor(now)) if self._coarse else now
+
+    def lap(self, stage: Stage) -> None:
+        """End a stage, or one more part of it."""
+        now = self._now()
+        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._last
         self._last = now

@@ -32,6 +32,7 @@ from fedbatch.metrics.scaling import PrivateTemperature, Scaling
 from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.models.trial import try_out
+from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
@@ -61,6 +62,7 @@ class Task:
         temperature: how a temperature is found after training; None without.
         active: how the run gets its labels; None where all are there.
         executors: what runs the clients' work on this node.
+        data_digests: of clients' examples, for their draws under privacy.
     """
 
     config: RunConfig
@@ -81,6 +83,7 @@ class Task:
     temperature: Scaling | None = None
     active: ActiveLearning | None = None
     executors: Executors = field(default_factory=Executors)
+    data_digests: DataDigests = field(default_factory=DataDigests)
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -323,7 +326,6 @@ def _privacy(
     terms = Terms(
         mechanism, partition.sizes(clients), replace(phase, cohort_size=first.cohort_size or phase.cohort_size)
     )
-    refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases)
     example_level = mechanism.unit == "example"
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
@@ -334,6 +336,8 @@ def _privacy(
     def steps(phase: Phase) -> int:
         work = works.get(phase.name, default_work)
         return work.num_steps(terms.sample_rate(phase)) if example_level else 1
+
+    refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases, steps)
 
     def has_squares(phase: Phase) -> bool:
         gradient = works.get(phase.name, default_work).is_gradient

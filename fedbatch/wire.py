@@ -41,7 +41,7 @@ from fedbatch.messages import (
     Vector,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the wire schema; a node with another one is refused."""
 
 

@@ -271,6 +271,12 @@ def test_noise_is_calibrated_to_the_target(make_config):
     assert 1.99 < summary["epsilon"] <= 2
 
 
+TWO_EPOCHS = "{_target_: fedbatch.clients.local_sgd.LocalSGD, epochs: 2, steps: null, lr: 0.1, proximal: 0.0}"
+SCHEDULE = (
+    "controller=schedule",
+    "controller.phases.large.cohort_size=8",
+    "controller.phases.large.client_batch_size=8",
+)
 REFUSED = [
     ("client_central", ["sampling=uniform"], "sampling=uniform draws a fixed number of clients"),
     ("client_central", ["sampling=all"], "sampling=all takes part with everyone; set cohort_size=20"),
@@ -285,6 +291,8 @@ REFUSED = [
     ("example_local", ["privacy.clipping=layer"], "privacy.clipping must be one of flat, per_layer"),
     ("example_local", ["privacy.noise_multiplier=null"], "privacy: set noise_multiplier or target_epsilon"),
     ("example_local", ["privacy.target_epsilon=1e-3"], r"privacy: noise_multiplier=1 costs epsilon .* above target"),
+    ("example_local", ["matmul_precision=high"], "matmul_precision=high .*; set it to highest"),
+    ("client_central", ["matmul_precision=medium"], "matmul_precision=medium .*; set it to highest"),
     ("example_local", ["noise_scale.halves=true"], "noise_scale: halves and cosine"),
     ("example_local", ["client_holdout=0.2"], "client_holdout: accuracy on clients' own data"),
     (
@@ -305,6 +313,16 @@ REFUSED = [
         "example_distributed",
         ["privacy.min_clients=2", "privacy.secure_aggregation=none"],
         "shares of noise protect nobody",
+    ),
+    (
+        "example_distributed",
+        ["privacy.min_clients=2", "client_work=local_sgd", "client_work.epochs=null", "client_work.steps=2"],
+        r"client_work: 2 noised steps a round .* use client_work=fedsgd .* or privacy=example_local",
+    ),
+    (
+        "example_distributed",
+        ["privacy.min_clients=2", *SCHEDULE, f"controller.phases.large.client_work={TWO_EPOCHS}"],
+        r"client_work: .* noised steps a round \(phase large\)",
     ),
     ("client_central", ["privacy.clip_quantile=0.5", "privacy.count_noise=0.5"], "privacy.count_noise"),
     ("client_central", ["privacy.clip_quantile=0.5", "privacy.clipping=per_layer"], "clip_quantile is of the length"),

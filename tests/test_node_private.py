@@ -146,7 +146,7 @@ def test_an_empty_batch_is_pure_noise(make_task):
 
 
 def _key(run, round_):
-    return round_, fingerprint(run.new_model().params)
+    return round_, fingerprint(run.new_model().params), 0
 
 
 WAYS = ["fused", "vmap", "ghost", "loop"]

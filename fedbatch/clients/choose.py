@@ -82,19 +82,22 @@ class Executors:
             return self.execute(job, "auto", witness)
         return self._without_failed(job, form, replace(contribution, executor=name))
 
-    def chosen(self, job: Job, witness: Callable[[], Job]) -> str:
+    def chosen(self, job: Job, witness: Callable[[], Job], is_told: bool = True) -> str:
         """The executor for jobs like this one: the fastest that is right, measured once on this machine.
 
-        Remembered, because executors differ in rounding: the clock must not make two runs of one config differ.
+        Remembered, because executors differ in rounding: the clock must not make two runs of one config differ. It is
+        logged if ``is_told``; not where even being asked for anything is a secret.
         """
         path = cache.folder() / f"executor-{fingerprint(job)}"
         name = path.read_text() if path.is_file() else ""
         if name in EXECUTORS and self.unusable(name, job, witness) is None:
-            tell_once(f"executor=auto takes {name}, as measured before on this machine")
+            if is_told:
+                tell_once(f"executor=auto takes {name}, as measured before on this machine")
             return name
         with warnings.catch_warnings(action="ignore"):  # torch's, of executors that are only tried
             name, reasons = self.fastest(job, witness)
-        tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
+        if is_told:
+            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
         cache.write(path, name.encode())
         return name
 

@@ -131,7 +131,7 @@ def fused(job: Job) -> Contribution:
     units: Tensor | None = None
     inner, losses, order = [], [], []
     for rows in chunks(job):
-        parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device)
+        parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device, exact=job.clip is not None)
         capture, gradients, loss = _backward(job, rows, parts)
         layers = zip(capture.layers, capture.inputs, gradients, strict=True)
         products, summed = zip(*[rule_of(layer)(layer, x, g, parts) for layer, x, g in layers], strict=True)

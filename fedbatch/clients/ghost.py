@@ -1,7 +1,8 @@
 """Ghost clipping by Opacus: norms of examples' gradients from hooks, then one weighted backward (Li et al. 2022).
 
 An independent, widely read implementation beside our own `fused`. No optimizer, engine or loader of Opacus takes part:
-two plain passes of autograd, and the module is given back without hooks.
+two plain passes of autograd, and the module is given back without hooks. It computes in float64: Opacus takes norms
+from sums over positions, and in float32 positions that nearly cancel would pass for shorter than what is added up.
 """
 
 import warnings
@@ -16,6 +17,7 @@ from fedbatch.clients.fused import chunks, draws
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.per_example import PerExample
 from fedbatch.messages import Contribution
+from fedbatch.models.flat import FlatModel
 
 
 def unsupported(job: Job) -> str | None:
@@ -42,15 +44,16 @@ def ghost(job: Job) -> Contribution:
     """Clip and add the gradients of single examples, in chunks."""
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
-    job.model.load(job.params, job.buffers)
+    exact = job.model.double()
+    exact.load(job.params.double(), job.buffers.double())
     total, squares, losses, order = Sum(job.params), [], [], []
-    module = GradSampleModuleFastGradientClipping(job.model.module, loss_reduction="sum", use_ghost_clipping=True)
+    module = GradSampleModuleFastGradientClipping(exact.module, loss_reduction="sum", use_ghost_clipping=True)
     try:
         for rows in chunks(job):
             index = torch.from_numpy(job.draw.positions[rows, 0, 0]).to(job.params.device)
             with draws(job, rows, np.ones(len(rows), np.int64)):
-                gradients, clipped, loss = _clipped(module, job, index)
-            total.add(job.model.join(gradients), 1.0)
+                gradients, clipped, loss = _clipped(module, exact, job, index)
+            total.add(exact.join(gradients), 1.0)
             squares.append(clipped)
             losses.append(loss)
             order.append(rows)
@@ -60,15 +63,16 @@ def ghost(job: Job) -> Contribution:
     return contribution(job, total.value(), job.params[:0], inner, torch.cat(losses), order)
 
 
-def _clipped(module: Any, job: Job, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+def _clipped(module: Any, model: FlatModel, job: Job, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """Summed clipped gradients of a chunk, squared norms (n,) of the clipped ones, and losses (n,)."""
     assert job.clip is not None
     module.enable_hooks()
-    loss = job.loss(module(job.x[index]), job.y[index], reduction="none")
+    x = job.x[index].double() if job.x.is_floating_point() else job.x[index]
+    loss = job.loss(module(x), job.y[index], reduction="none")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)  # the first layer's, and right
-        torch.autograd.grad(loss.sum(), job.model.trainable, retain_graph=True)
+        torch.autograd.grad(loss.sum(), model.trainable, retain_graph=True)
         factors, clipped = job.clip(module.get_norm_sample().square()[None])
         module.disable_hooks()
-        gradients = torch.autograd.grad((loss * factors[0]).sum(), job.model.trainable)
+        gradients = torch.autograd.grad((loss * factors[0]).sum(), model.trainable)
     return gradients, clipped, loss.detach()

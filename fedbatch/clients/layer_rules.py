@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from fedbatch.clients.parts import Parts, inner_products
+from fedbatch.clients.rounding import bounded_square, may_round, pairwise
 
 SummedGradients = Callable[[Tensor | None], list[Tensor]]
 Result = tuple[Tensor, SummedGradients]
@@ -30,12 +31,11 @@ def linear(layer: nn.Linear, x: Tensor, g: Tensor, parts: Parts) -> Result:
     themselves ``S m in out``; the cheaper is taken.
     """
     a, b = (_positions(parts.spread(t)) for t in (x, g))  # (K S, m, in) and (K S, m, out)
-    members, width = a.shape[1], parts.parts * a.shape[1]
+    width = parts.parts * a.shape[1]
     own = None
     if width * (layer.in_features + layer.out_features) < layer.in_features * layer.out_features:
         a, c = (t.reshape(parts.clients, width, -1) for t in (a, b))
-        pairs = (a @ a.mT) * (c @ c.mT)
-        products = pairs.view(-1, parts.parts, members, parts.parts, members).sum(dim=(2, 4))
+        products = bounded_square(a, c) if parts.exact else pairwise(a, c, parts.parts)
     else:
         own = b.mT @ a  # (K S, out, in)
         products = parts.products(own)
@@ -65,6 +65,7 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
         for weight in own:
             unscaled += weight
     products = torch.stack(squares)
+    doubtful = parts.exact and may_round(layer, x, g, parts, products)
     own_bias = None if layer.bias is None else parts.sums(g.sum(dim=(2, 3)))
     if own_bias is not None:
         products = products + parts.products(own_bias)
@@ -72,7 +73,12 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
     def summed(factors: Tensor | None) -> list[Tensor]:
         weight = unscaled
         if factors is not None:  # once more over the whole batch: cheaper in memory than to keep every part's own
-            weight = conv_weight_gradient(layer, layer.weight, x, parts.scaled(g, factors))
+            apart = [k for k, doubt in enumerate(doubtful) if doubt] if doubtful else []
+            kept = factors.index_fill(0, torch.tensor(apart, device=x.device), 0.0) if apart else factors
+            weight = conv_weight_gradient(layer, layer.weight, x, parts.scaled(g, kept))
+            for k in apart:  # the very gradients whose lengths were taken, rounding and all
+                own = conv_weight_gradient(layer, layer.weight, x.split(sizes)[k], g.split(sizes)[k])
+                weight = weight + factors[k] * own
         return [weight] if own_bias is None else [weight, parts.total(own_bias, factors)]
 
     return products, summed
@@ -117,7 +123,10 @@ def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result
     products.index_add_(0, pairs // layer.num_embeddings, own @ own.mT)
 
     def summed(factors: Tensor | None) -> list[Tensor]:
-        values = parts.scaled(g, factors).reshape(-1, size)
+        if factors is not None:
+            weighted = own.sum(dim=1) * factors[pairs // layer.num_embeddings, None]
+            return [torch.zeros_like(layer.weight).index_add_(0, pairs % layer.num_embeddings, weighted)]
+        values = g.reshape(-1, size)
         return [torch.zeros_like(layer.weight).index_add_(0, tokens.flatten(), values)]
 
     return products, summed

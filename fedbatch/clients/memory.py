@@ -25,7 +25,8 @@ def within_memory(executor: Executor, job: Job) -> Contribution:
         if not is_out_of_memory(error) or len(job.clients) < 2:
             raise
     middle = len(job.clients) // 2
-    log.warning("out of memory with %d clients: going on with %d at a time", len(job.clients), middle)
+    if job.clip is None:  # under privacy the number is a secret, for it tells how many were drawn
+        log.warning("out of memory with %d clients: going on with %d at a time", len(job.clients), middle)
     parts = [job.select(rows) for rows in (slice(None, middle), slice(middle, None))]
     return _joined(*(within_memory(executor, part) for part in parts))
 

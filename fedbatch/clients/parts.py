@@ -29,6 +29,8 @@ class Parts:
         sizes: int64 (K, S), examples in each part.
         slots: int64 (n,), place of each example in the flattened (K * S * m) layout; None when all parts are full and
             the layout is a view.
+        exact: whether inner products bound what is summed, rounding included, as clipping needs: for gradients whose
+            positions nearly cancel, neither may be taken for shorter than it is.
     """
 
     clients: int
@@ -36,17 +38,18 @@ class Parts:
     members: int
     sizes: Ints
     slots: Tensor | None
+    exact: bool = False
 
     @classmethod
-    def of(cls, counts: Ints, halves: bool, device: torch.device) -> "Parts":
+    def of(cls, counts: Ints, halves: bool, device: torch.device, exact: bool = False) -> "Parts":
         """The layout of clients with ``counts`` examples each, in client order."""
         sizes = part_sizes(counts, halves)
         members = int(sizes.max(initial=0))
         if (sizes == members).all():
-            return cls(len(counts), sizes.shape[1], members, sizes, None)
+            return cls(len(counts), sizes.shape[1], members, sizes, None, exact)
         present = np.arange(members) < sizes[:, :, None]  # (K, S, m)
         slots = torch.from_numpy(np.flatnonzero(present)).to(device)
-        return cls(len(counts), sizes.shape[1], members, sizes, slots)
+        return cls(len(counts), sizes.shape[1], members, sizes, slots, exact)
 
     def spread(self, values: Tensor) -> Tensor:
         """Values of examples (n, ...) as (K * S, m, ...); padding is zero."""

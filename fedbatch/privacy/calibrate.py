@@ -23,12 +23,14 @@ class Calibration:
         epsilon: cost of the whole schedule; the budget where the schedule is adaptive.
         accountant: "pld" or "rdp".
         order: the Renyi order at which an adaptive schedule is filtered, fixed here; None for a fixed schedule.
+        schedules: what each account of a fixed schedule is to spend; empty for an adaptive one.
     """
 
     first_noise: float
     epsilon: float
     accountant: str
     order: float | None
+    schedules: Schedules = ()
 
 
 def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive: bool) -> Calibration:
@@ -68,7 +70,7 @@ def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive
                 f"privacy: noise_multiplier={sigma:g} costs epsilon {epsilon:.4g}, above target_epsilon={target:g}; "
                 "set noise_multiplier=null to calibrate it, or target_epsilon=null"
             )
-        return Calibration(sigma, epsilon, accountant, None)
+        return Calibration(sigma, epsilon, accountant, None, scaled)
     if sigma == 0:
         return Calibration(0.0, float("inf"), accountant, None)
     assert target is not None

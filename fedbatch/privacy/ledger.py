@@ -1,14 +1,14 @@
 """The ledger: every release of a run with its cost, written down before it is made.
 
 Append-only, in `ServerState` and as ``ledger.jsonl`` in the run folder. What a run has spent is a pure function of it.
-A release is named by its round and the parameters it was computed at: doing it again, after a crash or a lost reply,
-uses the same keys, gives the same values, and is charged once.
+A release is named by its round, the parameters it was computed at and the attempt. Doing it again after a crash uses
+the same keys, gives the same values, and is charged once; where something else would come out, it is another attempt.
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Release:
         noise_multiplier: accounted noise of everything released together, in clip norms.
         steps: how many times it is done.
         clients: ids of those charged, where the server sees who takes part; None for all units alike.
+        attempt: how often the round was done before at these parameters with something else coming out.
+        how: on what it is computed (executor, nodes, device, threads), on which rounding depends, and with which nonce.
     """
 
     round: int
@@ -41,6 +43,12 @@ class Release:
     noise_multiplier: float
     steps: int
     clients: tuple[int, ...] | None = None
+    attempt: int = 0
+    how: str = ""
+
+    def again(self) -> "Release":
+        """The next attempt at it."""
+        return replace(self, attempt=self.attempt + 1)
 
     @property
     def cost(self) -> tuple[float, float]:
@@ -80,6 +88,21 @@ class Ledger:
         steps = self._steps.get(release.cost, np.zeros(self.accounts, np.int64)).copy()
         steps[slice(None) if release.clients is None else list(release.clients)] += release.steps
         return Ledger(self.accounts, {**self.releases, release: None}, {**self._steps, release.cost: steps})
+
+    def attempt(self, release: Release) -> Release:
+        """The release as the attempt that is due: the last one again if nothing about it differs, else the next."""
+        same = (r for r in self.releases if (r.round, r.params) == (release.round, release.params))
+        last = max(same, key=lambda r: r.attempt, default=None)
+        if last is None:
+            return release
+        again = replace(release, attempt=last.attempt)
+        return again if again == last else again.again()
+
+    def done_before(self, due: Release) -> Release | None:
+        """The last release of the same round and question, at whatever parameters; None if there is none."""
+        question = due.params.partition("/")[2]
+        same = [r for r in self.releases if r.round == due.round and r.params.partition("/")[2] == question]
+        return same[-1] if same else None
 
     def schedules(self) -> list[list[PhaseSpec]]:
         """What accounts have spent, as phases; only those that no other account exceeds in every phase.

@@ -49,6 +49,8 @@ class Mechanism:
 
     unit: ClassVar[str]
     server_adds_noise: ClassVar[bool] = False
+    releases_sums: ClassVar[bool] = True
+    """Whether what is protected hides in the sum over clients; else each client's own reply is a release."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -87,6 +89,7 @@ class ExampleLocal(Mechanism):
     """
 
     unit = "example"
+    releases_sums = False
 
     def noise_shares(self, clients: int) -> float:
         """Each client brings noise of its own."""
@@ -108,6 +111,8 @@ class ExampleDistributed(ExampleLocal):
     min_clients: int
     colluders: int
     secure_aggregation: str
+
+    releases_sums = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,6 @@
 """A mechanism made ready for a run: terms, calibrated noise and keys, fixed before the first round."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from fedbatch.clients.clip import Clip
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
 from fedbatch.metrics.temperature import HALVINGS
-from fedbatch.privacy.accounting import worst_epsilon
+from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
 from fedbatch.privacy.ledger import Ledger, Release
 from fedbatch.privacy.mechanisms import SQUARES_NOISE, ClientCentral, Mechanism
@@ -52,6 +52,12 @@ class PrivacyPlan:
         """The mechanism."""
         return self.terms.mechanism
 
+    def in_run(self, nonce: str) -> "PrivacyPlan":
+        """The plan with the draws of the run that has this nonce."""
+        if not nonce:
+            return self
+        return replace(self, randomness=replace(self.randomness, run=f"{self.randomness.run}/{nonce}"))
+
     def clip(self, clip_norm: float) -> Clip:
         """How contributions are clipped."""
         return Clip(clip_norm, self.mechanism.clipping == "per_layer")
@@ -88,25 +94,36 @@ class PrivacyPlan:
         mechanism = self.mechanism
         return mechanism if isinstance(mechanism, ClientCentral) and mechanism.clip_quantile is not None else None
 
-    def release(self, phase: Phase, round_: int, params: str, clients: Ints) -> Release:
-        """The accounted event of one round."""
+    def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> Release:
+        """The accounted event of one round, on which ``clients`` are charged if the server sees who takes part."""
         charged = None if self.terms.accounts == 1 else tuple(clients.tolist())
         q, sigma = self.terms.sample_rate(phase), self.noise_multiplier(phase)
-        return Release(round_, params, q, sigma, self.steps(phase), charged)
+        return Release(round_, params, q, sigma, self.steps(phase), charged, how=how)
 
     @property
     def temperature_noise(self) -> float:
         """Accounted noise multiplier of each of the temperature's releases."""
         return self.calibration.first_noise * (self.relative_temperature_noise or 0.0)
 
-    def temperature_release(self, round_: int, params: str) -> Release:
+    def temperature_release(self, round_: int, params: str, how: str = "") -> Release:
         """The accounted event of one of the temperature's releases: everyone takes part."""
-        return Release(round_, params, 1.0, self.temperature_noise, 1)
+        return Release(round_, params, 1.0, self.temperature_noise, 1, how=how)
+
+    def epsilon(self, ledger: Ledger) -> float:
+        """What a ledger has spent, by the accountant of the guarantee."""
+        order, accountant = self.calibration.order, self.calibration.accountant
+        return worst_epsilon(ledger.schedules(), self.delta, accountant, order)
 
     def allows(self, ledger: Ledger) -> bool:
-        """Whether a ledger is within the budget of an adaptive run; a fixed schedule was priced beforehand."""
-        order = self.calibration.order
-        return order is None or worst_epsilon(ledger.schedules(), self.delta, "rdp", order) <= self.calibration.epsilon
+        """Whether a ledger is within ``target_epsilon``, whatever the controller.
+
+        What was planned was priced beforehand, so only what a crash or a resume has added takes the accountant's time.
+        """
+        target, spent = self.mechanism.target_epsilon, ledger.schedules()
+        if target is None or (self.calibration.order is None and is_part(spent, self.calibration.schedules)):
+            return True
+        slack = 1e-6 if self.calibration.order is None else 0.0  # as the calibration of a given noise allows
+        return self.epsilon(ledger) <= target * (1 + slack)
 
 
 def make_plan(
@@ -151,6 +168,16 @@ def fixed_phases(controller: Controller, rounds: int) -> Iterator[Phase]:
         phase = by_name[state.phase]
         yield phase if state.cohort_size is None else replace(phase, cohort_size=state.cohort_size)
         state = controller.next(state, Observation(round_, 0.0, None, "examples", 0))
+
+
+def is_part(spent: Schedules, planned: Schedules) -> bool:
+    """Whether all of ``spent`` is within one of the planned schedules, phase by phase."""
+    return all(any(_is_within(one, other) for other in planned) for one in spent)
+
+
+def _is_within(spent: Sequence[PhaseSpec], planned: Sequence[PhaseSpec]) -> bool:
+    steps = {(q, sigma): count for q, sigma, count in planned}
+    return all(count <= steps.get((q, sigma), 0) for q, sigma, count in spent)
 
 
 def _schedules(

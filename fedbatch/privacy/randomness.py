@@ -1,13 +1,15 @@
 """Keyed randomness of releases: what is drawn is a function of a secret and of what is released.
 
-The key names the run, the client, the round, the parameters and the purpose. So an exact replay after a crash is the
-same release, charged once, while noise is never used twice for different parameters, whose difference would cancel it.
+The key names the run, the client and a digest of its data, the round, the parameters, the attempt and the purpose; for
+noise of the server, those whose contributions are summed. So an exact replay after a crash is the same release, charged
+once, while noise is never used twice for different sums, whose difference would cancel it.
 Whoever knows the secret has no barrier at all: without a secret file it follows from the run's seed, which is right for
 a reproducible study and wrong for real data.
 """
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,13 @@ class Randomness:
         unit = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # never 0, whose logarithm is infinite
         radius, angle = np.sqrt(-2 * np.log(unit[:pairs])), 2 * np.pi * unit[pairs:]
         return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count])
+
+    def digest(self, name: tuple[object, ...], parts: Iterable[bytes]) -> str:
+        """A digest of ``parts`` that only whoever knows the secret could compute, under a name of its own."""
+        found = hashlib.blake2b(key=self._key(("digest", *name)), digest_size=16)
+        for part in parts:
+            found.update(len(part).to_bytes(8, "little") + part)
+        return found.hexdigest()
 
     def _key(self, what: tuple[object, ...]) -> bytes:
         text = "\x1f".join(map(str, (self.run, *what)))

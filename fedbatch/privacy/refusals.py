@@ -1,6 +1,7 @@
 """What a private run refuses before its first round, each in one line with the remedy."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 from fedbatch.batch.phases import Phase
 from fedbatch.clients.fedsgd import FedSGD
@@ -14,14 +15,32 @@ from fedbatch.privacy.terms import Terms
 
 
 def refuse(
-    config: RunConfig, terms: Terms, model: FlatModel, loss: Loss, works: Iterable[ClientWork], phases: Iterable[Phase]
+    config: RunConfig,
+    terms: Terms,
+    model: FlatModel,
+    loss: Loss,
+    works: Iterable[ClientWork],
+    phases: Iterable[Phase],
+    steps: Callable[[Phase], int],
 ) -> None:
     """Raise for whatever the mechanism's guarantee would not cover.
+
+    Args:
+        config: the run's config.
+        terms: of its releases.
+        model: the model.
+        loss: the loss.
+        works: client work of the run and of its phases.
+        phases: all phases of the controller.
+        steps: noised steps of a client in a round of a phase.
 
     Raises:
         ConfigError: naming the field and the remedy.
     """
-    for wrong, message in (*_of_run(config, terms), *_of_model(terms, model, loss, works), *_of_phases(terms, phases)):
+    # One after the other: what has no example-level form need not know its steps.
+    for wrong, message in chain(
+        _of_run(config, terms), _of_model(terms, model, loss, works), _of_phases(terms, phases, steps)
+    ):
         if wrong:
             raise ConfigError(message)
 
@@ -51,6 +70,11 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
     yield (
         not client_level and config.weighting == "uniform",
         "weighting=uniform: at example level a round releases a sum over examples; use weighting=auto or examples",
+    )
+    yield (
+        config.matmul_precision != "highest",
+        f"matmul_precision={config.matmul_precision} rounds products so coarsely that a contribution may be longer "
+        "than privacy.clip_norm; set it to highest",
     )
     yield (
         config.noise_scale.halves or config.noise_scale.cosine,
@@ -91,9 +115,15 @@ def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[Client
         )
 
 
-def _of_phases(terms: Terms, phases: Iterable[Phase]) -> Iterable[tuple[bool, str]]:
+def _of_phases(terms: Terms, phases: Iterable[Phase], steps: Callable[[Phase], int]) -> Iterable[tuple[bool, str]]:
     mechanism = terms.mechanism
     for phase in phases:
+        yield (
+            isinstance(mechanism, ExampleDistributed) and steps(phase) > 1,
+            f"client_work: {steps(phase)} noised steps a round (phase {phase.name}), but only the sum over clients has "
+            "the whole noise of privacy=example_distributed, and a second step would start from one client's share; "
+            "use client_work=fedsgd (or one local step), or privacy=example_local",
+        )
         yield (
             isinstance(mechanism, ExampleDistributed) and phase.cohort_size < mechanism.min_clients,
             f"privacy.min_clients is larger than the cohort of phase {phase.name} ({phase.cohort_size}), so that every "

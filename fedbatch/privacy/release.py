@@ -60,7 +60,7 @@ def release(
         clip_norm: C of this round.
         sums: float64 sums (d,) of contributions and (e,) of extra coordinates, over all nodes.
         answered: ids of the clients behind them.
-        key: round and parameters, for the server's noise.
+        key: round, parameters and attempt, for the server's noise; who is summed joins it here.
         is_gradient: whether contributions are gradients at the global parameters.
 
     Raises:
@@ -71,7 +71,7 @@ def release(
     size = update.numel()
     noise = plan.release_noise(phase, clip_norm, mechanism.noise_shares(len(answered)), size)
     if mechanism.server_adds_noise:
-        update, extras = add_noise(plan, phase, (update, extras), noise, ("server", *key))
+        update, extras = add_noise(plan, phase, (update, extras), noise, ("server", *key, *answered.tolist()))
     batch = terms.batch(phase, answered)
     by_examples = mechanism.unit == "example" and not is_gradient  # local steps come weighted by their client's size
     divisor = float(terms.sizes[answered].sum()) if by_examples else batch

@@ -77,6 +77,24 @@ def test_the_bound_stays_below_the_claim(audited):
     assert 0.5 < found < claimed
 
 
+STEPS, RATE = 2, 1e-3
+LOCAL = ("client_work=local_sgd", "client_work.epochs=null", f"client_work.steps={STEPS}", f"client_work.lr={RATE}")
+
+
+@pytest.mark.parametrize("weaker", [1.0, 10.0])
+def test_two_local_steps_cost_two_releases_and_weaker_noise_is_caught(make_task, weaker):
+    options = ("model=logistic", "privacy.measure_noise_scale=false", "client_batch_size=null")
+    run = make_task("example_local", *options, *LOCAL)
+    assert run.privacy.steps(run.controller.phases[0]) == STEPS
+    present = np.random.default_rng(1).random(CANARIES) < 0.5
+    # The reply is the learning rate times what both steps released; the model hardly moves between them.
+    values = scores(with_noise(run, 1.0 / weaker), present, clip_norm=0.1) / RATE
+    found = lower_bound(values, present, threshold=STEPS / 2)
+    claimed = gaussian_epsilon(STEPS**0.5)  # two Gaussians of noise 1 are one with mu = sqrt 2
+    assert claimed == pytest.approx(epsilon([(1.0, 1.0, STEPS)], DELTA), rel=1e-3)
+    assert 0.5 < found < claimed if weaker == 1 else found > claimed
+
+
 @pytest.mark.parametrize("factor", [10.0, 10**0.5])
 def test_too_little_noise_is_caught(audited, factor):
     score, present = audited

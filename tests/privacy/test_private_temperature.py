@@ -86,7 +86,8 @@ def test_a_crash_after_the_first_release_charges_it_once(make_config, monkeypatc
     with pytest.raises(Exception, match="crash"):
         run(config)
     monkeypatch.undo()
-    again = make_config("controller=fixed", *private, *OPTIONS, "rounds=1", f"resume={config.run_dir}")
+    same = ("rounds=1", "checkpoint_every_rounds=1")
+    again = make_config("controller=fixed", *private, *OPTIONS, *same, f"resume={config.run_dir}")
     _, _, state = run(again)
     assert len(ledger.read(Path(config.run_dir) / ledger.FILE)) == len(state.ledger.releases) == 1 + HALVINGS
 
