@@ -72,7 +72,10 @@ def observed(config, caplog):
     with caplog.at_level(logging.DEBUG, "fedbatch"):
         rows, summary, state = run(config)
     kept = [{k: repr(v) for k, v in row.items() if not k.startswith(FOLLOWS)} for row in rows]
-    dropped = {"params_sha256", "machine", "versions", *(k for k in summary if k.startswith(FOLLOWS))}
+    # The run's id is random; which of the released figures are not finite follows from them.
+    unknown = {k: v for k, v in summary.pop("not_finite", {}).items() if not k.startswith(FOLLOWS)}
+    summary |= {"not_finite": unknown}
+    dropped = {"run_id", "params_sha256", "machine", "versions", *(k for k in summary if k.startswith(FOLLOWS))}
     ledger = (Path(config.run_dir) / "ledger.jsonl").read_text().splitlines()
     logs = [r.getMessage() for r in caplog.records if r.name == "fedbatch" and "ms a client" not in r.getMessage()]
     return {
