@@ -28,7 +28,7 @@ Sums = tuple[Tensor, Floats, str]
 """Float64 sums (d,) of contributions and (e,) of extra coordinates, and what ran them."""
 MOST = 100_000
 """Clients among whom the first few with data are looked for."""
-WITNESSES = 4
+WITNESSES = 16
 """Examples on which executors are compared: always the same, so that nothing follows from who was drawn."""
 
 

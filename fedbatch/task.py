@@ -14,6 +14,7 @@ from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.batch.phases import Controller, Phase
 from fedbatch.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
+from fedbatch.clients.agreement import SINGLE
 from fedbatch.clients.choose import Executors
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
@@ -256,7 +257,7 @@ def _check_executor(task: Task) -> None:
         job = task.witness(make, clients, np.maximum(batches, 1))
         if task.privacy is not None and task.privacy.mechanism.unit == "example":
             clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
-            job = replace(task.job_of(*as_examples(np.arange(2), clip), params), clip=clip)
+            job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)
         with own_generators(task.node_model.is_random):
             reason = task.executors.unusable(name, job)
         if reason:

@@ -19,6 +19,8 @@ from fedbatch.messages import Contribution
 
 CLIENTS, EXAMPLES, STEPS = 3, 256, 3
 """Most clients, examples of a batch and local steps of a comparison."""
+SINGLE = 16
+"""Clients of a comparison where each has one example: so many may have to be together before they meet."""
 SHIFT = 0.01
 """Standard deviation by which parameters are moved for the comparison in float64."""
 EXACT = 1e-6
@@ -30,6 +32,8 @@ carry rounding on; and ten times more for a parameter on its own."""
 
 def sample(job: Job) -> Job:
     """A few clients of ``job`` with its own batches: the first, and those with the fewest and the most examples."""
+    if job.draw.counts.shape[1] == 1 and job.draw.counts.max(initial=0) == 1:
+        return job.select(slice(0, SINGLE))
     counts = np.where(job.draw.counts > 0, job.draw.counts, np.iinfo(np.int64).max)
     smallest, largest = int(counts.min(axis=1).argmin()), int(job.draw.counts.max(axis=1).argmax())
     rows = np.unique([0, min(1, len(job.clients) - 1), smallest, largest])

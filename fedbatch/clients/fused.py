@@ -182,7 +182,7 @@ def draws(job: Job, rows: Ints, counts: Ints) -> AbstractContextManager[None]:
         return nullcontext()
     keys = torch.from_numpy(np.repeat(job.step_seeds(rows, 0), counts))
     slots = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return keyed_dropout(keys, len(keys), torch.from_numpy(slots))
+    return keyed_dropout(keys, len(keys), torch.from_numpy(slots), several=True)
 
 
 def _flat(model: FlatModel, layers: list[nn.Module], gradients: list[list[Tensor]]) -> Tensor:

@@ -59,7 +59,7 @@ def _draws(model: FlatModel, keys: Tensor, batch: int) -> AbstractContextManager
     if not model.is_random:
         return nullcontext()
     slots = torch.arange(batch, device=keys.device).repeat(len(keys))
-    return keyed_dropout(keys.repeat_interleave(batch), len(slots), slots)
+    return keyed_dropout(keys.repeat_interleave(batch), len(slots), slots, several=True)
 
 
 @contextmanager

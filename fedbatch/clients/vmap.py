@@ -153,7 +153,7 @@ def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str
     def weighted_loss(
         params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, key: Tensor, first: Tensor
     ) -> Tensor:
-        with keyed_dropout(key, len(share), first) if model.is_random else nullcontext():
+        with keyed_dropout(key, len(share), first, several=True) if model.is_random else nullcontext():
             return (loss(functional_call(model.module, params, (x,)), y, reduction="none") * share).sum()
 
     return grad_and_value(weighted_loss)

@@ -33,7 +33,9 @@ _STEP, _FIRST, _SECOND = 0x2C1B3C6D, 0x7FEB352D, 0x297A2D39  # odd, below 2^31
 
 
 @contextmanager
-def keyed_dropout(keys: Tensor, rows: int, slots: Tensor | int = 0, seed: int = 0) -> Iterator[None]:
+def keyed_dropout(
+    keys: Tensor, rows: int, slots: Tensor | int = 0, seed: int = 0, *, several: bool = False
+) -> Iterator[None]:
     """Let dropout draw by key; to be left only after the backward, for which checkpointed layers are called again.
 
     Torch's functions are replaced meanwhile, as a mode of torch would be off in that second call.
@@ -43,6 +45,10 @@ def keyed_dropout(keys: Tensor, rows: int, slots: Tensor | int = 0, seed: int = 
         rows: examples of the batch.
         slots: place of the first example in its client's batch, or (rows,) of each.
         seed: of torch's own generator, for whatever else draws; in ``[0, 2^62)``.
+        several: whether several clients are computed at once, who would share whatever else is drawn.
+
+    Raises:
+        RuntimeError: ``several`` clients shared a draw.
     """
     draws = _Draws(keys, rows, slots, seed)
     originals = {place: getattr(*place) for place in SHARED_AXES}
@@ -50,10 +56,21 @@ def keyed_dropout(keys: Tensor, rows: int, slots: Tensor | int = 0, seed: int = 
     try:
         for (module, name), axes in SHARED_AXES.items():
             setattr(module, name, partial(draws.dropout, originals[module, name], axes))
+        before = _shared_generators()
         yield
+        if several and before != _shared_generators():
+            raise RuntimeError("a draw that is not dropout's would be shared by clients")
     finally:
         for (module, name), original in originals.items():
             setattr(module, name, original)
+
+
+def _shared_generators() -> tuple[object, ...]:
+    """Of torch's, how far it is from its seed, which dropout by key moves; the states of NumPy's and Python's."""
+    fresh = torch.Generator().manual_seed(torch.default_generator.initial_seed())
+    is_fresh = torch.equal(fresh.get_state(), torch.get_rng_state())
+    numpy: tuple[object, ...] = np.random.get_state()  # type: ignore[assignment]
+    return is_fresh, np.asarray(numpy[1]).tobytes(), numpy[2:], random.getstate()
 
 
 @dataclass(frozen=True)

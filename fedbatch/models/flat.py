@@ -190,7 +190,7 @@ class FlatModel:
 def _shaped(part: Tensor, shape: torch.Size, permuted: bool) -> Tensor:
     lead = part.shape[:-1]
     if not permuted:
-        return part.view(*lead, *shape)
+        return part.view((*lead, *shape))  # of one number, too
     out, channels, height, width = shape
     return part.view(*lead, out, height, width, channels).movedim(-1, -3)
 

@@ -13,6 +13,11 @@ from fedbatch.models.dropout import keyed_dropout, own_generators
 from fedbatch.models.flat import FlatModel, Loss
 
 TOLERANCE = 1e-4  # relative, between an example's output in a batch and alone
+REPEATED = (
+    1e-6  # relative, between the losses of two calls with the same buffers and draws; kernels may add in any order
+)
+KEY = torch.zeros((), dtype=torch.int64)
+TOGETHER = 8  # examples of a batch in which they are looked for to meet
 
 
 def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int, sizes: list[int]) -> None:
@@ -40,16 +45,17 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
             given = x[:size].clone()
             _check_batch(model, loss, given, y[:size].clone(), num_classes)
             model.writes_inputs |= not _equal(given, x[:size])
+        _check_evaluation(model, x, y, num_classes)
         is_random = _generators() != before
-        found = dict(model.module.named_buffers())
+        found, parameters = dict(model.module.named_buffers()), dict(model.module.named_parameters())
         changing = [name for name, b in buffers.items() if name not in found or not _equal(found[name], b)]
         for name, (p, place) in places.items():
-            if model.module.get_parameter(name) is not p or p.data_ptr() != place:
+            if parameters[name] is not p or p.data_ptr() != place:
                 raise ValueError(
                     f"model: its forward puts another tensor in place of {name}; change it in place instead"
                 )
         for name, values in frozen.items():
-            if not torch.equal(model.module.get_parameter(name), values):
+            if not torch.equal(parameters[name], values):
                 raise ValueError(
                     f"model: its forward changes the frozen parameter {name}, which would not be in a checkpoint; "
                     "make it a buffer with register_buffer"
@@ -57,7 +63,8 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
         for name in changing:
             if not buffers[name].isfinite().all():
                 raise ValueError(f"model: buffer {name} changes in training but starts from values that are not finite")
-        examples_meet = _examples_meet(model, x[:2])
+        _check_repeatable(model, loss, x[: sizes[-1]], y[: sizes[-1]])
+        examples_meet = _examples_meet(model, x[:TOGETHER])
     model.set_changing(changing)
     model.is_random, model.examples_meet = is_random, examples_meet
 
@@ -72,18 +79,7 @@ def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes
     batch = f"a batch of {size} example{'s' * (size > 1)} of shape {tuple(x.shape[1:])}"
     with _refusing(f"model: cannot be called on {batch}", _remedy(model, x)):
         output = model.module(x)
-    expected = (*y.shape, num_classes)
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            f"model: its output is a {type(output).__name__}; it must be one tensor of logits of shape {expected} for "
-            f"{batch}"
-        )
-    fits = output.is_floating_point() and output.shape[:-1] == y.shape and output.shape[-1] >= num_classes
-    if output.dim() == 0 or not fits:
-        raise ValueError(
-            f"model: its output for {batch} has shape {tuple(output.shape)} and type {output.dtype}; it must hold "
-            f"logits of shape {expected}, one for each class along the last axis"
-        )
+    _check_output(output, y, num_classes, batch)
     with _refusing(f"loss: cannot be computed from logits {tuple(output.shape)} and labels {tuple(y.shape)}"):
         value = loss(output, y)
         if not (isinstance(value, Tensor) and value.dim() == 0):
@@ -97,6 +93,31 @@ def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes
         gradients = torch.autograd.grad(value, model.trainable, allow_unused=True)
         if all(g is None for g in gradients):
             raise RuntimeError("the loss depends on no parameter that is trained")
+
+
+def _check_evaluation(model: FlatModel, x: Tensor, y: Tensor, num_classes: int) -> None:
+    """A forward as in evaluation, which some models answer in another form."""
+    batch = f"a batch of {len(y)} example{'s' * (len(y) > 1)} in evaluation"
+    model.module.eval()
+    with _refusing(f"model: cannot be called on {batch}"), torch.no_grad():
+        output = model.module(x.clone())
+    model.module.train()
+    _check_output(output, y, num_classes, batch)
+
+
+def _check_output(output: Tensor, y: Tensor, num_classes: int, batch: str) -> None:
+    expected = (*y.shape, num_classes)
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"model: its output is a {type(output).__name__}; it must be one tensor of logits of shape {expected} for "
+            f"{batch}"
+        )
+    fits = output.is_floating_point() and output.shape[:-1] == y.shape and output.shape[-1] >= num_classes
+    if output.dim() == 0 or not fits:
+        raise ValueError(
+            f"model: its output for {batch} has shape {tuple(output.shape)} and type {output.dtype}; it must hold "
+            f"logits of shape {expected}, one for each class along the last axis"
+        )
 
 
 def _check_single_losses(loss: Loss, output: Tensor, y: Tensor) -> None:
@@ -153,17 +174,44 @@ def _plain(module: nn.Module) -> nn.Module:
     return copied
 
 
+def _check_repeatable(model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> None:
+    """Two calls from one state must agree, else there is state that no checkpoint has.
+
+    Raises:
+        ValueError: they do not.
+    """
+    losses = []
+    for _ in range(2):
+        random.seed(0)
+        np.random.seed(0)
+        with torch.no_grad(), model.unchanged(), _buffers_restored(model.module), keyed_dropout(KEY, len(y)):
+            losses.append(float(loss(model.module(x.clone()), y.clone())))
+    first, again = losses
+    if abs(first - again) > REPEATED * abs(first):
+        raise ValueError(
+            f"model: two calls on the same examples give the losses {first:.6g} and {again:.6g}, so it or the loss "
+            "keeps values that no checkpoint has, or draws from a generator of its own; keep tensors with "
+            "register_buffer, and draw with torch's functions"
+        )
+
+
 def _examples_meet(model: FlatModel, x: Tensor) -> bool:
-    """Whether an example's training output changes with its company; what cannot be called alone does."""
-    key = torch.zeros((), dtype=torch.int64)
+    """Whether an example's training output changes with its company; what cannot be called alone does.
+
+    The first is called alone. The last, as a recurrent layer over the batch shows it those before it, is given others.
+    """
+    others = torch.cat([x[-1:].expand_as(x[:-1]), x[-1:]])
     try:
-        with torch.no_grad(), keyed_dropout(key, 2):
-            together = model.module(x.clone())[:1].double()
-        with torch.no_grad(), keyed_dropout(key, 1):
-            alone = model.module(x[:1].clone()).double()
+        with torch.no_grad():
+            outputs = []
+            for inputs in (x, x[:1], others):
+                with keyed_dropout(KEY, len(inputs)):
+                    outputs.append(model.module(inputs.clone()).double())
     except Exception:
         return True
-    return bool((together - alone).norm() > TOLERANCE * alone.norm())
+    together, alone, among_others = outputs
+    pairs = (together[0], alone[0]), (together[-1], among_others[-1])
+    return not all((a - b).norm() <= TOLERANCE * b.norm() for a, b in pairs)
 
 
 @contextmanager

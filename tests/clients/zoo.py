@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -179,6 +180,13 @@ IMAGES = {
     "feature dropout": lambda: Seq(Conv(1, 4, 3), nn.Dropout2d(0.4), nn.Flatten(), Lin(144, 3)),
     "alpha dropout": lambda: mlp_with(nn.AlphaDropout(0.3)),
     "noise": lambda: hidden(lambda s, x: s.b(h(s, x) + 0.1 * torch.randn(len(x), 8))),
+    "layer drop": lambda: hidden(lambda s, x: s.b(h(s, x) * (0.5 if torch.rand(1).item() < 0.1 else 1.0))),
+    "layer drop by NumPy": lambda: hidden(lambda s, x: s.b(h(s, x) * (0.5 if np.random.rand() < 0.1 else 1.0))),
+    "learned temperature": lambda: hidden(lambda s, x: s.b(h(s, x)) / s.t, t=nn.Parameter(torch.tensor(1.5))),
+    "more than three meet": lambda: hidden(lambda s, x: s.b(h(s, x) - h(s, x).mean(0) * (len(x) > 3))),
+    "recurrent over the batch": lambda: Call(
+        lambda s, x: s.b(s.cell(x[:, 0])[0][:, -1]), cell=nn.LSTM(8, 6), b=Lin(6, 3)
+    ),
     "drop path": lambda: hidden(lambda s, x: s.b(h(s, x) * x.new_empty(len(x), 1).bernoulli_(0.7))),
     "centred by hand": lambda: hidden(lambda s, x: s.b((lambda t: t - t.mean(0))(h(s, x)))),
     "faintly centred": lambda: hidden(lambda s, x: s.b((lambda t: t - 1e-3 * t.mean(0))(h(s, x)))),

@@ -1,5 +1,7 @@
 """Dropout by key: its law, and the same draws in whatever batch an example is computed."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,16 @@ def test_a_batch_axis_that_is_not_first_is_refused_for_many_clients():
         pytest.raises(RuntimeError, match="first axis"),
     ):
         F.dropout(torch.ones(7, 4), 0.5, True)
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1), np.random.rand, random.random])
+def test_a_draw_that_several_clients_would_share_is_refused(draw):
+    with keyed_dropout(KEY, 2):
+        draw()
+    with pytest.raises(RuntimeError, match="shared by clients"), keyed_dropout(KEY, 2, several=True):
+        draw()
+    with keyed_dropout(torch.arange(2), 2, torch.zeros(2, dtype=torch.int64), several=True):
+        F.dropout(torch.ones(2, 4), 0.5, True)
 
 
 def test_torch_is_as_before_afterwards():

@@ -39,6 +39,23 @@ def replaced(self, x):
     return self.map(x)
 
 
+def counted(self, x):
+    self.calls = getattr(self, "calls", 0) + 1
+    return self.map(x) * min(1.0, self.calls / 100)
+
+
+def averaged(self, x):
+    self.mean = 0.9 * getattr(self, "mean", 0.0) + 0.1 * x.mean(0).detach()
+    return self.map(x - self.mean)
+
+
+OWN_GENERATOR = np.random.default_rng(0)
+
+
+def drawn_by_its_own(self, x):
+    return self.map(x) * OWN_GENERATOR.random()
+
+
 class Outside(CrossEntropy):
     """Says that it is a mean over examples, and is not."""
 
@@ -66,6 +83,11 @@ class Summed(CrossEntropy):
         ),
         (lambda: Model(lambda s, x: s.map(x).detach()), "depends on no parameter"),
         (lambda: Model(lambda s, x: 1 / 0), "division by zero"),
+        (lambda: Model(lambda s, x: s.map(x) if s.training else (s.map(x), x)), "its output is a tuple; .* evaluation"),
+        (lambda: Model(lambda s, x: s.map(x) if s.training else 1 / 0), "in evaluation: division by zero"),
+        (lambda: Model(counted), "two calls on the same examples .* register_buffer"),
+        (lambda: Model(averaged), "two calls on the same examples"),
+        (lambda: Model(drawn_by_its_own), "two calls on the same examples .* a generator of its own"),
         (lambda: Model(replaced), "puts another tensor in place of map.weight"),
         (
             lambda: Model(lambda s, x: s.map(x) + 0 * s.best.fill_(x.max().item()), best=torch.tensor(float("-inf"))),
@@ -112,6 +134,8 @@ def test_batch_norm_with_a_batch_of_one_says_what_to_do():
         (lambda: Model(lambda s, x: s.map(x) * random.random()), True, None, []),
         (lambda: Model(lambda s, x: s.map(x) * np.random.rand()), True, None, []),
         (lambda: Model(lambda s, x: s.map(x - x.mean(0))), False, True, []),
+        (lambda: Model(lambda s, x: s.map(x).cumsum(0)), False, True, []),  # the first example does not notice
+        (lambda: Model(lambda s, x: s.map(x - x.mean(0) * (len(x) > 3))), False, True, []),
         (lambda: Model(mask=torch.full((3,), float("-inf"))), False, False, []),
         (
             lambda: nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)),
@@ -123,7 +147,7 @@ def test_batch_norm_with_a_batch_of_one_says_what_to_do():
 )
 def test_what_a_model_does_is_found_by_calling_it(module, is_random, meet, changing):
     torch.manual_seed(0)
-    model = tried(module())
+    model = tried(module(), sizes=(2, 8))
     assert model.is_random == is_random and model.changing == changing
     if meet is not None:
         assert model.examples_meet == meet
