@@ -63,6 +63,19 @@ def empty_choices(arguments: Iterable[str]) -> str | None:
     return None
 
 
+def wrong_folder(arguments: Iterable[str]) -> str | None:
+    """What is wrong with the folder of a run as it is given on the command line; or None."""
+    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("run_dir=", "resume=")))
+    if len(given) == 2:
+        return f"run_dir: resume={given['resume']} goes on in its own folder; leave run_dir out"
+    for name, value in given.items():
+        if name == "run_dir" and value in ("", "''", '""', "null"):
+            return "run_dir must name a folder (got nothing)"
+        if Path(value).is_file():
+            return f"{name}: {value} is a file; give a folder"
+    return None
+
+
 def explain(error: BaseException) -> str:
     """One line that names the field and the remedy."""
     text = str(error)
