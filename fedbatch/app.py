@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedbatch.compose import config_dir
 from fedbatch.config import CONTINUED, RunConfig, parse
 from fedbatch.errors import ConfigError, Interrupted, RunFailedError
-from fedbatch.explain import empty_choices, explain
+from fedbatch.explain import empty_choices, explain, wrong_folder
 from fedbatch.interrupt import ending_at_once
 from fedbatch.report.at_end import forget, write_reports
 
@@ -45,7 +45,7 @@ def main() -> None:
         return
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
-    if problem := empty_choices(sys.argv[1:]):
+    if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]):
         refuse(ConfigError(problem))
     make_importable(sys.argv[1:])
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.

@@ -16,6 +16,7 @@ WORDS = {
     "momentum": "server_optimizer.momentum",
     "weight_decay": "server_optimizer.weight_decay",
     "num_clients": "population",
+    "n_clients": "population",
     "clients": "population, or cohort_size for those of a round",
     "clients_per_round": "cohort_size",
     "num_clients_per_round": "cohort_size",
@@ -63,6 +64,19 @@ def empty_choices(arguments: Iterable[str]) -> str | None:
     return None
 
 
+def wrong_folder(arguments: Iterable[str]) -> str | None:
+    """What is wrong with the folder of a run as it is given on the command line; or None."""
+    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("run_dir=", "resume=")))
+    if len(given) == 2:
+        return f"run_dir: resume={given['resume']} goes on in its own folder; leave run_dir out"
+    for name, value in given.items():
+        if name == "run_dir" and value in ("", "''", '""', "null"):
+            return "run_dir must name a folder (got nothing)"
+        if Path(value).is_file():
+            return f"{name}: {value} is a file; give a folder"
+    return None
+
+
 def explain(error: BaseException) -> str:
     """One line that names the field and the remedy."""
     text = str(error)
@@ -73,6 +87,8 @@ def explain(error: BaseException) -> str:
         )
     if match := re.search(r"Error parsing override '([^']*)'", text):
         return f"{match.group(1)!r} is no setting; write key=value, e.g. rounds=100"
+    if "Cannot assign" in text and "Dict" in text and (key := getattr(error, "full_key", None)) is not None:
+        return f"{key or 'a group'} has keys of its own and takes no single value; set one of them, e.g. {key}.KEY=..."
     if "nterpolation" in text and (key := getattr(error, "full_key", None)):
         return f"{key}: {text.strip().splitlines()[0]}"
     if match := re.search(r"Key '([^']+)' is not in struct", text + str(error.__cause__)):

@@ -77,8 +77,8 @@ RANGES = {
     "controller.*cohort_size": FROM_ONE,
     "controller.*client_batch_size": FROM_ONE,
     "controller.*lr": RATE,
-    "controller.up": "(0, 1e6]",
-    "controller.down": "[0, 1e6]",
+    "controller.up": "(0, 1e38]",
+    "controller.down": "[0, 1e38]",
     "controller.every_rounds": FROM_ONE,
     "controller.times": "[0, 40]",
     "controller.exchange_rate": "(0, 1e38]",
@@ -148,6 +148,10 @@ RANGES = {
 }
 
 
+LISTS = {"betas", "accuracies"}
+"""Keys whose value is a list of numbers, each in the range."""
+
+
 def range_of(key: str) -> Range | None:
     """The range of a dotted key, or None where there is none."""
     return next((Range(text) for pattern, text in RANGES.items() if fnmatchcase(key, pattern)), None)
@@ -164,7 +168,9 @@ def check(values: Mapping[str, Any], within: str = "") -> None:
         key = f"{within}{name}"
         if isinstance(value, Mapping):
             check(value, f"{key}.")
-        for number in value if isinstance(value, list | tuple) else [value]:
+        for number in value if isinstance(value, list | tuple) and name in LISTS else [value]:
             allowed = range_of(key) if isinstance(number, int | float) and not isinstance(number, bool) else None
             if allowed is not None and number not in allowed:
                 raise ConfigError(f"{key} must be in {allowed.text} (got {number})")
+        if isinstance(value, list | tuple) and name not in LISTS and range_of(key) is not None:
+            raise ConfigError(f"{key} must be one number (got {value})")

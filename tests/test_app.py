@@ -115,6 +115,9 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
         ("lr=0.1", "fedbatch: unknown key 'lr'; here it is server_optimizer.lr"),
         ("num_clients=9", "fedbatch: unknown key 'num_clients'; here it is population"),
         ("dataset=null", "fedbatch: dataset=null: dataset needs a choice: breast_cancer, digits"),
+        ("run_dir=", "fedbatch: run_dir must name a folder (got nothing)"),
+        (f"run_dir={__file__}", f"fedbatch: run_dir: {__file__} is a file; give a folder"),
+        (f"resume={__file__}", f"fedbatch: resume: {__file__} is a file; give a folder"),
         ("model.width=${nope}", "fedbatch: model.width: Interpolation key 'nope' not found"),
         (
             "loss._target_=mine.focal",
@@ -128,6 +131,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, argument, line):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir()) or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_folder_beside_the_one_that_goes_on_is_refused(tmp_path):
+    done, _ = fedbatch("resume=a", "run_dir=b", cwd=tmp_path)
+    assert done.returncode == 2 and "run_dir: resume=a goes on in its own folder; leave run_dir out" in done.stderr
 
 
 def test_help_is_quick_and_imports_nothing_heavy(tmp_path):

@@ -49,7 +49,9 @@ def labels(name: str, y: Array, num_classes: int, x: Array) -> npt.NDArray[np.in
 
 
 def tell_unseen_classes(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> None:
-    """Say which test examples cannot be learnt, and refuse where that is all of them."""
+    """Say which test examples cannot be learnt, and refuse where that is all of them; and where nothing is to learn."""
+    if train.ndim == 1 and (train == train[0]).all():  # of a node's own data it may be so
+        log.warning("dataset: all of train_y is of one class (%d); there is nothing to tell apart", train[0])
     unseen = ~np.isin(test, train)
     if test.ndim > 1 or not unseen.any():
         return

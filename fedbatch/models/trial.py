@@ -63,6 +63,13 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
         for name in changing:
             if not buffers[name].isfinite().all():
                 raise ValueError(f"model: buffer {name} changes in training but starts from values that are not finite")
+            values = found.get(name, buffers[name])
+            exact = 2 / torch.finfo(model.params.dtype).eps  # whole numbers below are
+            if not values.is_floating_point() and bool((values.double().abs() >= exact).any()):
+                raise ValueError(
+                    f"model: buffer {name} holds whole numbers that {model.params.dtype} cannot, as which it travels; "
+                    "count from a smaller number"
+                )
         _check_repeatable(model, loss, x[: sizes[-1]], y[: sizes[-1]])
         examples_meet = _examples_meet(model, x[:TOGETHER])
     model.set_changing(changing)

@@ -1,9 +1,11 @@
 """The record: one JSON object a round in ``rounds.jsonl``, read back row by row, and as Parquet in the end."""
 
+import hashlib
 import io
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -18,10 +20,27 @@ from fedbatch.errors import ConfigError
 from fedbatch.results.files import from_json, to_json, write_atomically
 
 FILE = "rounds.jsonl"
+SEAL = re.compile(rb', "seal": "([0-9a-f]{8})"\}\s*$')
 CHUNK = 1000
 Row = dict[str, Any]
 
 log = logging.getLogger("fedbatch")
+
+
+def sealed(row: Mapping[str, Any], run: str) -> str:
+    """The line of a row, with a hash of run and row by which another run's lines and changed ones are found."""
+    line = to_json(row)
+    return f'{line[:-1]}, "seal": "{_seal(line.encode(), run)}"}}'
+
+
+def _seal(line: bytes, run: str) -> str:
+    return hashlib.blake2b(run.encode() + line, digest_size=4).hexdigest()
+
+
+def _is_of(line: bytes, run: str) -> bool:
+    """Whether a line was written as it is by this run; lines of before there were seals are taken to be."""
+    found = SEAL.search(line)
+    return not run or found is None or found[1].decode() == _seal(line[: found.start()] + b"}", run)
 
 
 def each_row(path: Path) -> Iterator[Row]:
@@ -89,7 +108,7 @@ def last_rows(path: Path) -> tuple[Row | None, Row | None]:
     return last, tested
 
 
-def reconcile(path: Path, rounds: int, totals: Mapping[str, Any]) -> list[int]:
+def reconcile(path: Path, rounds: int, totals: Mapping[str, Any], run: str = "") -> list[int]:
     """Make the record that of the first ``rounds`` rounds, which a checkpoint has behind it; the others are done again.
 
     What is wrong with it is said in one line, and the file as it was is kept beside it.
@@ -98,6 +117,7 @@ def reconcile(path: Path, rounds: int, totals: Mapping[str, Any]) -> list[int]:
         path: of the record.
         rounds: of the checkpoint.
         totals: columns of the last of them, as the checkpoint has them.
+        run: id of the run; lines that are not as it wrote them are left out.
 
     Returns:
         The rounds that are missing.
@@ -106,20 +126,27 @@ def reconcile(path: Path, rounds: int, totals: Mapping[str, Any]) -> list[int]:
         ConfigError: the record is of another run.
     """
     where: dict[int, int] = {}  # round -> offset of its last line
-    damaged, twice, offset = [], [], 0
+    damaged, foreign, twice, offset = [], [], [], 0
     for number, line, whole in _lines(path):
         row, start, offset = _parsed(line), offset, offset + len(line)
         if row is None:
             damaged += [number] if whole and line.strip() else []
+        elif not _is_of(line, run):
+            foreign.append(number)
         elif (round_ := row["round"]) < rounds:
             twice += [round_] if round_ in where else []
             where[round_] = start
             if round_ == rounds - 1 and any(row.get(name, value) != value for name, value in totals.items()):
                 raise ConfigError(f"resume: {path} is not the record of this run; put the right one in its place")
     missing = [round_ for round_ in range(rounds) if round_ not in where]
-    faults = {"unreadable lines: %s": damaged, "rounds twice: %s": twice, "missing rounds: %s": missing}
+    faults = {
+        "unreadable lines: %s": damaged,
+        "changed lines, or another run's: %s": foreign,
+        "rounds twice: %s": twice,
+        "missing rounds: %s": missing,
+    }
     if said := [text % ranges(numbers) for text, numbers in faults.items() if numbers]:
-        if damaged or twice:
+        if damaged or foreign or twice:
             copies = (path.with_name(f"{path.name}.damaged{i or ''}") for i in numbers_from())
             copy = next(copy for copy in copies if not copy.exists())
             shutil.copyfile(path, copy)
@@ -137,7 +164,8 @@ def _keep(path: Path, offsets: Sequence[int]) -> None:
             with open(path, "rb") as file:
                 for offset in offsets:
                     file.seek(offset)
-                    kept.write(to_json(from_json(file.readline())) + "\n")
+                    line = file.readline()
+                    kept.write(line.decode() if SEAL.search(line) else to_json(from_json(line)) + "\n")
     os.replace(partial, path)
 
 
@@ -181,7 +209,8 @@ def _parsed(line: bytes) -> Row | None:
     """The row of a line, None for what is no row."""
     try:
         row = from_json(line)
-    except (ValueError, RecursionError):
+        row.pop("seal", None)
+    except (ValueError, RecursionError, AttributeError):
         return None
     is_row = type(row.get("round")) is int and row["round"] >= 0 and row.keys() >= {"rounds", "test_loss"}
     return row if is_row else None

@@ -58,7 +58,7 @@ class RunStore:
         Raises:
             ConfigError: the record is of another run.
         """
-        self._missing = record.reconcile(self._record, from_round, totals or {})
+        self._missing = record.reconcile(self._record, from_round, totals or {}, self._run)
         self._last, self._tested = record.last_rows(self._record)
         self._write_summary({"status": "running"})
         status, error = "failed", {}
@@ -80,7 +80,7 @@ class RunStore:
     def append(self, row: Row) -> None:
         """Add the row of one round."""
         self._last, self._tested = row, row if row["test_loss"] == row["test_loss"] else self._tested
-        self._file.write(to_json(row) + "\n")
+        self._file.write(record.sealed(row, self._run) + "\n")
         self._file.flush()
 
     @property

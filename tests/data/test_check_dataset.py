@@ -127,6 +127,11 @@ def test_examples_of_classes_seen_in_no_training_are_told(caplog):
     assert "4 of 12 rows (2, 5, 8, 11, counted from 0) of the test split" in caplog.text and "[2]" in caplog.text
 
 
+def test_labels_of_one_class_are_told(caplog):
+    checked(plain(train_y=np.ones_like(plain().train_y)))
+    assert "all of train_y is of one class (1)" in caplog.text
+
+
 def poke(x, row, value):
     x = x.copy()
     x[row, 1] = value

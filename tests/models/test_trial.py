@@ -101,6 +101,12 @@ def test_what_cannot_work_is_one_line(module, message):
     assert "\n" not in str(told.value) and str(told.value).startswith("model: ")
 
 
+def test_a_counter_that_would_be_rounded_on_its_way_is_refused():
+    with pytest.raises(ValueError, match="buffer seed holds whole numbers that torch.float32 cannot"):
+        tried(Model(lambda s, x: s.map(x) + 0 * s.seed.add_(1), seed=torch.tensor(2**24)))
+    assert tried(Model(lambda s, x: s.map(x) + 0 * s.seed.add_(1), seed=torch.tensor(7))).changing == ["seed"]
+
+
 def test_a_frozen_parameter_that_moves_is_refused():
     def moved(self, x):
         self.map.bias.add_(1.0)

@@ -123,3 +123,16 @@ def test_memory_does_not_grow_with_rounds(make_config, tmp_path):
     assert peaks[1] - peaks[0] < 50_000 and used - peaks[0] < 500_000
     assert peak - used < 4_000_000  # a chunk of the table at a time; all rows take 10 MB
     assert len(sample(tmp_path / "rounds.jsonl", 100)) <= 102
+
+
+def test_changed_lines_and_those_of_another_run_are_left_out_and_said(tmp_path, caplog):
+    path = tmp_path / record.FILE
+    rows = [{"round": i, "rounds": i + 1, "test_loss": float("nan"), "train_loss": 0.1 * i} for i in range(4)]
+    lines = [record.sealed(row, "ours") for row in rows]
+    lines[1] = lines[1].replace("0.1", "77.0")
+    lines[2] = record.sealed(rows[2], "theirs")
+    path.write_text("\n".join(lines) + "\n")
+    assert record.reconcile(path, 4, {}, "ours") == [1, 2]
+    assert "changed lines, or another run's: 2-3" in caplog.text and "missing rounds: 1-2" in caplog.text
+    assert [row["round"] for row in record.read_rows(path)] == [0, 3] and "seal" not in record.read_rows(path)[0]
+    assert path.read_text() == f"{lines[0]}\n{lines[3]}\n"
