@@ -6,7 +6,10 @@ line and exit code 2. Heavy imports wait until the config is known to be good.
 
 import logging
 import os
+import signal
 import sys
+import traceback
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,9 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch.compose import config_dir
 from fedbatch.config import CONTINUED, RunConfig, parse
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.explain import empty_choices, explain
-from fedbatch.report.at_end import write_reports
+from fedbatch.interrupt import ending_at_once
+from fedbatch.report.at_end import forget, write_reports
 
 
 def main() -> None:
@@ -35,6 +39,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # says in four lines what is told in one
+    warnings.formatwarning = lambda message, *_, **__: f"fedbatch: {message}\n"  # one line, without its source
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return
@@ -47,17 +52,22 @@ def main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
     sys.argv += [f"run_dir={arg.removeprefix('resume=')}" for arg in sys.argv if arg.startswith("resume=")]
     try:
-        _main()
+        with ending_at_once():
+            _main()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         refuse(error)
     except RunFailedError as error:  # after the other runs of a sweep, which Hydra lets finish
         print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # before Hydra has a run folder
-        stop(error)
-    except KeyboardInterrupt:
-        print("fedbatch: interrupted; go on with fedbatch resume=<run folder>", file=sys.stderr)
-        sys.exit(130)
+        stop(error, None)
+    except KeyboardInterrupt as end:
+        number = end.signal if isinstance(end, Interrupted) else signal.SIGINT
+        folder = end.folder if isinstance(end, Interrupted) else None
+        print("; ".join(filter(None, ["fedbatch: interrupted", go_on(folder)])), file=sys.stderr)
+        sys.exit(128 + number)
+    except Exception as error:  # a fault of fedbatch or of a part of one's own that nothing foresaw
+        fault(error)
     finally:
         write_reports()
 
@@ -70,14 +80,19 @@ def _main(composed: DictConfig) -> float | None:
         from fedbatch.build import validate
 
         validate(config)
+        from fedbatch.results.folder import refuse_used, summary_of
+        from fedbatch.results.lock import locked
+
         if in_sweep:
-            from fedbatch.results.load import summary_of
-            from fedbatch.results.sweep import beside_others, finished_before
+            from fedbatch.results.sweep import finished_before, placed
 
             if (earlier := finished_before(config)) is not None:
                 print(f"{earlier}: finished before, left as it is")
                 return summary_of(earlier).get(config.target_metric)
-            config = beside_others(config)
+            config = placed(config)
+        with locked(Path(config.run_dir)):  # the run itself will ask again, after what takes its time
+            if not config.resume and not config.overwrite:
+                refuse_used(Path(config.run_dir))
         from fedbatch import task
 
         task.load(config.to_json())  # what only torch can refuse, before the rest is imported
@@ -89,9 +104,10 @@ def _main(composed: DictConfig) -> float | None:
             folder.rmdir()
         if in_sweep:
             raise  # when the others are through, as Hydra has it
+        forget()  # the folder may be another's
         refuse(error)
     except OSError as error:
-        stop(error)
+        stop(error, folder)
 
 
 def make_importable(arguments: list[str]) -> None:
@@ -158,13 +174,31 @@ def doctor(_: list[str]) -> int:
 COMMANDS = {"status": status, "report": report, "doctor": doctor}
 
 
-def stop(error: OSError) -> NoReturn:
+def stop(error: OSError, folder: Path | None) -> NoReturn:
     """Say what the disk or the folder would not do, in one line, and exit with 1; checkpoints are as they were."""
     print(
-        f"fedbatch: {error.filename or 'run folder'}: {error.strerror or error}; "
-        "when that is mended, go on with fedbatch resume=<run folder>",
+        f"fedbatch: {error.filename2 or error.filename or folder or 'run folder'}: {error.strerror or error}; "
+        f"when that is mended, {go_on(folder) or 'start again'}",
         file=sys.stderr,
     )
+    raise SystemExit(1)
+
+
+def go_on(folder: Path | None) -> str:
+    """How to go on with a run that has a checkpoint; empty without."""
+    from fedbatch.results.folder import resume_command
+
+    if folder is None or not any(folder.glob("checkpoints/round-*.ckpt")):
+        return ""
+    return f"go on with {resume_command(folder)}"
+
+
+def fault(error: Exception) -> NoReturn:
+    """Say in one line what nobody foresaw, keep the traceback in a file, and exit with 1."""
+    log = Path("fedbatch-error.log")
+    log.write_text("".join(traceback.format_exception(error)))
+    text = " ".join(str(error).split())
+    print(f"fedbatch: internal error, {type(error).__name__}: {text}; where it happened is in {log}", file=sys.stderr)
     raise SystemExit(1)
 
 
@@ -183,26 +217,39 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
     values["run_dir"] = str(folder)
     if values["resume"] is None:
         return parse(values)
-    saved = folder / "config.yaml"
-    if not saved.is_file():
-        raise ConfigError(f"resume: {folder} has no config.yaml; give the folder of an earlier run")
+    if not values["resume"]:
+        raise ConfigError("resume must be the folder of an earlier run (got '')")
+    if values["overwrite"]:
+        raise ConfigError("resume goes on with a run and overwrite=true deletes it; give one of the two")
+    from fedbatch.results.folder import begun_values
+
+    try:
+        old = values | begun_values(folder)  # a key that was not there yet has its default
+    except ConfigError as error:
+        raise ConfigError(f"resume: {error}") from error
     changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
     for name in changed:
         if name.split(".")[0] not in CONTINUED:
             raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
-    old: Any = OmegaConf.to_container(OmegaConf.load(saved))
-    if "rounds" in changed and old["privacy"].get("target_epsilon") is not None and values["rounds"] != old["rounds"]:
+    if (
+        "rounds" in changed
+        and (old["privacy"] or {}).get("target_epsilon") is not None
+        and values["rounds"] != old["rounds"]
+    ):
         raise ConfigError(
             f"rounds cannot change on resume: privacy.target_epsilon was planned for {old['rounds']} rounds"
         )
     for name in ("rounds", "nodes"):
-        if name in changed and old.get("active") and values[name] != old[name]:
+        if name in changed and old["active"] and values[name] != old[name]:
             raise ConfigError(
                 f"{name} cannot change on resume: queries are planned for {old['rounds']} rounds, and each of the "
                 f"{old['nodes']} nodes keeps its clients' labels"
             )
     given = {name.split(".")[0] for name in changed} | {"resume", "run_dir"}
-    return parse(old | {name: values[name] for name in given})
+    try:
+        return parse(old | {name: values[name] for name in given})
+    except ConfigError as error:
+        raise ConfigError(f"resume: {folder / 'config.yaml'}: {error}") from error
 
 
 if __name__ == "__main__":

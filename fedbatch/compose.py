@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from fedbatch.config import parse
@@ -31,8 +32,13 @@ def config_json(run_config: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=4)
 def _compose(overrides: str) -> str:
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose("config", shlex.split(overrides))
+    ours, outer = GlobalHydra.instance(), GlobalHydra.instance().hydra
+    ours.clear()  # Hydra composes one config at a time, and a run of a sweep may ask for the defaults
+    try:
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            config = compose("config", shlex.split(overrides))
+    finally:
+        ours.hydra = outer
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     return parse({str(k): v for k, v in values.items()}).to_json()

@@ -29,7 +29,10 @@ CHOICES = {
 }
 
 
-CONTINUED = ("rounds", "resume", "run_dir", "device", "executor", "nodes", "runtime", "threads", "tracker", "report")
+CONTINUED = (
+    *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
+    *("tracker", "report"),
+)
 """What may change when a run is resumed without making it another run."""
 
 
@@ -94,6 +97,7 @@ class RunConfig:
     small_clients: str = "accept"
     report: str = "html"
     resume: str | None = None
+    overwrite: bool = False
 
     def to_json(self) -> str:
         """One line that `from_json` reads back; the form in which a config travels and is stored."""
@@ -101,8 +105,13 @@ class RunConfig:
 
     def identity(self) -> str:
         """Hash of all that makes this run another one than the next; see `CONTINUED`."""
-        values = {name: value for name, value in asdict(self).items() if name not in CONTINUED}
-        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return identity_of(asdict(self))
+
+
+def identity_of(values: Mapping[str, Any]) -> str:
+    """`RunConfig.identity` of plain values."""
+    kept = {name: value for name, value in values.items() if name not in CONTINUED}
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:

@@ -92,7 +92,7 @@ def exchange(
             if reply.has_error():
                 raise MessageError(flower.reason(reply.error))
             answer = decode(kind, reply.content, answer_lengths(plan))
-            check_clients(answer, plan)
+            check_clients(answer, plan, config.executor == "auto")
             if check is not None:
                 check(answer, plan)
             answers.append(answer)
@@ -142,8 +142,10 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
     }
 
 
-def check_clients(answer: Any, plan: Plan) -> None:
+def check_clients(answer: Any, plan: Plan, automatic: bool = False) -> None:
     """A node answers the plan of this round, for all the clients it was asked for, and for no others.
+
+    With ``automatic`` a node may take another executor than it was asked for, if that one is wrong there.
 
     Raises:
         MessageError: it does not.
@@ -157,10 +159,10 @@ def check_clients(answer: Any, plan: Plan) -> None:
     if not np.array_equal(answered, plan.clients):
         raise MessageError("clients are not those that were asked for")
     if isinstance(answer, Contribution | Updates) and isinstance(plan, TrainPlan):
-        check_work(answer, plan)
+        check_work(answer, plan, automatic)
 
 
-def check_work(answer: Contribution | Updates, plan: TrainPlan) -> None:
+def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool) -> None:
     """Vectors are of the model's dtype, and the work is of the kind that was asked for.
 
     Raises:
@@ -176,7 +178,7 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan) -> None:
         values = getattr(answer, name, None)
         if values is not None and values.numel() and values.dtype != getattr(plan, model).dtype:
             raise MessageError(f"{name} must be {getattr(plan, model).dtype} (got {values.dtype})")
-    asked = "loop" if plan.single else plan.executor
+    asked = "loop" if plan.single else "auto" if automatic else plan.executor
     if answer.executor not in (CHOICES["executor"] if asked == "auto" else (asked,)):
         raise MessageError(f"executor must be {asked} (got {answer.executor!r})")
 

@@ -7,10 +7,10 @@ with all the clients it hosts; ``nodes=population`` makes that one client a node
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedbatch.keys import generator
@@ -36,7 +36,7 @@ class Faults:
         not_finite: answer with not-a-number in the update.
         heavy: claim a weight of 1e9.
         duplicate: answer twice.
-        stale: answer with what they sent in the round before.
+        stale: answer as in the round before, if they have ever answered.
         adversaries: attack, the same nodes all the time.
         attack: "sign_flip" and "scaled" (the update times -strength or strength), or "little" (all send the honest mean
             minus strength times the honest standard deviation; Baruch et al. 2019).
@@ -78,12 +78,15 @@ class FaultyGrid:
         grid: the Grid.
         faults: what goes wrong.
         seed: run seed.
+
+    Attributes:
+        answered: nodes that have answered before, and so have something stale to send; all that it remembers.
     """
 
     def __init__(self, grid: Grid, faults: Faults, seed: int):
         self._grid, self._faults, self._seed = grid, faults, seed
         self._adversaries = faults.struck("adversaries", list(grid.get_node_ids()), seed, 0)
-        self._before: dict[int, RecordDict] = {}
+        self.answered: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._grid, name)
@@ -126,9 +129,9 @@ class FaultyGrid:
             error = Message(Error(CRASHED, "node crashed (faults.crash)"), reply_to=asked[node])
             yield stamp(error, f"{reply.metadata.message_id}-crash")
             return
-        before, self._before[node] = self._before.get(node), reply.content
-        if node in struck["stale"] and before is not None:
-            reply.content = before
+        if node in struck["stale"] and node in self.answered:
+            reply.content = _stale(reply.content)
+        self.answered.add(node)
         for fault, spoil in SPOILED.items():
             if node in struck[fault]:
                 reply.content = spoil(reply.content)
@@ -181,6 +184,12 @@ def _not_finite(content: RecordDict) -> RecordDict:
 def _heavy(content: RecordDict) -> RecordDict:
     name = "weights" if "weights" in content.array_records["clients"] else "num_examples"
     return with_array(content, "clients", name, content.array_records["clients"][name].numpy() * HEAVY)
+
+
+def _stale(content: RecordDict) -> RecordDict:
+    """As if of the round before: its values would be others, but nobody looks at those of another round."""
+    plan = dict(content.config_records["plan"])
+    return RecordDict({**content, "plan": ConfigRecord(plan | {"round": cast(int, plan["round"]) - 1})})
 
 
 SPOILED: dict[str, Callable[[RecordDict], RecordDict]] = {

@@ -159,7 +159,8 @@ def check(values: Mapping[str, Any], within: str = "") -> None:
     Raises:
         ConfigError: naming the key, its range and the value.
     """
-    for name, value in values.items():
+    # A nested value may be taken from one of this level, which is then the one to name.
+    for name, value in sorted(values.items(), key=lambda item: isinstance(item[1], Mapping)):
         key = f"{within}{name}"
         if isinstance(value, Mapping):
             check(value, f"{key}.")

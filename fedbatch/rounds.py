@@ -73,7 +73,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         lr_factor=factor,
         lr_factor_before=factor if control != state.control else before,
         totals=totals,
-        executors=({phase.name: executor} if executor else {}) | state.executors,
+        executors=state.executors | ({phase.name: executor} if executor else {}),
         switches=state.switches + tuple(switch(state, control)),
         **collected.changes,
     )

@@ -1,6 +1,5 @@
 """One run from a checked config to its table and its picture."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,12 @@ from fedbatch.build import build
 from fedbatch.config import RunConfig
 from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
-from fedbatch.results.store import read_rows
+from fedbatch.results.files import from_json
+from fedbatch.results.record import FILE, each_row, sample
 from fedbatch.results.table import calibration_table, phase_table
+
+DRAWN = 5_000
+"""Rounds in the picture, about; it has a tenth as many points across."""
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -30,11 +33,10 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 def report(folder: Path) -> dict[str, Any]:
     """Draw the figure of a run that ended, show its table, and return its summary."""
-    rows = read_rows(folder / "rounds.jsonl")
-    save_figure(rows, folder / "noise_scale.png")
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    console = Console()
-    console.print(phase_table(rows))
+    save_figure(sample(folder / FILE, DRAWN), folder / "noise_scale.png")
+    summary = from_json((folder / "summary.json").read_bytes())
+    console = Console(markup=False)
+    console.print(phase_table(each_row(folder / FILE)))
     if "calibration" in summary:
         console.print(calibration_table(summary["calibration"]))
     if "privacy" in summary:

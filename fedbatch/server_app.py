@@ -1,29 +1,35 @@
 """The Flower ServerApp: build or resume the server, run the rounds, keep the record."""
 
-from dataclasses import asdict, replace
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedbatch import posthoc, task
-from fedbatch import state as states
+from fedbatch import evaluation, posthoc, task
+from fedbatch.aggregate import DivergedError
 from fedbatch.batch.tracker import Tracker
 from fedbatch.build import build, trackers
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
-from fedbatch.errors import ConfigError
+from fedbatch.errors import ConfigError, Interrupted
 from fedbatch.faults import FaultyGrid
 from fedbatch.hosts import discover
-from fedbatch.privacy import ledger
+from fedbatch.interrupt import Asked, listening
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.statement import statement
+from fedbatch.results.folder import clear, refuse_used
+from fedbatch.results.identity import Identity
+from fedbatch.results.lock import locked
 from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore
+from fedbatch.resume import begin, resume, save
 from fedbatch.rounds import run_rounds
-from fedbatch.server import Server
+from fedbatch.runtime.interruptible import InterruptibleGrid
+from fedbatch.server import Row, Server
 from fedbatch.server_step import ServerOptimizer
 from fedbatch.state import ServerState
 from fedbatch.task import Task
@@ -34,26 +40,81 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run a whole experiment; the run folder holds everything that is left of it."""
+    """Run a whole experiment; the run folder holds everything that is left of it.
+
+    Raises:
+        ConfigError: the run cannot start, or not in this folder.
+        RunFailedError: it cannot go on.
+        Interrupted: a signal has ended it; what was done is in a checkpoint.
+    """
     config = from_json(config_json(context.run_config))
-    run = task.load(config.to_json())
-    server = new_server(run, grid)
-    state = first = resume(server) if config.resume else start(server)
-    store = RunStore(server.folder, config)
-    checkpoints = store.folder / "checkpoints"
+    folder = Path(config.run_dir)
+    with locked(folder), listening() as asked:
+        if not config.resume and not config.overwrite:
+            refuse_used(folder)
+        server = new_server(task.load(config.to_json()), cast(Grid, InterruptibleGrid(grid, asked)))
+        if config.overwrite and not config.resume:
+            clear(folder)
+        identity, state = resume(server) if config.resume else (begin(server), start(server))
+        store = RunStore(folder, config, identity.run)
+        if not config.resume:  # with a ledger there is a checkpoint, so that it can be resumed whenever it is killed
+            save(server, identity, state, durable=server.task.privacy is not None)
+        try:
+            run(server, identity, state, store, asked)
+        except Interrupted as end:
+            raise Interrupted(end.signal, folder) from end
+        asked.obey()
+
+
+def run(server: Server, identity: Identity, first: ServerState, store: RunStore, asked: Asked) -> None:
+    """All rounds from the first state on, their record, and the summary."""
+    config, state = server.task.config, first
+    every = config.checkpoint_every_rounds
     shown = Progress(config.rounds, state.round)
     followed = following(trackers(config), store.folder, asdict(config), state.round)
-    with store.recording(state.round), shown as progress, followed as follow:
-        for state, row in run_rounds(server, first):
-            store.append(row)
-            progress.show(row)
-            follow(row)
-            if config.checkpoint_every_rounds and state.round % config.checkpoint_every_rounds == 0:
-                states.save(state, checkpoints)
+    with store.recording(state.round, asdict(state.totals)), shown as progress, followed as follow:
+        try:
+            for state, row in run_rounds(server, first):
+                store.append(row)
+                progress.show(row)
+                follow(row)
+                refuse_divergence(row)
+                if asked.signal or (every and state.round % every == 0):
+                    save(server, identity, state)
+                asked.obey()
+        except Interrupted:
+            if not asked.at_once and not queried(server, state):
+                save(server, identity, state)
+            raise
+        scores = {} if store.is_evaluated else last_scores(server)
         state, calibration = posthoc.finish(server, state)
-        states.save(state, checkpoints)
-        guarantee = statement(run.privacy, state.ledger) if run.privacy else None
-        store.finish(state, guarantee, calibration)
+        save(server, identity, state)
+        guarantee = statement(server.task.privacy, state.ledger) if server.task.privacy else None
+        store.finish(state, guarantee, calibration, scores)
+
+
+def queried(server: Server, state: ServerState) -> bool:
+    """Whether labels are asked for before this round, which may have begun a new model in the place of the state's."""
+    active = server.task.active
+    return active is not None and active.is_due(state.round, server.task.config.rounds)
+
+
+def last_scores(server: Server) -> Row:
+    """Scores of the last parameters, where a budget or a target has ended the run between two evaluations."""
+    scores = evaluation.on_server(server)
+    refuse_divergence(scores)
+    return {name: value for name, value in scores.items() if name in ("test_loss", "test_accuracy")}
+
+
+def refuse_divergence(row: Mapping[str, Any]) -> None:
+    """End a run whose model has no finite loss any more, wherever it was evaluated.
+
+    Raises:
+        DivergedError: the loss is not finite.
+    """
+    loss, evaluated = row["test_loss"], not math.isnan(row["test_accuracy"])
+    if evaluated and not math.isfinite(loss):
+        raise DivergedError(f"test_loss is {loss}: training has diverged; lower server_optimizer.lr")
 
 
 def new_server(run: Task, grid: Grid) -> Server:
@@ -80,10 +141,6 @@ def new_server(run: Task, grid: Grid) -> Server:
 def start(server: Server) -> ServerState:
     """The state before round 0."""
     noise, privacy = server.task.config.noise_scale, server.task.privacy
-    if (server.folder / ledger.FILE).exists():
-        raise ConfigError(
-            f"run_dir: {server.folder} has the ledger of an earlier private run; resume it or take another"
-        )
     tracker = Tracker(noise.decay, noise.z)
     return ServerState(
         round=0,
@@ -97,19 +154,3 @@ def start(server: Server) -> ServerState:
         ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
         clip_norm=float(privacy.mechanism.clip_norm) if privacy else 0.0,
     )
-
-
-def resume(server: Server) -> ServerState:
-    """The state of the last valid checkpoint, loaded into the server's model and optimizer."""
-    try:
-        saved = states.load_latest(server.folder / "checkpoints")
-    except FileNotFoundError as error:
-        raise ConfigError(f"resume: {error}") from error
-    model = server.optimizer.model
-    with torch.no_grad():
-        model.load(saved.params.to(model.params), saved.buffers.to(model.buffers))
-    server.optimizer.load_state_dict(saved.optimizer)
-    # The file is ahead of the checkpoint by the rounds that a crash undid: what was sent stays charged.
-    charged = Ledger.of(saved.ledger.accounts, [*saved.ledger.releases, *ledger.read(server.folder / ledger.FILE)])
-    saved = replace(saved, ledger=charged)
-    return replace(saved, params=model.params, buffers=model.buffers, optimizer=server.optimizer.state_dict())

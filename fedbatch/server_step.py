@@ -1,14 +1,18 @@
 """The server optimizer: any torch optimizer, stepped on the aggregated (pseudo-)gradient (Reddi et al. 2021)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from fedbatch.aggregate import DivergedError
 from fedbatch.build import build
 from fedbatch.errors import ConfigError
 from fedbatch.models.flat import FlatModel
 from fedbatch.optim.layerwise import Layerwise
+
+DIVERGED = "parameters are not finite any more: training has diverged; lower server_optimizer.lr"
 
 
 class ServerOptimizer:
@@ -35,7 +39,21 @@ class ServerOptimizer:
         Returns:
             Columns of the record: for a layer-wise optimizer the length of the step and the spread of its trust ratios
             over layers, which under privacy are those of the noised update; else none.
+
+        Raises:
+            DivergedError: the parameters are not finite afterwards.
         """
+        try:
+            columns = self._step(mean_update, lr)
+        except RuntimeError as error:  # torch's word where a factor of the step is beyond the model's dtype
+            if "overflow" not in str(error):
+                raise
+            raise DivergedError(DIVERGED) from error
+        if not math.isfinite(float(self.model.params.sum())):  # one pass; what is not finite does not hide in a sum
+            raise DivergedError(DIVERGED)
+        return columns
+
+    def _step(self, mean_update: Tensor, lr: float) -> dict[str, float]:
         self.model.grads.copy_(mean_update)
         for group in self._optimizer.param_groups:
             group["lr"] = lr

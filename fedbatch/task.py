@@ -136,8 +136,10 @@ class Task:
             buffers=model.buffers.clone(),
         )
 
-    def seeds(self, clients: Ints, *moment: int) -> Ints:
+    def seeds(self, clients: Ints, *moment: int) -> Ints | None:
         """Keys (K,) of what random layers draw for clients, or examples, in a round and what else names the moment."""
+        if not self.node_model.is_random:
+            return None
         return (bits(key(self.config.seed, "layers", *moment), clients, np.zeros(1, np.int64)) >> np.uint64(2)).astype(
             np.int64
         )
@@ -155,8 +157,13 @@ class Task:
         return job(few, np.minimum(batch_sizes.max(), self.partition.sizes(few)))
 
     def execute(self, job: Job, executor: str, witness: Callable[[], Job]) -> Contribution:
-        """The contribution of a job's clients; see `Executors.execute`."""
+        """The contribution of a job's clients; see `Executors.execute`.
+
+        With ``executor=auto`` in the config, one that was chosen before is given up where it turns out wrong.
+        """
         self.node_model.module.train()
+        if self.config.executor == "auto" and self.executors.unusable(executor, job, witness):
+            executor = "auto"
         with own_generators(self.node_model.is_random):
             return self.executors.execute(job, executor, witness)
 
@@ -169,6 +176,7 @@ class Task:
                 "one each; let it build a new one in every call"
             )
         model.set_changing(self.node_model.changing)
+        model.writes_inputs = self.node_model.writes_inputs
         return model
 
 

@@ -33,7 +33,7 @@ def test_a_run_ends_with_its_table_folder_and_report(tmp_path):
     assert "accuracy" in done.stdout and folder == f"run folder: {tmp_path / 'out'}"
     assert report.startswith(f"report: {Path('out', 'report.html')} (")
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet summary.json"
+    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet run.json summary.json"
     assert left == {"checkpoints", *files.split()}
 
 
@@ -139,3 +139,31 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path):
     code = "import sys; import fedbatch.app; print([m for m in ('torch', 'flwr', 'polars') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+NAMES = ["[/a]", "[red]", "$x^", "a_{", "<b>", "über 1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_shown_and_never_obeyed(tmp_path, name):
+    phase = f"controller.phase.name='{name}'"
+    tiny = ("dataset=digits", "population=20", "cohort_size=4", "model.width=8", "controller=fixed", "rounds=1")
+    done, _ = fedbatch(*tiny, phase, f"run_dir='{name.replace('/', '')} run'", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert name in done.stdout and f"run folder: {tmp_path / name.replace('/', '')} run" in done.stdout
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path, monkeypatch, capsys):
+    from fedbatch import app
+
+    def crash():
+        raise ZeroDivisionError("of\ntwo lines")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app, "_main", crash)
+    monkeypatch.setattr("sys.argv", ["fedbatch", "rounds=1"])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 1
+    told = "fedbatch: internal error, ZeroDivisionError: of two lines; where it happened is in fedbatch-error.log\n"
+    assert capsys.readouterr().err == told and "in crash" in (tmp_path / "fedbatch-error.log").read_text()

@@ -1,5 +1,7 @@
 """Whole private runs: who is charged when, what is recorded, and what ends or refuses a run."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from fedbatch import client_app, node_private, task
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.messages import PrivateContribution
 from fedbatch.privacy import epsilon, ledger
+from fedbatch.privacy.randomness import fingerprint
+from fedbatch.state import load, save
 from tests.conftest import run
 
 FIXED = ("controller=fixed", "executor=fused", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")
@@ -114,8 +118,17 @@ def test_other_parameters_at_a_resumed_round_are_another_release(private):
     config = private("client_central", "rounds=2")
     run(config)
     folder = Path(config.run_dir)
-    run(private("client_central", "rounds=3", f"resume={folder}", "server_optimizer.lr=7"))
-    assert len(ledger.read(folder / ledger.FILE)) == 3
+    saved, header = load(folder / "checkpoints")
+    save(replace(saved, params=saved.params + 1), folder / "checkpoints", header)
+    (folder / ledger.FILE).write_text((folder / ledger.FILE).read_text() + json.dumps(vars(due(saved))) + "\n")
+    run(private("client_central", "rounds=3", f"resume={folder}"))
+    assert [release.round for release in ledger.read(folder / ledger.FILE)] == [0, 1, 2, 2]
+
+
+def due(saved):
+    """What a round after this state releases, had a crash undone it."""
+    last = list(saved.ledger.releases)[-1]
+    return replace(last, round=saved.round, params=fingerprint(saved.params))
 
 
 def test_poisson_cohorts_are_secret_and_have_the_right_law(private):

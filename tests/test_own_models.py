@@ -121,3 +121,20 @@ def test_refusing_small_clients_is_an_option(make_config):
     )
     with pytest.raises(ConfigError, match="smallest client's 4 examples.* or small_clients=accept"):
         task.load(config.to_json())
+
+
+def test_a_remembered_executor_that_turns_out_wrong_is_given_up_under_auto(config_of, monkeypatch):
+    from fedbatch.clients.choose import EXECUTORS, Executors
+
+    right = EXECUTORS["fused"]
+    monkeypatch.setattr(Executors, "chosen", lambda *_: "fused")
+    rows, summary, _ = run(config_of("dropped", "rounds=3"))
+    assert {row["executor"] for row in rows} == {"fused"} and summary["executors"] == {"fixed": "fused"}
+    monkeypatch.undo()
+    monkeypatch.setitem(EXECUTORS, "fused", lambda job: replace(right(job), sq_norms=right(job).sq_norms * 1.1))
+    task.load.cache_clear()
+    rows, _, _ = run(replace(config_of("dropped"), resume="run"))
+    assert [row["rejected_replies"] for row in rows] == [0] * 6 and {row["executor"] for row in rows[3:]} <= {
+        "loop",
+        "vmap",
+    }

@@ -18,7 +18,8 @@ import pytest
 
 from fedbatch import app, client_app, server_app, state, task
 from fedbatch.config import parse
-from fedbatch.results.store import read_rows
+from fedbatch.errors import Interrupted, RunFailedError
+from fedbatch.results.store import RunStore, read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 
 PRIVATE = "privacy=client_central controller=fixed privacy.noise_multiplier=1.0 privacy.target_epsilon=null".split()
@@ -110,11 +111,14 @@ def test_a_run_killed_twenty_times_ends_as_the_unbroken_one(tmp_path, monkeypatc
     assert left_by(folder) == left_by(tmp_path / "whole") and len(record(folder)) == 800
 
 
-def forked(cwd, *arguments):
-    """The command in a process of its own, from a clean one that has the imports done: they take most of a start."""
+def forked(cwd, *arguments, before=""):
+    """The command in a process of its own, from a clean one that has the imports done: they take most of a start.
+
+    ``before`` is code that is run first.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fedbatch.app", "fedbatch.run"])
-    code = f"import os, sys; os.chdir({str(cwd)!r}); sys.argv = {['fedbatch', *arguments]!r}; "
+    context.set_forkserver_preload(["fedbatch.app", "fedbatch.run", "sklearn.datasets", "torch._dynamo"])
+    code = f"import os, sys; os.chdir({str(cwd)!r}); sys.argv = {['fedbatch', *arguments]!r}; {before}"
     process = context.Process(target=exec, args=(code + "from fedbatch.app import main; main()", {}))
     process.start()
     return process
@@ -268,3 +272,75 @@ def test_the_secret_is_nowhere_in_the_run_folder_or_in_what_is_said(tmp_path, mo
     assert len(files) >= 7
     assert not [(path, form) for path in files for form in forms if form in path.read_bytes()]
     assert not any(form in said for form in forms)
+
+
+@pytest.mark.parametrize("when", ["between two answers", "at the end of a round"])
+def test_an_interrupted_round_is_done_again(make_config, monkeypatch, when):
+    settings = ("nodes=5", "controller=fixed", "executor=fused", "cohort_size=20", "noise_scale.halves=true")
+    whole = run(make_config(*settings, folder="whole"))
+    config, seen = make_config(*settings, folder="ended"), []
+    owner, name = (LocalGrid, "_deliver") if when == "between two answers" else (RunStore, "append")
+    original = getattr(owner, name)
+
+    def signalled(self, *arguments):
+        seen.append(arguments)
+        if len(seen) == (5 + 5 + 3 if when == "between two answers" else 2):  # 5 that ask for clients, then 5 a round
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted) as caught:
+        patched.setattr(owner, name, signalled)
+        run(config)
+    assert caught.value.signal == signal.SIGTERM and caught.value.folder == Path(config.run_dir)
+    rounds = 1 if when == "between two answers" else 2
+    assert state.load_latest(Path(config.run_dir) / "checkpoints").round == rounds
+    summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
+    assert (summary["status"], summary["rounds"]) == ("interrupted", rounds)
+    assert run(parse(json.loads(config.to_json()) | {"resume": config.run_dir})) == whole
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_sweep_and_says_how_to_go_on(tmp_path):
+    options = [*TINY.split()[:-2], "rounds=100000", "seed=0,1", "report=none", "run_dir='my sweep'"]
+    process = start(tmp_path, "-m", *options)
+    record = tmp_path / "my sweep" / "0" / "rounds.jsonl"
+    while not (record.exists() and len(read_rows(record)) > 3):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 143 and not (tmp_path / "my sweep" / "1").exists()
+    assert said == f"fedbatch: interrupted; go on with fedbatch \"resume='{record.parent}'\"\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["server_optimizer=adam", "server_optimizer.lr=1e38", "rounds=1"],
+            "parameters are not finite any more: training has diverged",
+        ),
+        (["server_optimizer.lr=1e30", "rounds=1"], "test_loss is nan: training has diverged"),
+        (["server_optimizer.lr=1e30", "rounds=1", "evaluate_every_rounds=0"], "test_loss is nan"),
+    ],
+)
+def test_divergence_in_the_last_round_is_a_failure(make_config, settings, said):
+    config = make_config("controller=fixed", "executor=fused", *settings)
+    with pytest.raises(RunFailedError, match=said):
+        run(config)
+    summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
+    assert summary["status"] == "failed" and "training has diverged" in summary["error"]
+    with pytest.raises(RunFailedError):  # and a resumed one does not pass for done
+        run(parse(json.loads(config.to_json()) | {"resume": config.run_dir}))
+
+
+def test_a_run_that_ends_between_two_evaluations_has_the_scores_of_its_last_parameters(make_config):
+    early = ("target_metric=train_loss", "target_value=1e6", "evaluate_every_rounds=0", "controller=fixed", "rounds=9")
+    config = make_config(*early, folder="early")
+    run(config)
+    summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
+    config = make_config("controller=fixed", "rounds=1", folder="one")
+    run(config)
+    one = json.loads((Path(config.run_dir) / "summary.json").read_text())
+    assert summary["rounds"] == 1
+    assert [summary[n] for n in ("test_loss", "test_accuracy")] == [one[n] for n in ("test_loss", "test_accuracy")]

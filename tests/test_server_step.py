@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedbatch.aggregate import DivergedError
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import mlp
 from fedbatch.server_step import ServerOptimizer
@@ -42,3 +43,18 @@ def test_lars_ratio_is_that_of_norms():
     assert columns["trust_ratio_min"] == ratio
     assert columns["step_norm"] == pytest.approx(ratio * float(update.norm()), rel=1e-5)
     assert ratio == pytest.approx(0.5 * weight / float(update.norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_one_parameter_that_is_not_finite_is_found(value):
+    model = FlatModel(torch.nn.Linear(30, 2))
+    optimizer = ServerOptimizer(model, {"_target_": "torch.optim.SGD", "lr": 1.0})
+    update = torch.zeros_like(model.params)
+    assert optimizer.step(update, 1.0) == {}
+    update[7] = value
+    with pytest.raises(DivergedError, match="not finite"):
+        optimizer.step(update, 1.0)
+    with pytest.raises(DivergedError, match="not finite"):  # torch itself refuses the factor
+        ServerOptimizer(FlatModel(torch.nn.Linear(3, 2)), {"_target_": "torch.optim.Adam", "lr": 1.0}).step(
+            torch.ones(8), 1e39
+        )

@@ -1,4 +1,7 @@
+import hashlib
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +9,7 @@ import torch
 
 from fedbatch import client_app, server_app, state, task
 from fedbatch.config import parse
+from fedbatch.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
 
@@ -104,3 +108,62 @@ def test_resumed_record_drops_rows_after_the_checkpoint(make_config):
         file.write('{"round": 3, "cut off by a ki')
     run(parse(json.loads(config.to_json()) | {"resume": config.run_dir, "rounds": 5}))
     assert [row["round"] for row in read_rows(folder / "rounds.jsonl")] == [0, 1, 2, 3, 4]
+
+
+def rewritten(path, change, header=None):
+    """The checkpoint with other content and a checksum that holds."""
+    _, line, content = path.read_bytes().split(b"\n", 2)
+    values = torch.load(io.BytesIO(content), weights_only=True)
+    change(values)
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    content = json.dumps(json.loads(line) | (header or {})).encode() + b"\n" + buffer.getvalue()
+    path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+CONTENT = {
+    "lacks params": (lambda v: v.pop("params"), None),
+    "has later, which this fedbatch does not know": (lambda v: v.update(later=1), None),
+    "control has later": (lambda v: v["control"].update(later=1), None),
+    "control lacks phase": (lambda v: v["control"].pop("phase"), None),
+    "its noise is list": (lambda v: v.update(noise=[]), None),
+    "round in its state is str": (lambda v: v.update(round="3"), None),
+    "params in its state is list": (lambda v: v.update(params=[0.0]), None),
+    "ledger": (lambda v: v["ledger"].update(releases=[{"round": 1}]), None),
+    r"newer fedbatch \(format 3\); update": (lambda v: None, {"version": 3}),
+    "not what fedbatch writes": (lambda v: None, {"version": "x"}),
+}
+
+
+@pytest.mark.parametrize("said", CONTENT)
+def test_a_checkpoint_of_another_version_is_one_line(make_config, said):
+    config = make_config("controller=fixed", "rounds=1")
+    run(config)
+    folder = Path(config.run_dir) / "checkpoints"
+    rewritten(folder / "round-00000001.ckpt", *CONTENT[said])
+    with pytest.raises(ConfigError, match=f"round-00000001.ckpt cannot be read: .*{said}") as caught:
+        state.load_latest(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_an_older_checkpoint_lacks_has_its_default(make_config):
+    config = make_config("controller=fixed", "rounds=1")
+    run(config)
+    path = Path(config.run_dir) / "checkpoints" / "round-00000001.ckpt"
+    new = ("labels", "answered", "executors", "clip_norm", "switches", "ledger")
+    rewritten(path, lambda values: [values.pop(name) for name in new])
+    loaded = state.load_latest(path.parent)
+    assert loaded.answered == loaded.switches == () and not loaded.ledger.releases and loaded.round == 1
+
+
+def test_the_checkpoint_just_written_is_never_the_one_that_goes(make_config):
+    config = make_config("controller=fixed", "rounds=1")
+    run(config)
+    folder = Path(config.run_dir) / "checkpoints"
+    saved, header = state.load(folder)
+    for number in (7, 8, 9):  # damaged, or the run would have gone on from there
+        state.save(replace(saved, round=number), folder, header)
+    for number in (2, 3, 4):
+        state.save(replace(saved, round=number), folder, header)
+        assert (folder / f"round-{number:08d}.ckpt").exists()
+    assert len(list(folder.iterdir())) == 4

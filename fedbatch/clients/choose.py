@@ -5,6 +5,7 @@ import inspect
 import logging
 import platform
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -64,10 +65,9 @@ class Executors:
         automatic = name == "auto"
         if automatic:
             name = self.chosen(job, witness)
-        elif reason := self.unusable(name, job, witness):
-            raise RunFailedError(f"executor={name} cannot run this: {reason}; use executor=auto")
         form = self._form(name, job, witness)
-        assert not isinstance(form, str)
+        if isinstance(form, str):
+            raise RunFailedError(f"executor={name} cannot run this: {form}; use executor=auto")
         self._references = ((), [])  # with a copy of the model
         try:
             contribution = within_memory(form, job)
@@ -90,7 +90,8 @@ class Executors:
             if is_told:
                 tell_once(f"executor=auto takes {name}, as measured before on this machine")
             return name
-        name, reasons = self.fastest(job, witness)
+        with warnings.catch_warnings(action="ignore"):  # torch's, of executors that are only tried
+            name, reasons = self.fastest(job, witness)
         if is_told:
             tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
         cache.write(path, name.encode())
@@ -118,7 +119,9 @@ class Executors:
         return min(seconds, key=lambda name: seconds[name]), reasons
 
     def unusable(self, name: str, job: Job, witness: Callable[[], Job] | None = None) -> str | None:
-        """Why an executor may not run jobs like this one, or None."""
+        """Why an executor may not run jobs like this one, or None; "auto" always may."""
+        if name == "auto" or not len(job.clients):
+            return None
         form = self._form(name, job, witness or (lambda: job))
         return form if isinstance(form, str) else None
 

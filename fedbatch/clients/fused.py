@@ -151,8 +151,7 @@ def fused(job: Job) -> Contribution:
             _add(job.model, capture.layers, [s(unit) for s in summed], units)
         losses.append(loss)
         order.append(rows)
-    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(job.params.device)
-    return contribution(job, total.value(), units.value(), torch.cat(inner)[back], torch.cat(losses)[back])
+    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
 
 
 def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tensor, ...], Tensor]:

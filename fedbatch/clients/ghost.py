@@ -59,9 +59,8 @@ def ghost(job: Job) -> Contribution:
             order.append(rows)
     finally:
         module.to_standard_module()
-    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(job.params.device)
-    inner = torch.cat(squares)[back, None, None]
-    return contribution(job, total.value(), job.params[:0], inner, torch.cat(losses)[back])
+    inner = torch.cat(squares)[:, None, None]
+    return contribution(job, total.value(), job.params[:0], inner, torch.cat(losses), order)
 
 
 def _clipped(module: Any, model: FlatModel, job: Job, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:

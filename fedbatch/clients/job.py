@@ -1,6 +1,7 @@
 """One node's job in one round, as every executor gets it, and the protocols of client work and executor."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -128,17 +129,21 @@ class Executor(Protocol):
         ...
 
 
-def contribution(job: Job, update_sum: Tensor, unit_sum: Tensor, inner: Tensor, losses: Tensor) -> Contribution:
+def contribution(
+    job: Job, update_sum: Tensor, unit_sum: Tensor, inner: Tensor, losses: Tensor, order: Sequence[Ints]
+) -> Contribution:
     """The answer of an executor that leaves buffers as they are.
 
     Args:
         job: the job.
         update_sum: (d,) weighted sum of updates.
         unit_sum: (d,) sum of unit updates, ignored unless the job wants it.
-        inner: (K, S, S) inner products between the parts of each client's update, in the order of ``job.clients``.
+        inner: (K, S, S) inner products between the parts of each client's update.
         losses: (K,) mean losses.
+        order: rows of the job in the order of ``inner`` and ``losses``, chunk by chunk.
     """
-    products = inner.double().cpu().numpy()
+    back = np.argsort(np.concatenate(order), kind="stable")
+    products = inner.double().cpu().numpy()[back]
     dots, diffs = half_columns(products, job.draw.counts[:, 0])
     return Contribution(
         update_sum=update_sum,
@@ -148,7 +153,7 @@ def contribution(job: Job, update_sum: Tensor, unit_sum: Tensor, inner: Tensor, 
         weights=job.weights,
         num_examples=job.draw.num_examples,
         sq_norms=np.maximum(products.sum(axis=(1, 2)), 0.0),
-        losses=losses.double().cpu().numpy(),
+        losses=losses.double().cpu().numpy()[back],
         half_dots=dots,
         half_sq_diffs=diffs,
         excluded=np.zeros(0, np.int64),

@@ -76,8 +76,7 @@ def _run(job: Job, take_step: Step) -> Contribution:
         inner.append(products)
         losses.append(loss)
         order.append(rows)
-    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(job.params.device)
-    return contribution(job, total.value(), units.value(), torch.cat(inner)[back], torch.cat(losses)[back])
+    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
 
 
 def chunks(job: Job) -> Iterator[Ints]:

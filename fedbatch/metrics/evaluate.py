@@ -42,9 +42,8 @@ def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size:
     with model.unchanged():
         model.module.eval()
         for start in range(0, len(y), batch_size):
-            # Copies: a forward may work in place, and must not change what is evaluated the next time.
-            labels = y[start : start + batch_size].clone()
-            logits = model.module(x[start : start + batch_size].clone())
+            labels = y[start : start + batch_size]
+            logits = model.module(model.own_inputs(x[start : start + batch_size]))
             correct += _share_right(logits.argmax(dim=-1), labels).sum()
             loss_sum += _loss_sum(loss, logits, labels)
     return ExampleSums(len(y), float(correct), float(loss_sum))
@@ -55,7 +54,7 @@ def logits_of(model: FlatModel, x: Tensor, batch_size: int = 1024) -> Tensor:
     """Logits (N, ..., classes) of inputs ``x`` (N, ...), ``batch_size`` examples at a time, all of them kept."""
     with model.unchanged():
         model.module.eval()
-        return torch.cat([model.module(part.clone()) for part in x.split(batch_size)])
+        return torch.cat([model.module(model.own_inputs(part)) for part in x.split(batch_size)])
 
 
 def told(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,7 @@ class FlatModel:
         layer_sizes: numbers of parameters of the layers, in the order of the flat vector.
         forward: what `loss_and_gradient` calls: the module, or its compiled form.
         is_random: whether a training forward draws random numbers; set by `fedbatch.models.trial`.
+        writes_inputs: whether a forward changes its inputs in place; set likewise.
         examples_meet: whether an example's output depends on the others of its batch; set likewise.
 
     Raises:
@@ -62,7 +63,7 @@ class FlatModel:
                 p.data, p.grad = values, grads
         self.layer_sizes = self._layer_sizes()
         self.forward: Callable[[Tensor], Tensor] = self.module
-        self.is_random = self.examples_meet = False
+        self.is_random = self.examples_meet = self.writes_inputs = False
         self.set_changing(changing)
 
     def set_changing(self, names: Collection[str] | None) -> None:
@@ -86,6 +87,18 @@ class FlatModel:
         for (m, name, _), view in zip(self._buffers, self._buffer_views(), strict=True):
             view.copy_(m._buffers[name])  # by name: a forward may put another tensor in its place
         return self.buffers
+
+    def of_all_floats(self, flat: Tensor) -> Tensor:
+        """The changing buffers (m,) out of all floating-point buffers in the module's order, as checkpoints once held.
+
+        Counters, which they did not hold, stay as they are in the module. Another length is returned as it is.
+        """
+        named = [(name, b) for name, b in self.module.named_buffers() if b.is_floating_point()]
+        if flat.numel() == self.buffers.numel() or flat.numel() != sum(b.numel() for _, b in named):
+            return flat
+        parts = dict(zip([n for n, _ in named], flat.split([b.numel() for _, b in named]), strict=True))
+        kept = [parts[name] for name in self.changing if name in parts]
+        return torch.cat([*kept, self.buffers[self.buffers.numel() - self.counters :].to(flat)])
 
     def changed_constant(self) -> str | None:
         """The name of a buffer that has changed though it was told to be constant, or None."""
@@ -141,6 +154,10 @@ class FlatModel:
             self.load(params, buffers)
             self.module.train(training)
 
+    def own_inputs(self, x: Tensor) -> Tensor:
+        """Inputs (n, ...) that a forward may have: a copy if it would change them."""
+        return x.clone() if self.writes_inputs else x
+
     def loss_and_gradient(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the batch, a detached scalar; its gradient is left in ``grads``."""
         self.grads.zero_()
@@ -156,7 +173,8 @@ class FlatModel:
     def double(self) -> "FlatModel":
         """A copy in float64, for comparing ways to compute."""
         copied = FlatModel(copy.deepcopy(self.module).double(), self.params.device, self.channels_last, self.changing)
-        copied.is_random, copied.examples_meet = self.is_random, self.examples_meet
+        for name in ("is_random", "examples_meet", "writes_inputs"):
+            setattr(copied, name, getattr(self, name))
         return copied
 
     def _layer_sizes(self) -> list[int]:

@@ -18,7 +18,7 @@ TOLERANCE = 1e-4  # relative, between an example's output in a batch and alone
 def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int, sizes: list[int]) -> None:
     """Call ``model`` and ``loss`` on batches of ``sizes``, and set what was found on the model.
 
-    Sets ``changing`` buffers, ``is_random`` and ``examples_meet``. All else stays as it was.
+    Sets ``changing`` buffers, ``is_random``, ``writes_inputs`` and ``examples_meet``. All else stays as it was.
 
     Args:
         model: fresh, with no changing buffers.
@@ -37,7 +37,9 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
         model.module.train()
         before = _generators()
         for size in sizes:
-            _check_batch(model, loss, x[:size].clone(), y[:size].clone(), num_classes)
+            given = x[:size].clone()
+            _check_batch(model, loss, given, y[:size].clone(), num_classes)
+            model.writes_inputs |= not _equal(given, x[:size])
         is_random = _generators() != before
         found = dict(model.module.named_buffers())
         changing = [name for name, b in buffers.items() if name not in found or not _equal(found[name], b)]

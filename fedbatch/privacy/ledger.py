@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
 from fedbatch.privacy.accounting import PhaseSpec
 
@@ -128,13 +129,26 @@ def write(path: Path, release: Release) -> None:
 
 
 def read(path: Path) -> list[Release]:
-    """The releases in a file. A last line cut short by a crash was never sent, for charging comes first; it goes."""
+    """The releases in a file. A last line cut short by a crash was never sent, for charging comes first; it goes.
+
+    Raises:
+        ConfigError: another line cannot be read, so that nobody knows what has been spent.
+    """
     if not path.exists():
         return []
     *lines, torn = path.read_bytes().split(b"\n")
     if torn:
         os.truncate(path, path.stat().st_size - len(torn))
-    return [_release(json.loads(line)) for line in lines]
+    releases = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            releases.append(_release(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"{path}: line {number} cannot be read ({error}), so what has been spent is not known; "
+                "put a copy in its place"
+            ) from error
+    return releases
 
 
 def _release(values: dict[str, Any]) -> Release:

@@ -40,6 +40,11 @@ def write_reports() -> None:
                     print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)
 
 
+def forget() -> None:
+    """Write no page: the run was refused, and what lies in its folder may be of another."""
+    _begun.clear()
+
+
 def _note(config: DictConfig, folder: str) -> None:
     if config.report != "none":
         _begun.append(Path(folder))

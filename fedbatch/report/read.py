@@ -11,10 +11,11 @@ import yaml
 
 from fedbatch.compose import config_json
 from fedbatch.privacy.statement import headline
-from fedbatch.results.load import leaves
+from fedbatch.results.files import from_json
+from fedbatch.results.folder import leaves
+from fedbatch.results.record import FILE, each_row, sample, thinned
 from fedbatch.results.shown import noise_column
 from fedbatch.results.status import state
-from fedbatch.results.store import read_rows
 
 Row = Mapping[str, Any]
 CURVES = (
@@ -55,16 +56,15 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
     A folder that cannot be read is a run with the status "unreadable" and the reason.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = from_json((folder / "summary.json").read_bytes())
         config = flat(yaml.load((folder / "config.yaml").read_text(), yaml.CSafeLoader))
-        rows, status = read_rows(folder / "rounds.jsonl"), state(folder)
-    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+        rows, status, stages = sample(folder / FILE, most), state(folder), seconds(folder / FILE)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return {"status": "unreadable", "summary": {"error": reason}, "config": {}, "curves": {}, "stages": {}}
-    stages = {name: math.fsum(row[name] for row in rows) for name in STAGES if rows and name in rows[0]}
     if "privacy" in summary:
         summary["statement"] = headline(summary["privacy"])
-    return plain({"status": status, "summary": summary, "curves": curves(rows, most), "stages": stages}) | {
+    return plain({"status": status, "summary": summary, "curves": curves(rows, len(rows)), "stages": stages}) | {
         "config": config
     }
 
@@ -80,34 +80,27 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: str(v) if v in (math.inf, -math.inf) or v != v else v for key, v in kept.items()} | empty
 
 
+def seconds(record: Path) -> dict[str, float]:
+    """Wall-clock seconds of each stage of all rounds."""
+    sums: dict[str, float] = {}
+    for row in each_row(record):
+        sums |= {name: sums.get(name, 0.0) + row[name] for name in STAGES if name in row}
+    return sums
+
+
 def curves(rows: Sequence[Row], most: int) -> dict[str, list[Any]]:
     """Columns over the rounds that are kept, those without any value left out; bytes of both ways are added up."""
-    kept = [rows[i] for i in thinned(rows, most)]
-    columns = {name: [row[name] for row in kept] for name in ("rounds", "examples", "simulated_seconds", "phase")}
-    columns["bytes"] = [row["bytes_up"] + row["bytes_down"] for row in kept]
-    columns["switch"] = [row["switch"] for row in kept]
+    rows = [rows[i] for i in thinned(rows, most)]
+    columns = {name: [row[name] for row in rows] for name in ("rounds", "examples", "simulated_seconds", "phase")}
+    columns["bytes"] = [row["bytes_up"] + row["bytes_down"] for row in rows]
+    columns["switch"] = [row["switch"] for row in rows]
     if rows:
         shown = noise_column(rows[-1])  # under privacy the one with privacy noise, under the plain name
         source = {name: name.replace("noise_scale", shown) for name in CURVES}
-        found = {name: [_number(row.get(source[name])) for row in kept] for name in CURVES}
-        found |= {f"attention_layer_{i}": layer for i, layer in enumerate(attention(kept))}
+        found = {name: [_number(row.get(source[name])) for row in rows] for name in CURVES}
+        found |= {f"attention_layer_{i}": layer for i, layer in enumerate(attention(rows))}
         columns |= {name: values for name, values in found.items() if any(v is not None for v in values)}
     return columns
-
-
-def thinned(rows: Sequence[Row], most: int) -> list[int]:
-    """Which rounds to show: all, or ends, changes of phase, and an even choice of the evaluated and of all rounds.
-
-    >>> rounds = [{"test_loss": 1.0, "switch": "why" if i == 5 else ""} for i in range(100)]
-    >>> thinned(rounds, 4)
-    [0, 5, 50, 99]
-    """
-    if len(rows) <= most:
-        return list(range(len(rows)))
-    tested = [i for i, row in enumerate(rows) if row["test_loss"] == row["test_loss"]]
-    changed = [i for i, row in enumerate(rows) if row["switch"]][:most]
-    even = [*_every(range(len(rows)), most // 2), *_every(tested, most // 2)]
-    return sorted({0, len(rows) - 1, *changed, *even})
 
 
 def attention(rows: Sequence[Row]) -> list[list[float | None]]:
@@ -133,10 +126,6 @@ def _number(value: float | None) -> float | None:
     if isinstance(value, int):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else math.copysign(UNBOUNDED, value)
-
-
-def _every(items: Sequence[int], count: int) -> Iterable[int]:
-    return items[:: max(1, -(-len(items) // max(1, count)))]
 
 
 def _all_have(configs: Iterable[Mapping[str, Any]], key: str, value: Any) -> bool:

@@ -56,7 +56,7 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     reasons = [f"after round {row['rounds']}: {row['switch']}" for row in rows if row["switch"]]
     more = [f"and {len(reasons) - 3} more changes"] if len(reasons) > 3 else []
-    top.set_title("\n".join(reasons[:3] + more), loc="left", fontsize=9, color="#444444")
+    top.set_title("\n".join(reasons[:3] + more), loc="left", fontsize=9, color="#444444", parse_math=False)
     figure.savefig(path, dpi=144)
 
 
@@ -75,6 +75,7 @@ def _shade_phases(axes: Axes, rows: Sequence[Row]) -> None:
                 transform=axes.get_xaxis_transform(),
                 ha="center",
                 color="#444444",
+                parse_math=False,
             )
 
 

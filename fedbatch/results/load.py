@@ -4,14 +4,17 @@ A run is a folder with a ``config.yaml`` and a ``summary.json``; sweeps and stud
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from omegaconf import OmegaConf
 
-from fedbatch.results.store import read_rows
+from fedbatch.errors import ConfigError
+from fedbatch.results.folder import config_values, leaves, summary_of
+from fedbatch.results.record import FILE, read_rows
+
+log = logging.getLogger("fedbatch")
 
 
 def run_folders(path: str | Path) -> list[Path]:
@@ -25,15 +28,6 @@ def run_folders(path: str | Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"{top}: no run in it; a run's folder has config.yaml and summary.json")
     return found
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    """The summary of a run; empty where there is none that says how the run stands."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return summary if isinstance(summary, dict) and "status" in summary else {}
 
 
 def load_runs(path: str | Path) -> pl.DataFrame:
@@ -50,7 +44,7 @@ def load_runs(path: str | Path) -> pl.DataFrame:
     for folder in run_folders(path):
         summary = summary_of(folder)
         plain = {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in summary.items()}
-        config = dict(leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
+        config = dict(leaves(_config(folder)))
         rows.append(_named(folder, path) | plain | {f"config.{k}" if k in plain else k: v for k, v in config.items()})
     return pl.concat([_frame([row]) for row in rows], how="diagonal_relaxed")
 
@@ -63,9 +57,18 @@ def load_rounds(path: str | Path) -> pl.DataFrame:
     """
     frames = []
     for folder in run_folders(path):
-        if rows := read_rows(folder / "rounds.jsonl"):
+        if rows := read_rows(folder / FILE):
             frames.append(_frame(rows).select(pl.lit(_named(folder, path)["run"]).alias("run"), pl.all()))
     return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame({"run": []})
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Its values; none where the file is damaged, which must not hide the other runs."""
+    try:
+        return config_values(folder)
+    except ConfigError as error:
+        log.warning("%s", error)
+        return {}
 
 
 def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -75,16 +78,3 @@ def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
 def _named(folder: Path, path: str | Path) -> dict[str, str]:
     below = folder.relative_to(path)
     return {"run": str(below) if below.parts else folder.name}
-
-
-def leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; lists stay whole, as JSON.
-
-    >>> list(leaves({"a": {"b": 1, "c": [2, 3]}}))
-    [('a.b', 1), ('a.c', '[2, 3]')]
-    """
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from leaves(value, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, json.dumps(node) if isinstance(node, list) else node

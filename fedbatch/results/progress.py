@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -17,7 +18,7 @@ class Progress:
 
     def __init__(self, rounds: int, done: int):
         self._rounds = rounds
-        self._console = Console()
+        self._console = Console(markup=False)  # names of phases and folders are anybody's
         self._accuracy = math.nan
         self._bar = Bar(
             TextColumn("[bold]{task.fields[phase]:>6}"),
@@ -44,7 +45,9 @@ class Progress:
             self._accuracy = row["test_accuracy"]
         noise = f"{row[noise_column(row)]:.4g} {row['noise_scale_unit']}"
         accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
-        self._bar.update(self._task, completed=row["rounds"], phase=row["phase"], accuracy=accuracy, noise=noise)
+        self._bar.update(
+            self._task, completed=row["rounds"], phase=escape(row["phase"]), accuracy=accuracy, noise=noise
+        )
         if not self._console.is_terminal and row["rounds"] % max(1, self._rounds // PLAIN_LINES) == 0:
             self._console.print(
                 f"round {row['rounds']:>5}/{self._rounds}  {row['phase']:<6} batch {row['global_batch']:>6}  "

@@ -1,10 +1,9 @@
-"""The run folder: resolved config, one row a round as it goes, and a summary at the end.
+"""The run folder: whose it is, resolved config, one row a round as it goes, and a summary at the end.
 
-Rows go to ``rounds.jsonl`` at once, so that a killed run keeps them, and to ``rounds.parquet`` when the run ends.
+Rows go to ``rounds.jsonl`` at once, so that a killed run keeps them, and to ``rounds.parquet`` when the run ends. None
+is kept in memory.
 """
 
-import io
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from omegaconf import OmegaConf
 
 import fedbatch
 from fedbatch.config import RunConfig
+from fedbatch.results import record
+from fedbatch.results.files import to_json, write_atomically
+from fedbatch.results.record import Row
+from fedbatch.results.record import read_rows as read_rows
 from fedbatch.state import ServerState, params_sha256
 
 PACKAGES = ("torch", "flwr", "hydra-core", "numpy", "polars")
@@ -30,26 +32,38 @@ class RunStore:
     Args:
         folder: the run folder, made if needed.
         config: written resolved as ``config.yaml``.
+        run: id of the run.
     """
 
-    def __init__(self, folder: Path, config: RunConfig):
+    def __init__(self, folder: Path, config: RunConfig, run: str = ""):
         self.folder = folder
         self.config = config
-        self.rows: list[dict[str, Any]] = []
+        self._run = run
+        self._record = folder / record.FILE
+        self._missing: list[int] = []
+        self._last: Row | None = None
+        self._tested: Row | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        values = asdict(config) | {"resume": None}
+        values = asdict(config) | {"resume": None, "overwrite": False}
         write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)).encode())
 
     @contextmanager
-    def recording(self, from_round: int) -> Iterator[None]:
-        """Open the record at ``from_round``, dropping later rows of an earlier attempt; close it whatever happens."""
-        path = self.folder / "rounds.jsonl"
-        self.rows = [row for row in read_rows(path) if row["round"] < from_round]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+    def recording(self, from_round: int, totals: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Open the record at ``from_round``, dropping later rows of an earlier attempt; close it whatever happens.
+
+        Args:
+            from_round: rounds that are done.
+            totals: of these, to tell whether the record is of this run.
+
+        Raises:
+            ConfigError: the record is of another run.
+        """
+        self._missing = record.reconcile(self._record, from_round, totals or {})
+        self._last, self._tested = record.last_rows(self._record)
         self._write_summary({"status": "running"})
         status, error = "failed", {}
         try:
-            with open(path, "a") as self._file:
+            with open(self._record, "a") as self._file:
                 yield
             status = "finished"
         except KeyboardInterrupt:
@@ -59,27 +73,51 @@ class RunStore:
             error = {"error": (str(reason) or type(reason).__name__).splitlines()[0]}
             raise
         finally:
-            write_parquet(self.rows, self.folder / "rounds.parquet")
+            record.write_parquet(self._record, self.folder / "rounds.parquet", {"run": self._run})
             if status != "finished":
-                self._write_summary({"status": status, **error, **_last_values(self.rows)})
+                self._write_summary({"status": status, **error, **self.last_values()})
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Add the row of one round."""
-        self.rows.append(row)
-        self._file.write(json.dumps(row) + "\n")
+        self._last, self._tested = row, row if row["test_loss"] == row["test_loss"] else self._tested
+        self._file.write(to_json(row) + "\n")
         self._file.flush()
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the last round was."""
+        return self._last is not None and self._last is self._tested
+
+    def last_values(self) -> Row:
+        """The last row, with the metrics of the last round that was evaluated."""
+        last, tested = self._last, self._tested or self._last
+        if last is None or tested is None:
+            return {"rounds": 0}
+        names = ("test_accuracy", "test_loss", *(n for n in tested if n.startswith("training_set_")))
+        kept = ("rounds", "examples", "bytes_up", "bytes_down", "measured_seconds", "simulated_seconds", "train_loss")
+        noise = ("noise_scale", "noise_scale_low", "noise_scale_high", "noise_scale_unit")
+        return {name: last[name] for name in (*kept, *noise)} | {name: tested[name] for name in names}
 
     def finish(
         self,
         state: ServerState,
         guarantee: Mapping[str, Any] | None = None,
         calibration: Mapping[str, Any] | None = None,
+        scores: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the summary of a run that came to its end, with its guarantee and its calibration if it has them."""
+        """Write the summary of a run that came to its end.
+
+        Args:
+            state: the last one.
+            guarantee: of a private run.
+            calibration: scores before and after a temperature.
+            scores: of the last parameters, where the last round was not evaluated.
+        """
         self._write_summary(
             {
                 "status": "finished",
-                **_last_values(self.rows),
+                **self.last_values(),
+                **(scores or {}),
                 "rounds": state.round,
                 **asdict(state.totals),
                 "phase_switches": list(state.switches),
@@ -93,6 +131,8 @@ class RunStore:
     def _write_summary(self, values: Mapping[str, Any]) -> None:
         summary = {
             **values,
+            **({"missing_rounds": record.ranges(self._missing)} if self._missing else {}),
+            **({"run_id": self._run} if self._run else {}),
             "seed": self.config.seed,
             "machine": {"system": platform.platform(), "cpus": os.cpu_count(), "device": self.config.device},
             "versions": {
@@ -101,48 +141,4 @@ class RunStore:
                 **{name: metadata.version(name) for name in PACKAGES},
             },
         }
-        write_atomically(self.folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a record; a last line cut short by a kill is dropped."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    """One row a round; columns as in the rows."""
-    content = io.BytesIO()  # Polars hides that a disk is full in an error of its own
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(content)
-    write_atomically(path, content.getvalue())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, and a run that was killed meanwhile, sees the old or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def _last_values(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last row, with the metrics of the last round that was evaluated."""
-    if not rows:
-        return {"rounds": 0}
-    tested = [row for row in rows if row["test_loss"] == row["test_loss"]] or rows
-    names = ("test_accuracy", "test_loss", *(n for n in tested[-1] if n.startswith("training_set_")))
-    kept = (
-        "rounds",
-        "examples",
-        "bytes_up",
-        "bytes_down",
-        "measured_seconds",
-        "simulated_seconds",
-        "train_loss",
-    )
-    noise = ("noise_scale", "noise_scale_low", "noise_scale_high", "noise_scale_unit")
-    return {name: rows[-1][name] for name in (*kept, *noise)} | {name: tested[-1][name] for name in names}
+        write_atomically(self.folder / "summary.json", (to_json(summary, indent=2) + "\n").encode())

@@ -1,7 +1,7 @@
 """The tables at the end of a run: its rounds by phase, and how calibrated its predictions are."""
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from itertools import chain, groupby
 from typing import Any
 
 from rich.table import Table
@@ -11,23 +11,26 @@ from fedbatch.results.shown import noise_column
 Row = dict[str, Any]
 
 
-def phase_table(rows: Sequence[Row]) -> Table:
+def phase_table(rows: Iterable[Row]) -> Table:
     """Rounds, global batch, examples, accuracy, loss and noise scale at the end of each stretch."""
+    rows = iter(rows)
+    first = next(rows, {})
     table = Table()
-    private = "epsilon_rdp" in rows[0] if rows else False
-    queried = "labels_used" in rows[0] if rows else False
+    private, queried = "epsilon_rdp" in first, "labels_used" in first
     names = ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale")
     for name in (*names, *(["labels"] if queried else []), *(["epsilon (rdp)"] if private else [])):
         table.add_column(name, justify="left" if name == "phase" else "right")
     # Between queries the cohort varies by the clients that have a label yet; elsewhere its size is the controller's.
     part = "labels_used" if queried else "cohort_size"
-    for _, group in groupby(rows, key=lambda row: (row["phase"], row[part])):
-        stretch = list(group)
-        last = stretch[-1]
-        tested = next((row for row in reversed(stretch) if row["test_loss"] == row["test_loss"]), last)
+    for _, stretch in groupby(chain([first] if first else [], rows), key=lambda row: (row["phase"], row[part])):
+        begin = last = next(stretch)
+        tested = None
+        for last in chain([begin], stretch):
+            tested = last if last["test_loss"] == last["test_loss"] else tested
+        tested = tested or last
         table.add_row(
             last["phase"],
-            f"{stretch[0]['rounds']}-{last['rounds']}",
+            f"{begin['rounds']}-{last['rounds']}",
             f"{last['global_batch']:,}",
             f"{last['examples']:,}",
             f"{tested['test_accuracy']:.3f}",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedbatch.results.load import leaves
+from fedbatch.results.folder import leaves
 from fedbatch.trackers.following import Log, Row, need, scalars
 
 LONGEST_PARAMETER = 500

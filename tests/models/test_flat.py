@@ -54,3 +54,12 @@ def test_buffers_are_copied_in_both_directions():
 def test_mixed_dtypes_are_refused():
     with pytest.raises(ValueError, match="share one dtype"):
         FlatModel(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()))
+
+
+def test_buffers_as_checkpoints_once_held_them():
+    module = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    module.register_buffer("mask", torch.ones(3))
+    flat = FlatModel(module, changing=["0.running_mean", "0.running_var", "0.num_batches_tracked"])
+    old = torch.arange(7.0)  # in the module's order: the mask, then mean and variance
+    assert flat.of_all_floats(old).tolist() == [3, 4, 5, 6, 0]
+    assert flat.of_all_floats(torch.zeros(5)).tolist() == [0] * 5 and flat.of_all_floats(torch.zeros(4)).numel() == 4

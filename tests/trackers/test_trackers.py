@@ -135,7 +135,8 @@ def test_what_is_not_installed_is_said_before_the_run(make_config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "override, text", [("tensorboard.every_rounds=0", "every_rounds must be in"), ("wandb.mode=of", "offline or online")]
+    "override, text",
+    [("tensorboard.every_rounds=0", "every_rounds must be in"), ("wandb.mode=of", "offline or online")],
 )
 def test_arguments_are_checked(make_config, stand_in, override, text):
     name = override.split(".")[0]
