@@ -12,7 +12,7 @@ from fedbatch.exchange import exchange
 from fedbatch.keys import Ints
 from fedbatch.measure import Measured
 from fedbatch.messages import PrivateContribution, PrivatePlan
-from fedbatch.privacy.accounting import worst_epsilon
+from fedbatch.privacy.accounting import rdp_reading
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
@@ -76,7 +76,7 @@ def collect_private(
             "mean_update_norm": float(released.mean.norm()),
             "mean_cosine": float("nan"),
             "rejected_replies": float("nan") if named is None else len(rejected),
-            "epsilon_rdp": worst_epsilon(charged.schedules(), privacy.delta, "rdp", privacy.calibration.order),
+            "epsilon_rdp": rdp_reading(charged.schedules(), privacy.delta, privacy.calibration.order),
             "noise_multiplier": privacy.noise_multiplier(phase),
             "clip_norm": state.clip_norm,
             "gradient_snr": released.snr,

@@ -89,9 +89,12 @@ def fingerprint(server: Server) -> Identity:
     held, hosts = server.task, server.hosts
     examples = (held.train_x, held.train_y, held.test_x, held.test_y)
     arrays = [each.cpu().numpy() for each in examples]
+    data = identities.hash_arrays([*arrays, *ends(held.partition), hosts.clients, hosts.num_examples])
+    if held.privacy is not None:  # a bare hash would confirm a guess of all examples but one
+        data = held.privacy.randomness.digest(("data",), [data.encode()])
     return Identity(
         config=held.config.identity(),
-        data=identities.hash_arrays([*arrays, *ends(held.partition), hosts.clients, hosts.num_examples]),
+        data=data,
         code=identities.hash_code(asdict(held.config), map(type, server.optimizer.model.module.modules())),
     )
 

@@ -81,6 +81,9 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     row |= collected.columns | steps | tests | measure.columns(collected.measured, *averages)
     if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
         row |= {"noise_scale_tokens": labels * row["noise_scale"]}
+    if privacy is not None:  # by the accountant of the guarantee, which takes its time
+        evaluated = tests["test_accuracy"] == tests["test_accuracy"]
+        row |= {"epsilon": privacy.epsilon(after.ledger) if evaluated else float("nan")}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if control != state.control else "", **state.labels.columns}
     return after, row

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +20,9 @@ from fedbatch.errors import ConfigError, Interrupted
 from fedbatch.faults import FaultyGrid
 from fedbatch.hosts import discover
 from fedbatch.interrupt import Asked, listening
+from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
-from fedbatch.privacy.statement import statement
+from fedbatch.privacy.statement import private_runs_beside, spent
 from fedbatch.results.folder import clear, refuse_used
 from fedbatch.results.identity import Identity
 from fedbatch.results.lock import locked
@@ -56,7 +58,7 @@ def main(grid: Grid, context: Context) -> None:
         if config.overwrite and not config.resume:
             clear(folder)
         identity, state = resume(server) if config.resume else (begin(server), start(server))
-        store = RunStore(folder, config, identity.run)
+        store = RunStore(folder, config, identity.run, partial(spent_so_far, server, state.ledger))
         if not config.resume:  # with a ledger there is a checkpoint, so that it can be resumed whenever it is killed
             save(server, identity, state, durable=server.task.privacy is not None)
         try:
@@ -89,8 +91,20 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
         scores = {} if store.is_evaluated else last_scores(server)
         state, calibration = posthoc.finish(server, state)
         save(server, identity, state)
-        guarantee = statement(server.task.privacy, state.ledger) if server.task.privacy else None
+        guarantee = spent_so_far(server, state.ledger).get("privacy")
         store.finish(state, guarantee, calibration, scores)
+
+
+def spent_so_far(server: Server, known: Ledger) -> dict[str, Any]:
+    """What a run has spent by a ledger and by its file, which knows what was sent in a round that broke off.
+
+    Empty without privacy.
+    """
+    privacy = server.task.privacy
+    if privacy is None:
+        return {}
+    releases = [*known.releases, *ledger.read(server.folder / ledger.FILE)]
+    return spent(privacy, Ledger.of(privacy.terms.accounts, releases), private_runs_beside(server.folder))
 
 
 def queried(server: Server, state: ServerState) -> bool:

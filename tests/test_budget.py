@@ -81,10 +81,11 @@ def test_the_plan_itself_takes_no_accountant(make_config, monkeypatch):
     config = make_config("privacy=client_central", *TERMS)
     from fedbatch.privacy import plan
 
-    monkeypatch.setattr(plan, "worst_epsilon", None)  # called for nothing that was planned
-    monkeypatch.setattr("fedbatch.collect_private.worst_epsilon", lambda *_: 0.0)
+    asked = []
+    monkeypatch.setattr(plan, "worst_epsilon", lambda *arguments: asked.append(arguments) or 0.0)
     rows, _, _ = run(config)
     assert len(rows) == ROUNDS
+    assert len(asked) == 2, "for the evaluated last row and for the guarantee, and for nothing that was planned"
 
 
 def test_part_of_a_plan():

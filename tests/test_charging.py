@@ -126,8 +126,7 @@ def test_a_round_done_again_on_other_terms_is_another_attempt(private, releases,
 
 def test_a_node_whose_data_changed_meanwhile_is_charged_again(private, releases, monkeypatch):
     mechanism = ("example_local",)
-    # The server refuses to go on with other data where it sees them; it does not see what a node has of its own.
-    monkeypatch.setattr("fedbatch.resume.refuse_changes", lambda *_: None)
+    monkeypatch.setattr("fedbatch.resume.refuse_changes", lambda *_: None)  # a server that cannot see the node's data
 
     def without_a_record():
         loaded = task.load(private(*mechanism, "rounds=2", f"resume={folder()}").to_json())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,8 +117,10 @@ def test_checkpoints_of_another_run_are_neither_loaded_nor_deleted(make_config):
 
 
 def as_of_an_earlier_fedbatch(folder):
-    """The folder without run.json, the keys of today, and with checkpoints of version 1."""
+    """The folder without run.json, the keys and the seals of today, and with checkpoints of version 1."""
     (folder / "run.json").unlink()
+    lines = (folder / "rounds.jsonl").read_text()
+    (folder / "rounds.jsonl").write_text(re.sub(r', "seal": "[0-9a-f]{8}"', "", lines))
     values = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in values.items() if k != "overwrite"}))
     for path in (folder / "checkpoints").iterdir():

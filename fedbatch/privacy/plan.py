@@ -126,6 +126,14 @@ class PrivacyPlan:
         return self.epsilon(ledger) <= target * (1 + slack)
 
 
+def default_delta(units: int) -> float:
+    """1e-5, or a tenth of one over the number of units if that is less.
+
+    A tenth alone would be 1e-3 for a hundred clients: with that probability the guarantee may fail altogether.
+    """
+    return min(1e-5, 0.1 / units)
+
+
 def make_plan(
     terms: Terms,
     controller: Controller,
@@ -147,7 +155,7 @@ def make_plan(
             "temperature=private: a controller (or target_value) that decides by what was released may leave no budget "
             "for it; use controller=fixed or schedule"
         )
-    delta = terms.mechanism.delta or 0.1 / terms.units
+    delta = terms.mechanism.delta or default_delta(terms.units)
     if adaptive:
         alone = [[phase] * rounds for phase in controller.phases]
         schedules: Schedules = [s for phases in alone for s in _schedules(terms, iter(phases), cohort, steps)]

@@ -51,7 +51,7 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
     yield (
         mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
         f"privacy.delta must be in (0, 1/{terms.units}), below one over the number of {mechanism.unit}s (got "
-        f"{mechanism.delta}); delta=null takes a tenth of that",
+        f"{mechanism.delta}); delta=null takes a tenth of that, and at most 1e-5",
     )
     yield (
         client_level and config.sampling == "uniform",

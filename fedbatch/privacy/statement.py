@@ -1,34 +1,41 @@
 """The guarantee of a run in words, as it is printed and stored: what holds, for whom, and what is not covered."""
 
+from pathlib import Path
 from typing import Any
 
 from fedbatch.privacy import accounting
-from fedbatch.privacy.ledger import Ledger
+from fedbatch.privacy.ledger import FILE, Ledger
 from fedbatch.privacy.mechanisms import ExampleDistributed
-from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.plan import PrivacyPlan, default_delta
 
 AGAINST = {
-    "ExampleLocal": "anyone but the example's own client, the server included",
-    "ExampleDistributed": "those who see sums over clients only; this run simulates secure aggregation, it has none",
+    "ExampleLocal": "anyone but the example's own client; the server too, if it is honest but curious: it asks each "
+    "round once and as planned, for nodes keep no budget of their own",
+    "ExampleDistributed": "those who see sums over clients only; this run simulates secure aggregation, it has none, "
+    "and its server is honest but curious",
     "ClientCentral": "those who see the models; the server and its nodes are trusted with each client's update",
 }
 
 
-def statement(plan: PrivacyPlan, ledger: Ledger) -> dict[str, Any]:
-    """The guarantee for the releases in ``ledger``, as plain values for the summary."""
+def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
+    """The guarantee for the releases in ``ledger``, as plain values for the summary.
+
+    Args:
+        plan: the run's mechanism.
+        ledger: what was released.
+        others: private runs beside this one, which it says nothing of.
+    """
     mechanism, calibration = plan.mechanism, plan.calibration
     schedules = ledger.schedules()
-    reading = accounting.worst_epsilon(schedules, plan.delta, "rdp", calibration.order)
-    if calibration.order is None:
-        epsilon = accounting.worst_epsilon(schedules, plan.delta, calibration.accountant)
-    else:
-        epsilon = calibration.epsilon
+    reading = accounting.rdp_reading(schedules, plan.delta, calibration.order)
+    epsilon = plan.epsilon(ledger) if calibration.order is None else calibration.epsilon
     return {
         "epsilon": epsilon,
         "epsilon_rdp": reading,
         "delta": plan.delta,
         "unit": mechanism.unit,
-        "neighbours": f"data sets that differ by one {mechanism.unit}, added or removed; client sizes are public",
+        "neighbours": f"data sets with one {mechanism.unit}'s contribution there or zeroed out; how many examples each "
+        "client has, and how many clients there are, is public and the same in both",
         "protects_against": AGAINST[type(mechanism).__name__],
         "sampler": f"Poisson, each {mechanism.unit} on its own",
         "schedule": [{"sample_rate": q, "noise_multiplier": sigma, "steps": steps} for q, sigma, steps in schedules[0]],
@@ -41,15 +48,43 @@ def statement(plan: PrivacyPlan, ledger: Ledger) -> dict[str, Any]:
         "releases": len(ledger.releases),
         "covers": "all parameters, the noise scale and the clip norm of every round, the temperature if there is one, "
         "and what follows from them",
-        "not_covered": _not_covered(plan),
+        "not_covered": _not_covered(plan, others),
     }
 
 
-def _not_covered(plan: PrivacyPlan) -> list[str]:
-    reasons = ["choosing hyperparameters by earlier runs on the same data", "extending the run after looking at it"]
-    reasons += ["rounding of floating-point sums and noise", "run times, and the number of examples a client has"]
+def spent(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
+    """What a summary says of privacy, of whatever has been released so far."""
+    guarantee = statement(plan, ledger, others)
+    return {"epsilon": guarantee["epsilon"], "privacy": guarantee}
+
+
+def private_runs_beside(folder: Path) -> int:
+    """Private runs in the folders beside this one, as those of a sweep are."""
+    return sum(path.parent != folder for path in folder.parent.glob(f"*/{FILE}"))
+
+
+def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
+    beside = f" ({others} private {'run lies' if others == 1 else 'runs lie'} beside this one)" if others else ""
+    reasons = [
+        f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
+        "extending the run after looking at it",
+        "the test split: its scores are exact, and so is stopping or choosing by them",
+        "what was made of the data before the run: standardisation by their exact mean and deviation, and lists of "
+        "classes, words and columns",
+        "which examples clients hold out",
+        "rounding of floating-point sums and noise",
+        "the length of the run, that it failed or that a round was done again, and the number of examples a client has",
+    ]
+    units, unit = plan.terms.units, plan.mechanism.unit
+    if plan.delta > default_delta(units) * (1 + 1e-9):
+        reasons.append(
+            f"a failure of the guarantee itself with probability delta = {plan.delta:.2g}, large for {units:,} {unit}s"
+        )
     if plan.mechanism.secret_file is None:
-        reasons.append("whoever knows the seed: sampling and noise follow from it (set privacy.secret_file)")
+        reasons.append(
+            "whoever knows the seed, or sees two runs with one seed: sampling and noise follow from it "
+            "(set privacy.secret_file)"
+        )
     if plan.mechanism.generator != "chacha20":
         reasons.append("attacks on the generator, which is not cryptographic (set privacy.generator=chacha20)")
     if isinstance(plan.mechanism, ExampleDistributed):

@@ -1,7 +1,7 @@
 "use strict";
 // Runs beside each other: groups of runs that agree in a key, seeds aggregated, cost against quality.
 
-const METRICS = { test_accuracy: "test accuracy", test_loss: "test loss", train_loss: "train loss", noise_scale: "noise scale", global_batch: "global batch", lr: "server learning rate", epsilon_rdp: "epsilon" };
+const METRICS = { test_accuracy: "test accuracy", test_loss: "test loss", train_loss: "train loss", noise_scale: "noise scale", global_batch: "global batch", lr: "server learning rate", epsilon: "epsilon", epsilon_rdp: "epsilon (RDP)" };
 const COSTS = { examples: "examples", bytes: "bytes", simulated_seconds: "simulated seconds", rounds: "rounds", epsilon: "epsilon" };
 const EVERYTHING = "all that differs but the seed", EACH = "run";
 

@@ -20,8 +20,8 @@ from fedbatch.results.status import state
 Row = Mapping[str, Any]
 CURVES = (
     "train_loss test_loss training_set_loss test_accuracy training_set_accuracy lr global_batch cohort_size "
-    "noise_scale noise_scale_low noise_scale_high b_within m_drift test_ece held_out_ece epsilon_rdp labels_used "
-    "client_accuracy_p5 client_accuracy_p25 client_accuracy_p50 client_accuracy_p75 client_accuracy_p95 "
+    "noise_scale noise_scale_low noise_scale_high b_within m_drift test_ece held_out_ece epsilon epsilon_rdp "
+    "labels_used client_accuracy_p5 client_accuracy_p25 client_accuracy_p50 client_accuracy_p75 client_accuracy_p95 "
     "trust_ratio_min trust_ratio_median trust_ratio_max"
 ).split()
 STAGES = ("plan_seconds", "client_seconds", "aggregate_seconds", "step_seconds", "evaluate_seconds")

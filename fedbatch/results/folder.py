@@ -21,6 +21,7 @@ TRACES = ("checkpoints/round-*.ckpt", "ledger.jsonl", "rounds.jsonl", "rounds.pa
 """Files by which a run is known to have begun in a folder."""
 LEFT = (
     *TRACES,
+    *("nonce", "answers.jsonl"),
     *("checkpoints/round-*.partial", "rounds.jsonl.damaged*", "run.json", "config.yaml", "noise_scale.png"),
     *("report.html", "active/node-*/*.npz", "tensorboard/events.out.tfevents.*"),
 )

@@ -6,7 +6,7 @@ is kept in memory.
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -33,12 +33,16 @@ class RunStore:
         folder: the run folder, made if needed.
         config: written resolved as ``config.yaml``.
         run: id of the run.
+        spent: what a run that breaks off says of its privacy.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, run: str = ""):
+    def __init__(
+        self, folder: Path, config: RunConfig, run: str = "", spent: Callable[[], Mapping[str, Any]] | None = None
+    ):
         self.folder = folder
         self.config = config
         self._run = run
+        self._spent = spent or dict
         self._record = folder / record.FILE
         self._missing: list[int] = []
         self._last: Row | None = None
@@ -75,7 +79,7 @@ class RunStore:
         finally:
             record.write_parquet(self._record, self.folder / "rounds.parquet", {"run": self._run})
             if status != "finished":
-                self._write_summary({"status": status, **error, **self.last_values()})
+                self._write_summary({"status": status, **error, **self.last_values(), **self._spent()})
 
     def append(self, row: Row) -> None:
         """Add the row of one round."""

@@ -17,8 +17,9 @@ def phase_table(rows: Iterable[Row]) -> Table:
     first = next(rows, {})
     table = Table()
     private, queried = "epsilon_rdp" in first, "labels_used" in first
+    spent = "epsilon" if "epsilon" in first else "epsilon_rdp"  # runs of an earlier fedbatch have only the latter
     names = ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale")
-    for name in (*names, *(["labels"] if queried else []), *(["epsilon (rdp)"] if private else [])):
+    for name in (*names, *(["labels"] if queried else []), *([spent] if private else [])):
         table.add_column(name, justify="left" if name == "phase" else "right")
     # Between queries the cohort varies by the clients that have a label yet; elsewhere its size is the controller's.
     part = "labels_used" if queried else "cohort_size"
@@ -37,7 +38,7 @@ def phase_table(rows: Iterable[Row]) -> Table:
             f"{tested['test_loss']:.3f}",
             f"{last[noise_column(last)]:.4g} {last['noise_scale_unit']}",
             *([f"{last['labels_used']:,}"] if queried else []),
-            *([f"{last['epsilon_rdp']:.3g}"] if private else []),
+            *([f"{tested[spent]:.3g}"] if private else []),
         )
     return table
 
