@@ -95,7 +95,8 @@ def outcome(folder):
     """Hash of the parameters, rows without clocks, releases; and what each row says has been spent."""
     params, _, ledger = left_by(folder)
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
-    spent = [row.pop("epsilon_rdp", 0.0) for row in rows]
+    assert all(row.pop("seal") for row in rows)  # with the run's id in it
+    spent = [row.pop("epsilon", 0.0) for row in rows]
     clocks = CLOCKS | {"query_seconds"}
     return (params, [{k: v for k, v in row.items() if k not in clocks} for row in rows], ledger), spent
 
