@@ -96,7 +96,7 @@ def outcome(folder):
     params, _, ledger = left_by(folder)
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert all(row.pop("seal") for row in rows)  # with the run's id in it
-    spent = [row.pop("epsilon", 0.0) for row in rows]
+    spent = [row.pop("epsilon", 0.0) or 0.0 for row in rows]  # told in rounds that are evaluated
     clocks = CLOCKS | {"query_seconds"}
     return (params, [{k: v for k, v in row.items() if k not in clocks} for row in rows], ledger), spent
 
