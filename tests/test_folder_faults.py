@@ -96,7 +96,7 @@ def outcome(folder):
     params, _, ledger = left_by(folder)
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert all(row.pop("seal") for row in rows)  # with the run's id in it
-    spent = [row.pop("epsilon", 0.0) or 0.0 for row in rows]  # told in rounds that are evaluated
+    spent = [(row.pop("epsilon_rdp", 0.0), row.pop("epsilon", 0.0) or 0.0) for row in rows]  # the latter when evaluated
     clocks = CLOCKS | {"query_seconds"}
     return (params, [{k: v for k, v in row.items() if k not in clocks} for row in rows], ledger), spent
 
@@ -104,7 +104,8 @@ def outcome(folder):
 def assert_same(done, whole):
     """Bit for bit; but a round that a kill undid is charged already when those before it are done again."""
     assert done[0] == whole[0]
-    assert all(a >= b for a, b in zip(done[1], whole[1], strict=True)) and done[1][-1:] == whole[1][-1:]
+    more = zip(done[1], whole[1], strict=True)
+    assert all(a >= b for pair in more for a, b in zip(*pair, strict=True)) and done[1][-1:] == whole[1][-1:]
 
 
 def went_on(tmp_path, folder, kind):
