@@ -12,7 +12,7 @@ from torch import Tensor
 from fedbatch import build
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
-from fedbatch.batch.phases import Controller, Phase
+from fedbatch.batch.phases import Phase
 from fedbatch.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
 from fedbatch.clients.agreement import SINGLE
 from fedbatch.clients.choose import Executors
@@ -20,25 +20,21 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.per_example import as_examples
-from fedbatch.cohort import sample_cohort
 from fedbatch.config import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.device import prepare
 from fedbatch.errors import ConfigError
+from fedbatch.guarantee import privacy_of, temperature_of
 from fedbatch.keys import Ints, bits, key
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.messages import Contribution
 from fedbatch.metrics.report import Calibration
-from fedbatch.metrics.scaling import PrivateTemperature, Scaling
+from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
-from fedbatch.privacy.mechanisms import Mechanism
-from fedbatch.privacy.plan import PrivacyPlan, make_plan
-from fedbatch.privacy.randomness import Randomness, secret_of
-from fedbatch.privacy.refusals import refuse
-from fedbatch.privacy.terms import Terms
+from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.robust import Aggregator
 
 
@@ -204,10 +200,10 @@ def load(config_json: str) -> Task:
     if config.compile:
         model.compile()
     check_model(config, model)
-    temperature = _temperature(config)
+    temperature = temperature_of(config)
     privacy = None
     if config.privacy:
-        privacy = _privacy(config, controller, works, default_work, partition, model, loss, temperature)
+        privacy = privacy_of(config, controller, works, default_work, partition, model, loss, temperature)
     active = build.active_learning(config)
     if active is not None:
         pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
@@ -289,65 +285,6 @@ def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) ->
             "lower aggregator.adversaries and aggregator.select"
         )
     return aggregator
-
-
-def _temperature(config: RunConfig) -> Scaling | None:
-    """How the temperature is found, refused where there is nothing to find it on or no guarantee to find it under."""
-    if not config.temperature:
-        return None
-    scaling: Scaling = build.build("temperature", config.temperature)
-    if not config.client_holdout:
-        raise ConfigError("temperature: is fitted on examples that clients hold out; set client_holdout=0.2")
-    private = isinstance(scaling, PrivateTemperature)
-    if private and not config.privacy:
-        raise ConfigError("temperature=private needs a mechanism; set privacy, or take temperature=shared")
-    if config.privacy and not private:
-        raise ConfigError(
-            "temperature: exact sums over what clients hold out are not covered by the guarantee; use "
-            "temperature=private, which is paid for in epsilon"
-        )
-    return scaling
-
-
-def _privacy(
-    config: RunConfig,
-    controller: Controller,
-    works: dict[str, ClientWork],
-    default_work: ClientWork,
-    partition: HoldoutPartition,
-    model: FlatModel,
-    loss: Loss,
-    temperature: Scaling | None,
-) -> PrivacyPlan:
-    """The mechanism of the run, refused or calibrated."""
-    clients = np.arange(len(partition), dtype=np.int64)
-    mechanism: Mechanism = build.build("privacy", config.privacy)
-    first = controller.start()
-    phase = next(phase for phase in controller.phases if phase.name == first.phase)
-    terms = Terms(
-        mechanism, partition.sizes(clients), replace(phase, cohort_size=first.cohort_size or phase.cohort_size)
-    )
-    example_level = mechanism.unit == "example"
-
-    def cohort(phase: Phase, round_: int) -> Ints | None:
-        if not example_level:
-            return None
-        return sample_cohort(clients, config.sampling, phase.cohort_size, config.seed, round_)
-
-    def steps(phase: Phase) -> int:
-        work = works.get(phase.name, default_work)
-        return work.num_steps(terms.sample_rate(phase)) if example_level else 1
-
-    refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases, steps)
-
-    def has_squares(phase: Phase) -> bool:
-        gradient = works.get(phase.name, default_work).is_gradient
-        return mechanism.measure_noise_scale and (gradient or not example_level)
-
-    adaptive = controller.adaptive or config.target_value is not None
-    randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
-    last = temperature.relative_noise if isinstance(temperature, PrivateTemperature) else None
-    return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)
 
 
 def _new_model(config: RunConfig, x: Tensor, num_classes: int) -> FlatModel:
