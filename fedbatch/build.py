@@ -37,6 +37,7 @@ PROTOCOLS = {
     "faults": ("struck",),
     "runtime": ("__call__",),
     "active": ("selector",),
+    "selector": ("__call__",),
 }
 """What a part must have to be used as one; see the protocol of each in its package."""
 
@@ -66,12 +67,25 @@ def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> 
             place = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{node['_target_']} fails with {type(error).__name__}: {text} ({place.filename}:{place.lineno})"
         raise ConfigError(text if text.startswith(field) else f"{field}: {text}") from error
+    require(field, built, f"{field}: what {node['_target_']} gives")
+    return built
+
+
+def require(field: str, built: Any, where: str) -> None:
+    """Refuse a part, built from its own field or inside of another part, that cannot be used as one.
+
+    Args:
+        field: a key of `PROTOCOLS`.
+        built: the part.
+        where: the part in words, for the message.
+
+    Raises:
+        ConfigError: saying what the part lacks.
+    """
     if missing := [name for name in PROTOCOLS.get(field, ()) if not hasattr(built, name)]:
         raise ConfigError(
-            f"{field}: {node['_target_']} gives a {type(built).__name__}, which has no {', '.join(missing)}; see how "
-            f"conf/{field} does it"
+            f"{where} is a {type(built).__name__}, which has no {', '.join(missing)}; see how conf/{field} does it"
         )
-    return built
 
 
 def check_target(field: str, node: Mapping[str, Any]) -> None:
@@ -187,6 +201,9 @@ def controller(config_json: str) -> Any:
     config = from_json(config_json)
     built = build("controller", config.controller)
     check_phases(config, built.phases)
+    for phase in built.phases:
+        if phase.client_work is not None:
+            require("client_work", phase.client_work, f"controller: client_work of phase {phase.name!r}")
     return built
 
 
@@ -195,6 +212,7 @@ def active_learning(config: RunConfig) -> ActiveLearning | None:
     if not config.active:
         return None
     built: ActiveLearning = build("active", config.active)
+    require("selector", built.selector, "active.selector")
     return built
 
 

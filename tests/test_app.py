@@ -123,7 +123,14 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
             "loss._target_=mine.focal",
             "fedbatch: loss._target_=mine.focal cannot be imported: there is no module 'mine' in",
         ),
-        ("runtime._target_=builtins.dict", "fedbatch: runtime: builtins.dict gives a dict, which has no __call__"),
+        (
+            "controller.small.client_work=1e308",
+            "fedbatch: controller: client_work of phase 'small' is a float, which has",
+        ),
+        (
+            "runtime._target_=builtins.dict",
+            "fedbatch: runtime: what builtins.dict gives is a dict, which has no __call__",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, argument, line):

@@ -90,7 +90,7 @@ def test_ray_and_local_arrive_at_the_same_bits(tmp_path, more):
     pytest.importorskip("ray")
     told = {}
     for where in ("local", "ray"):
-        code, output, errors = run(*TINY, *more, f"runtime={where}", f"run_dir={where}", cwd=tmp_path)
+        code, output, errors = run(*TINY, *more, f"runtime={where}", f"run_dir={where}/run", cwd=tmp_path)
         assert (code, errors) == (0, "")
         own = ("executor=", "run folder", "report:")  # what was measured, and where things lie
         told[where] = [line for line in output.splitlines() if not any(word in line for word in own)]
