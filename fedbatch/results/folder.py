@@ -130,6 +130,8 @@ def refuse_changes(folder: Path, config: RunConfig, begun: Identity | None, now:
     if names := [name for name in names if name.split(".")[0] not in CONTINUED]:
         raise ConfigError(f"resume: {', '.join(names)} cannot change when a run is resumed; start a new run instead")
     if begun is None:
+        if config.privacy:  # what was released then cannot be told from what would be released now
+            raise ConfigError(f"resume: {folder} is a private run of an earlier fedbatch; go on with that version")
         return
     if config.privacy and config.identity() != begun.config:
         raise ConfigError(
