@@ -57,8 +57,7 @@ def main() -> None:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         refuse(error)
     except RunFailedError as error:  # after the other runs of a sweep, which Hydra lets finish
-        print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
-        sys.exit(1)
+        failed(error)
     except OSError as error:  # before Hydra has a run folder
         stop(error, None)
     except KeyboardInterrupt as end:
@@ -108,6 +107,14 @@ def _main(composed: DictConfig) -> float | None:
         refuse(error)
     except OSError as error:
         stop(error, folder)
+    except RunFailedError as error:
+        if in_sweep:
+            raise
+        failed(error)
+    except Exception as error:  # here, because Hydra writes a line of its own about whatever leaves this function
+        if in_sweep:
+            raise
+        fault(error)
 
 
 def make_importable(arguments: list[str]) -> None:
@@ -191,6 +198,12 @@ def go_on(folder: Path | None) -> str:
     if folder is None or not any(folder.glob("checkpoints/round-*.ckpt")):
         return ""
     return f"go on with {resume_command(folder)}"
+
+
+def failed(error: RunFailedError) -> NoReturn:
+    """Say why the run could not go on, and exit with 1."""
+    print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
+    raise SystemExit(1)
 
 
 def fault(error: Exception) -> NoReturn:

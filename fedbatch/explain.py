@@ -59,9 +59,14 @@ def empty_choices(arguments: Iterable[str]) -> str | None:
         name, _, choice = argument.lstrip("+").partition("=")
         choices = sorted(path.stem for path in Path(config_dir(), name).glob("*.yaml")) if name.isidentifier() else []
         words = [word.strip() for word in choice.strip("[] ").split(",")]
-        if choices and "=" in argument and any(not NAME.fullmatch(word) or word == "null" for word in words):
+        if choices and "=" in argument and any(map(is_no_name, words)):
             return f"{argument}: {name} needs a choice: {', '.join(choices)}"
     return None
+
+
+def is_no_name(word: str) -> bool:
+    """Whether Hydra takes a word for something else than a string, or it cannot be a file's name."""
+    return not NAME.fullmatch(word) or word.lower() in ("null", "true", "false", "nan", "inf")
 
 
 def wrong_folder(arguments: Iterable[str]) -> str | None:

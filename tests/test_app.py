@@ -114,6 +114,7 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
         ("rounds=1,2", "fedbatch: rounds=1,2 is several runs: add -m, as in fedbatch -m rounds=1,2"),
         ("lr=0.1", "fedbatch: unknown key 'lr'; here it is server_optimizer.lr"),
         ("num_clients=9", "fedbatch: unknown key 'num_clients'; here it is population"),
+        ("client_work=true", "fedbatch: client_work=true: client_work needs a choice: fedsgd, local_sgd"),
         ("dataset=null", "fedbatch: dataset=null: dataset needs a choice: breast_cancer, digits"),
         ("run_dir=", "fedbatch: run_dir must name a folder (got nothing)"),
         (f"run_dir={__file__}", f"fedbatch: run_dir: {__file__} is a file; give a folder"),
@@ -138,6 +139,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, argument, line):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir()) or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_that_cannot_go_on_is_one_line_and_exit_code_1(tmp_path):
+    done, _ = fedbatch("dataset=digits", "rounds=2", "faults=some", "faults.not_finite=1", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("fedbatch: no node gave a valid answer in round 0: update_sum has values that are")
 
 
 def test_a_folder_beside_the_one_that_goes_on_is_refused(tmp_path):
