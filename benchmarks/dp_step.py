@@ -27,7 +27,7 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
 from fedbatch.clients.per_example import as_examples
 from fedbatch.losses import CrossEntropy
-from fedbatch.models.cnn import cnn
+from fedbatch.models.convolutional import cnn
 from fedbatch.models.flat import FlatModel
 
 SHAPE, CLASSES, CLIP = (1, 28, 28), 10, Clip(1.0)

@@ -21,8 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import fedbatch
 from fedbatch.compose import config_dir
-from fedbatch.config import CONTINUED, RunConfig, parse
+from fedbatch.config import CONTINUED, DEFAULTS, RunConfig, parse
 from fedbatch.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.explain import empty_choices, explain, wrong_folder
 from fedbatch.interrupt import ending_at_once
@@ -42,6 +43,9 @@ def main() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"fedbatch: {message}\n"  # one line, without its source
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
+        return
+    if sys.argv[1:] == ["--version"]:
+        print(f"fedbatch {fedbatch.__version__}")
         return
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
@@ -237,7 +241,7 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
     from fedbatch.results.folder import begun_values
 
     try:
-        old = values | begun_values(folder)  # a key that was not there yet has its default
+        old = DEFAULTS | begun_values(folder)
     except ConfigError as error:
         raise ConfigError(f"resume: {error}") from error
     changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]

@@ -7,14 +7,14 @@ their own arguments. This module imports neither torch nor Flower, so that a wro
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbatch import ranges
+from fedbatch import names, ranges
 from fedbatch.errors import ConfigError
 
 Node = dict[str, Any]
@@ -29,9 +29,12 @@ CHOICES = {
 }
 
 
+VERSION = 1
+"""Of the config's keys and of what they mean."""
+
 CONTINUED = (
     *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
-    *("tracker", "report"),
+    *("tracker", "report", "version"),
 )
 """What may change when a run is resumed without making it another run."""
 
@@ -48,7 +51,11 @@ class NoiseScaleConfig:
 
 @dataclass
 class RunConfig:
-    """A run, resolved. Field names are the names on the command line; conf/config.yaml explains each."""
+    """A run, resolved. Field names are the names on the command line; conf/config.yaml explains each.
+
+    What a new run starts with stands in conf/. The defaults here are what a missing key means in the config of an
+    earlier version; they never change.
+    """
 
     dataset: Node
     partitioner: Node
@@ -59,42 +66,43 @@ class RunConfig:
     server_optimizer: Node
     learning_rate: Node
     time_model: Node
-    privacy: Node
-    metrics: Node
-    temperature: Node
-    aggregator: Node
-    faults: Node
     runtime: Node
-    tracker: Node
     population: int
     cohort_size: int
     client_batch_size: int | None
     rounds: int
-    seed: int
-    executor: str
-    nodes: int
-    device: str
-    threads: int
-    channels_last: bool
-    matmul_precision: str
-    deterministic: bool | None
-    compile: bool
     run_dir: str
-    sampling: str
-    weighting: str
-    client_holdout: float
-    evaluate_every_rounds: int
-    checkpoint_every_rounds: int
-    round_timeout_seconds: float | None
-    min_clients: int
-    target_metric: str
-    target_value: float | None
-    record_attention: bool
-    record_client_norms: bool
-    training_set_examples: int
+    privacy: Node = field(default_factory=dict)
+    metrics: Node = field(default_factory=dict)
+    temperature: Node = field(default_factory=dict)
+    aggregator: Node = field(default_factory=dict)
+    faults: Node = field(default_factory=dict)
+    tracker: Node = field(default_factory=dict)
     active: Node = field(default_factory=dict)
     noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    version: int = VERSION
+    seed: int = 0
+    executor: str = "auto"
+    nodes: int = 1
+    device: str = "cpu"
+    threads: int = 1
+    channels_last: bool = True
+    matmul_precision: str = "highest"
+    deterministic: bool | None = None
+    compile: bool = False
+    sampling: str = "auto"
+    weighting: str = "auto"
     small_clients: str = "accept"
+    client_holdout: float = 0.0
+    evaluate_every_rounds: int = 10
+    checkpoint_every_rounds: int = 50
+    round_timeout_seconds: float | None = None
+    min_clients: int = 1
+    target_metric: str = "test_accuracy"
+    target_value: float | None = None
+    record_attention: bool = False
+    record_client_norms: bool = False
+    training_set_examples: int = 0
     report: str = "html"
     resume: str | None = None
     overwrite: bool = False
@@ -104,14 +112,47 @@ class RunConfig:
         return json.dumps(asdict(self))
 
     def identity(self) -> str:
-        """Hash of all that makes this run another one than the next; see `CONTINUED`."""
+        """Hash of all that makes this run another one than the next; see `identity_of`."""
         return identity_of(asdict(self))
 
 
 def identity_of(values: Mapping[str, Any]) -> str:
-    """`RunConfig.identity` of plain values."""
-    kept = {name: value for name, value in values.items() if name not in CONTINUED}
+    """Hash of a config without what may change in a run (`CONTINUED`).
+
+    It depends neither on the files in which parts lie nor on keys that are at their defaults, so that a run stays the
+    same one when parts are moved and keys are added. Private noise is keyed by it.
+    """
+    kept = {name: value for name, value in _beyond(_public(values), DEFAULTS).items() if name not in CONTINUED}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _public(values: Mapping[str, Any]) -> Node:
+    return {str(name): names.public(value) for name, value in values.items()}
+
+
+def _beyond(values: Node, defaults: Node) -> Node:
+    """What is not at its default; groups of keys that have defaults are gone through."""
+    found = {}
+    for name, value in values.items():
+        default = defaults.get(name, MISSING)
+        if isinstance(default, dict) and default and isinstance(value, dict):
+            found[name] = _beyond(value, default)
+        elif default is MISSING or value != default:
+            found[name] = value
+    return {name: value for name, value in found.items() if value != {} or name not in defaults}
+
+
+def _defaults() -> Iterator[tuple[str, Any]]:
+    for each in fields(RunConfig):
+        if each.default is not MISSING:
+            yield each.name, each.default
+        elif each.default_factory is not MISSING:
+            made = each.default_factory()
+            yield each.name, asdict(made) if isinstance(made, NoiseScaleConfig) else made
+
+
+DEFAULTS = dict(_defaults())
+"""What a missing key means."""
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:
@@ -120,12 +161,16 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: an unknown key, a wrong type or values that do not go together.
     """
+    if isinstance(version := values.get("version"), int) and version > VERSION:
+        raise ConfigError(f"the config was written by a newer fedbatch (version {version}); update fedbatch")
     known = [f.name for f in fields(RunConfig)]
     for name in values:
         if name not in known:
             raise ConfigError(f"unknown key {name!r}{did_you_mean(name, known)}")
+    if lost := [name for name in known if name not in values and name not in DEFAULTS]:
+        raise ConfigError(f"{lost[0]} is missing from the config; see conf/config.yaml")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), dict(values)))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), _public(values)))
     except OmegaConfBaseException as error:
         lines = str(error).splitlines()
         raise ConfigError(f"{getattr(error, 'full_key', '') or 'config'}: {lines[0]}") from error

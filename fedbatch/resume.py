@@ -11,13 +11,13 @@ import torch
 from fedbatch import state as states
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
-from fedbatch.faults import FaultyGrid
 from fedbatch.keys import Ints
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.results import identity as identities
 from fedbatch.results.folder import refuse_changes
 from fedbatch.results.identity import Identity
+from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.server import Server
 from fedbatch.state import ServerState
 

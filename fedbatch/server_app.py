@@ -17,7 +17,6 @@ from fedbatch.build import build, trackers
 from fedbatch.compose import config_json
 from fedbatch.config import from_json
 from fedbatch.errors import ConfigError, Interrupted
-from fedbatch.faults import FaultyGrid
 from fedbatch.hosts import discover
 from fedbatch.interrupt import Asked, listening
 from fedbatch.privacy import ledger
@@ -30,6 +29,7 @@ from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore
 from fedbatch.resume import begin, resume, save
 from fedbatch.rounds import run_rounds
+from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.runtime.interruptible import InterruptibleGrid
 from fedbatch.server import Row, Server
 from fedbatch.server_step import ServerOptimizer

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,8 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path, monkeypatch, capsy
     assert ended.value.code == 1
     told = "fedbatch: internal error, ZeroDivisionError: of two lines; where it happened is in fedbatch-error.log\n"
     assert capsys.readouterr().err == told and "in crash" in (tmp_path / "fedbatch-error.log").read_text()
+
+
+def test_version_is_that_of_the_package(tmp_path):
+    done, _ = fedbatch("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"fedbatch {metadata.version('fedbatch')}\n")

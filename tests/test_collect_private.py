@@ -271,7 +271,7 @@ def test_noise_is_calibrated_to_the_target(make_config):
     assert 1.99 < summary["epsilon"] <= 2
 
 
-TWO_EPOCHS = "{_target_: fedbatch.clients.local_sgd.LocalSGD, epochs: 2, steps: null, lr: 0.1, proximal: 0.0}"
+TWO_EPOCHS = "{_target_: fedbatch.clients.LocalSGD, epochs: 2, steps: null, lr: 0.1, proximal: 0.0}"
 SCHEDULE = (
     "controller=schedule",
     "controller.phases.large.cohort_size=8",

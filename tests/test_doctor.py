@@ -30,10 +30,10 @@ def test_extras_say_what_they_lack_and_how_to_get_it(declared):
 
 def test_data_sets_that_are_there_and_that_are_not(tmp_path, monkeypatch):
     (tmp_path / "dataset").mkdir()
-    target = "_target_: fedbatch.data.fashion.fashion_mnist\n"
+    target = "_target_: fedbatch.data.fashion_mnist\n"
     (tmp_path / "dataset" / "away.yaml").write_text(target + f"folder: {tmp_path}\n")
     (tmp_path / "dataset" / "asks.yaml").write_text(target + "folder: ???\n")
-    (tmp_path / "dataset" / "there.yaml").write_text("_target_: fedbatch.data.bundled.digits\n")
+    (tmp_path / "dataset" / "there.yaml").write_text("_target_: fedbatch.data.digits\n")
     monkeypatch.setattr(doctor, "config_dir", lambda: str(tmp_path))
     found = dict(doctor.datasets())
     assert found["there"] == "1,438 training and 359 test examples" and found["asks"] == "give dataset.folder"

@@ -10,7 +10,7 @@ from fedbatch import task
 from fedbatch.clients import choose
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.exchange import NoAnswerError
-from fedbatch.faults import Faults
+from fedbatch.runtime.faults import Faults
 from fedbatch.runtime.local import LocalGrid
 from tests.conftest import run
 

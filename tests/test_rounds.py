@@ -247,7 +247,7 @@ def test_a_phase_may_change_the_client_work_and_averages_start_anew(make_config)
         "controller.starts.large=2",
         "controller.phases.large.cohort_size=6",
         "controller.phases.large.client_batch_size=4",
-        "+controller.phases.large.client_work._target_=fedbatch.clients.local_sgd.LocalSGD",
+        "+controller.phases.large.client_work._target_=fedbatch.clients.LocalSGD",
         "+controller.phases.large.client_work.lr=0.05",
         "controller.phases.large.lr=1.0",
         "learning_rate.switch_warmup_rounds=0",

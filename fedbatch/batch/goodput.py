@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedbatch.batch.phases import ControlState, Observation, Phase
-from fedbatch.time_model import TimeModel
+from fedbatch.batch.time_model import TimeModel
 
 COSTS = ("rounds", "examples", "bytes", "seconds")
 ALL_NOISE = 1e12  # for an infinite noise scale, where goodput is batch over cost

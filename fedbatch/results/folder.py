@@ -3,14 +3,13 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-from fedbatch.compose import config_json
 from fedbatch.config import CONTINUED, RunConfig, identity_of, parse
 from fedbatch.errors import ConfigError
 from fedbatch.results import identity as identities
@@ -105,10 +104,8 @@ def saved_config(folder: Path) -> RunConfig:
     Raises:
         ConfigError: it cannot be read, or has a key that this fedbatch does not know.
     """
-    values = begun_values(folder)
-    whole = all(f.name in values for f in fields(RunConfig))
     try:
-        return parse(({} if whole else from_json(config_json({}))) | values)
+        return parse(begun_values(folder))
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.yaml'}: {error} (was it written by another fedbatch?)") from error
 

@@ -14,7 +14,7 @@ from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.loop import loop
 from fedbatch.data.partition import IndexPartition
 from fedbatch.losses import CrossEntropy
-from fedbatch.models.cnn import cnn
+from fedbatch.models.convolutional import cnn
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import logistic, mlp
 from fedbatch.models.resnet import resnet18
