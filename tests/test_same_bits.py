@@ -86,6 +86,12 @@ def test_a_folder_of_0_1_goes_on_to_the_same_end(name, tmp_path):
     assert {column: found["rows"][column] for column in expected["rows"]} == pytest.approx(expected["rows"], rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["active", "local_sgd", "plain", "private"])
+def test_a_folder_of_before_the_move_goes_on_bit_for_bit(name, tmp_path):
+    """The config of the private one has the names of 0.1 in it."""
+    same(*gone_on("0.2", name, tmp_path))
+
+
 def test_a_private_folder_of_0_1_is_refused_in_one_line(tmp_path, capsys):
     shutil.copytree(GOLDEN / "runs" / "0.1" / "private", tmp_path / "private")
     assert run([f"resume={tmp_path / 'private'}"]) == 2
