@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
 from fedbatch.compose import config_dir
-from fedbatch.config import CONTINUED, DEFAULTS, RunConfig, parse
+from fedbatch.config.schema import CONTINUED, DEFAULTS, RunConfig, parse
 from fedbatch.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.explain import empty_choices, explain, wrong_folder
 from fedbatch.interrupt import ending_at_once

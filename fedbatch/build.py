@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
 from fedbatch.active.learning import ActiveLearning
-from fedbatch.config import RunConfig, check_phases, from_json
+from fedbatch.config.schema import RunConfig, check_phases, from_json
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition

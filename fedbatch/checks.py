@@ -7,7 +7,7 @@ import numpy as np
 
 from fedbatch.batch.phases import Phase
 from fedbatch.clients.job import ClientWork
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
 from fedbatch.losses import small_batches

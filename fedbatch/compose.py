@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from fedbatch.config import parse
+from fedbatch.config.schema import parse
 
 _PACKAGE = Path(__file__).parent
 

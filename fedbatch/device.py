@@ -3,7 +3,7 @@
 import torch
 
 from fedbatch.allocator import keep_freed_memory
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.serverapp import Grid
 
-from fedbatch.config import CHOICES, RunConfig
+from fedbatch.config.schema import CHOICES, RunConfig
 from fedbatch.errors import RunFailedError
 from fedbatch.hosts import Hosts
 from fedbatch.messages import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from fedbatch.compose import config_dir
-from fedbatch.config import did_you_mean
+from fedbatch.config.schema import did_you_mean
 
 WORDS = {
     "lr": "server_optimizer.lr, or client_work.lr with client_work=local_sgd",

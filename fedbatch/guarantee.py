@@ -8,7 +8,7 @@ from fedbatch import build
 from fedbatch.batch.phases import Controller, Phase
 from fedbatch.clients.job import ClientWork
 from fedbatch.cohort import sample_cohort
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints

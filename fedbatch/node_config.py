@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.errors import ConfigError
 from fedbatch.keys import Ints
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fedbatch import client_app, server_app
 from fedbatch.build import build
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
 from fedbatch.results.files import from_json

@@ -15,7 +15,7 @@ from fedbatch.aggregate import DivergedError
 from fedbatch.batch.tracker import Tracker
 from fedbatch.build import build, trackers
 from fedbatch.compose import config_json
-from fedbatch.config import from_json
+from fedbatch.config.schema import from_json
 from fedbatch.errors import ConfigError, Interrupted
 from fedbatch.hosts import discover
 from fedbatch.interrupt import Asked, listening

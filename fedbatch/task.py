@@ -20,7 +20,7 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.per_example import as_examples
-from fedbatch.config import RunConfig, from_json
+from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.device import prepare
 from fedbatch.errors import ConfigError

@@ -30,7 +30,7 @@ from study import command
 from study_runs import run_once, status
 
 from fedbatch import task
-from fedbatch.config import parse
+from fedbatch.config.schema import parse
 from fedbatch.metrics import BinSums, calibration_error, nll, width_edges
 from fedbatch.metrics.evaluate import logits_of
 from fedbatch.metrics.report import Predicted

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from fedbatch import build, client_app, exchange, server_app, task
 from fedbatch.clients import choose
 from fedbatch.compose import config_dir
-from fedbatch.config import RunConfig, parse
+from fedbatch.config.schema import RunConfig, parse
 from fedbatch.data.dataset import Dataset
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally

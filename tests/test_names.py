@@ -7,9 +7,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from fedbatch import config as schema
 from fedbatch.compose import config_dir
-from fedbatch.config import identity_of, parse
+from fedbatch.config.schema import identity_of, parse, schema
 from fedbatch.errors import ConfigError
 from fedbatch.names import ALIASES, public
 

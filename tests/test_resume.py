@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fedbatch import build, state, task
-from fedbatch.config import parse
+from fedbatch.config.schema import parse
 from fedbatch.errors import ConfigError
 from tests.conftest import run
 

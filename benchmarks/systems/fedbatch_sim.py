@@ -23,7 +23,7 @@ from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.compose import config_json
-from fedbatch.config import RunConfig, from_json
+from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition
 from fedbatch.losses import CrossEntropy

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.errors import ConfigError
 
 SCOPES = ("two_level", "global_only", "local_only")

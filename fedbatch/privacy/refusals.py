@@ -7,7 +7,7 @@ from fedbatch.batch.phases import Phase
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import ClientWork
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.errors import ConfigError
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import ExampleDistributed

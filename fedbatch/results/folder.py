@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from fedbatch.config import CONTINUED, RunConfig, identity_of, parse
+from fedbatch.config.schema import CONTINUED, RunConfig, identity_of, parse
 from fedbatch.errors import ConfigError
 from fedbatch.results import identity as identities
 from fedbatch.results.files import from_json

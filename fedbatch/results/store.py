@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import fedbatch
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
 from fedbatch.results import record
 from fedbatch.results.files import to_json, write_atomically
 from fedbatch.results.record import Row

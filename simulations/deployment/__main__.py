@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fedbatch.build import validate
 from fedbatch.compose import config_json
-from fedbatch.config import from_json
+from fedbatch.config.schema import from_json
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.explain import explain
 from fedbatch.run import report

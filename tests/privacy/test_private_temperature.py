@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from fedbatch import client_app, server_app, task
-from fedbatch.config import from_json
+from fedbatch.config.schema import from_json
 from fedbatch.errors import ConfigError, RunFailedError
 from fedbatch.held_out import noised_slope, slope_plans
 from fedbatch.messages import EvaluatePlan, SlopePlan, SumsPlan
