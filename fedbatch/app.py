@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
-from fedbatch.compose import config_dir
+from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import CONTINUED, DEFAULTS, RunConfig, parse
-from fedbatch.errors import ConfigError, Interrupted, RunFailedError
+from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
+from fedbatch.core.interrupt import ending_at_once
 from fedbatch.explain import empty_choices, explain, wrong_folder
-from fedbatch.interrupt import ending_at_once
 from fedbatch.report.at_end import forget, write_reports
 
 
@@ -80,7 +80,7 @@ def _main(composed: DictConfig) -> float | None:
     folder, in_sweep = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         config = resolve(composed, folder)
-        from fedbatch.build import validate
+        from fedbatch.config.build import validate
 
         validate(config)
         from fedbatch.results.folder import refuse_used, summary_of

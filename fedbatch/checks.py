@@ -8,8 +8,8 @@ import numpy as np
 from fedbatch.batch.phases import Phase
 from fedbatch.clients.job import ClientWork
 from fedbatch.config.schema import RunConfig
+from fedbatch.core.errors import ConfigError
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.errors import ConfigError
 from fedbatch.losses import small_batches
 from fedbatch.models.attention import attention_layers
 from fedbatch.models.flat import FlatModel, Loss

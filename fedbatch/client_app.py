@@ -6,9 +6,9 @@ from flwr.clientapp import ClientApp
 from fedbatch import node, node_held_out, task
 from fedbatch.active import node as active_node
 from fedbatch.active.labelled import NodeFiles
-from fedbatch.compose import config_json
+from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.node_private import train_private

@@ -1,6 +1,6 @@
 """Which clients take part in a round."""
 
-from fedbatch.keys import Ints, generator
+from fedbatch.core.random import Ints, generator
 
 
 def sample_cohort(clients: Ints, sampling: str, cohort_size: int, seed: int, round_: int) -> Ints:

@@ -10,8 +10,8 @@ from fedbatch.aggregate import combine, combine_single, nobody
 from fedbatch.batch.phases import Phase
 from fedbatch.clients.job import ClientWork
 from fedbatch.cohort import sample_cohort
+from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
-from fedbatch.keys import Ints
 from fedbatch.messages import Contribution, TrainPlan, Updates
 from fedbatch.server import Collected, Server
 from fedbatch.state import ServerState

@@ -8,8 +8,8 @@ from fedbatch.aggregate import Sum
 from fedbatch.batch.phases import Phase
 from fedbatch.charging import how_computed, released_once, run_nonce
 from fedbatch.cohort import sample_cohort
+from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
-from fedbatch.keys import Ints
 from fedbatch.measure import Measured
 from fedbatch.messages import PrivateContribution, PrivatePlan
 from fedbatch.privacy.accounting import rdp_reading

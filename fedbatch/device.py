@@ -4,7 +4,7 @@ import torch
 
 from fedbatch.allocator import keep_freed_memory
 from fedbatch.config.schema import RunConfig
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 
 def prepare(config: RunConfig) -> torch.device:

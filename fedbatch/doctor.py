@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
 
-from fedbatch.build import build
-from fedbatch.compose import config_dir
-from fedbatch.errors import ConfigError
+from fedbatch.config.build import build
+from fedbatch.config.compose import config_dir
+from fedbatch.core.errors import ConfigError
 
 PACKAGE = "fedbatch"
 

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedbatch.config.schema import CHOICES, RunConfig
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.hosts import Hosts
 from fedbatch.messages import (
     Contribution,

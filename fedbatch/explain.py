@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from fedbatch.compose import config_dir
+from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import did_you_mean
 
 WORDS = {

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbatch import build
 from fedbatch.batch.phases import Controller, Phase
 from fedbatch.clients.job import ClientWork
 from fedbatch.cohort import sample_cohort
+from fedbatch.config import build
 from fedbatch.config.schema import RunConfig
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
 from fedbatch.metrics.scaling import PrivateTemperature, Scaling
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism

@@ -8,8 +8,8 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.messages import Hosted
 from fedbatch.runtime import flower
 from fedbatch.wire import MessageError, decode

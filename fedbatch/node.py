@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fedbatch.clients.job import Job
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fedbatch.config.schema import RunConfig
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 
 COUNTS = ("num_partitions", "population")
 """What partitioners call the number of clients."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 from fedbatch.messages import SlopePlan, Sums, SumsPlan, Temperatures
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.statistics import STATISTICS, scaled_nll

@@ -16,8 +16,8 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.per_example import PerExample, as_examples
-from fedbatch.errors import RunFailedError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 from fedbatch.messages import Contribution, PrivateContribution, PrivatePlan
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint

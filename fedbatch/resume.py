@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from fedbatch import state as states
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.results import identity as identities

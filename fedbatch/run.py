@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console
 
 from fedbatch import client_app, server_app
-from fedbatch.build import build
+from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig
+from fedbatch.core.files import from_json
 from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
-from fedbatch.results.files import from_json
 from fedbatch.results.record import FILE, each_row, sample
 from fedbatch.results.table import calibration_table, phase_table
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.phases import ControlState, Phase
 from fedbatch.batch.time_model import TimeModel
+from fedbatch.core.random import Ints
 from fedbatch.hosts import Hosts
-from fedbatch.keys import Ints
 from fedbatch.measure import Measured
 from fedbatch.server_step import ServerOptimizer
 from fedbatch.task import Task

@@ -13,12 +13,12 @@ from flwr.serverapp import Grid, ServerApp
 from fedbatch import evaluation, posthoc, task
 from fedbatch.aggregate import DivergedError
 from fedbatch.batch.tracker import Tracker
-from fedbatch.build import build, trackers
-from fedbatch.compose import config_json
+from fedbatch.config.build import build, trackers
+from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
-from fedbatch.errors import ConfigError, Interrupted
+from fedbatch.core.errors import ConfigError, Interrupted
+from fedbatch.core.interrupt import Asked, listening
 from fedbatch.hosts import discover
-from fedbatch.interrupt import Asked, listening
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.statement import private_runs_beside, spent

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from fedbatch.aggregate import DivergedError
-from fedbatch.build import build
-from fedbatch.errors import ConfigError
+from fedbatch.config.build import build
+from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel
 from fedbatch.optim.layerwise import Layerwise
 

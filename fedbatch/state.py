@@ -21,7 +21,7 @@ from torch import Tensor
 from fedbatch.active.labels import Labels
 from fedbatch.batch.phases import ControlState
 from fedbatch.batch.tracker import Tracker
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, Release
 
 KEEP = 2

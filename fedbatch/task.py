@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch import build
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.batch.phases import Phase
@@ -20,12 +19,13 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.per_example import as_examples
+from fedbatch.config import build
 from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints, bits, key
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.device import prepare
-from fedbatch.errors import ConfigError
 from fedbatch.guarantee import privacy_of, temperature_of
-from fedbatch.keys import Ints, bits, key
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.messages import Contribution
 from fedbatch.metrics.report import Calibration

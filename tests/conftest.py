@@ -16,9 +16,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import build, client_app, exchange, server_app, task
+from fedbatch import client_app, exchange, server_app, task
 from fedbatch.clients import choose
-from fedbatch.compose import config_dir
+from fedbatch.config import build
+from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.data.dataset import Dataset
 from fedbatch.results.store import read_rows

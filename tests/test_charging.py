@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import build, client_app, collect_private, held_out, node_private, task
+from fedbatch import client_app, collect_private, held_out, node_private, task
+from fedbatch.config import build
 from fedbatch.messages import Sums
 from fedbatch.privacy import epsilon, ledger, nonce
 from tests.conftest import run

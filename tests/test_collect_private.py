@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from fedbatch import client_app, node_private, task
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.messages import PrivateContribution
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.privacy.randomness import fingerprint

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedbatch import client_app, server_app
-from fedbatch.compose import config_dir
+from fedbatch.config.compose import config_dir
 from fedbatch.runtime.local import run_locally
 
 ROOT = Path(config_dir())

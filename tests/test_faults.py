@@ -8,7 +8,7 @@ import torch
 
 from fedbatch import task
 from fedbatch.clients import choose
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.exchange import NoAnswerError
 from fedbatch.runtime.faults import Faults
 from fedbatch.runtime.local import LocalGrid

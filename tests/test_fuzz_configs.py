@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedbatch import app, build, task
-from fedbatch.compose import config_dir
-from fedbatch.ranges import range_of
+from fedbatch import app, task
+from fedbatch.config import build
+from fedbatch.config.compose import config_dir
+from fedbatch.config.ranges import range_of
 
 ROOT = Path(config_dir())
 BASE = {

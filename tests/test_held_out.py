@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedbatch import client_app, server_app, task
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.held_out import HeldOut
 from fedbatch.messages import Sums, SumsPlan
 from fedbatch.metrics.evaluate import logits_of

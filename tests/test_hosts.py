@@ -3,7 +3,7 @@ import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.hosts import Hosts, discover
 from fedbatch.messages import Hosted
 from fedbatch.runtime.local import LocalGrid

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from fedbatch.errors import Interrupted
-from fedbatch.interrupt import SIGNALS, ending_at_once, listening
+from fedbatch.core.errors import Interrupted
+from fedbatch.core.interrupt import SIGNALS, ending_at_once, listening
 
 
 def test_the_first_signal_is_noted_and_the_second_ends(caplog):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fedbatch.keys import bits, generator, key
+from fedbatch.core.random import bits, generator, key
 
 
 def test_same_key_same_stream_and_other_purpose_other_stream():

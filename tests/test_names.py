@@ -7,10 +7,11 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from fedbatch.compose import config_dir
-from fedbatch.config.schema import identity_of, parse, schema
-from fedbatch.errors import ConfigError
-from fedbatch.names import ALIASES, public
+from fedbatch.config import schema
+from fedbatch.config.compose import config_dir
+from fedbatch.config.names import ALIASES, public
+from fedbatch.config.schema import identity_of, parse
+from fedbatch.core.errors import ConfigError
 
 OF_0_1 = """
 fedbatch.active.badge.Badge

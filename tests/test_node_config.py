@@ -3,7 +3,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedbatch import client_app, server_app
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.messages import Hosted
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, stamp

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedbatch.clients.choose import EXECUTORS, Executors
 from fedbatch.clients.clip import Clip
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.node_private import example_job, sample_examples, train_private
 from fedbatch.privacy.randomness import fingerprint
 from tests.privacy.releases import contribution, plan_of, sum_of, with_data, with_noise

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedbatch import task
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.state import load_latest, params_sha256
 from tests.conftest import run
 

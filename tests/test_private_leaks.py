@@ -10,7 +10,7 @@ import torch
 
 from fedbatch import client_app, node_private, task
 from fedbatch.clients import choose, fused, memory
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.privacy.randomness import Randomness
 from fedbatch.stopwatch import Stopwatch
 from tests.conftest import run

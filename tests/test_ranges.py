@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedbatch.compose import config_dir
-from fedbatch.errors import ConfigError
-from fedbatch.ranges import RANGES, Range, check, range_of
+from fedbatch.config.compose import config_dir
+from fedbatch.config.ranges import RANGES, Range, check, range_of
+from fedbatch.core.errors import ConfigError
 
 ROOT = Path(config_dir())
 FILES = [ROOT / "config.yaml", *(p for p in sorted(ROOT.glob("*/*.yaml")) if p.parent.name != "experiment")]

@@ -18,7 +18,7 @@ import pytest
 
 from fedbatch import app, client_app, server_app, state, task
 from fedbatch.config.schema import parse
-from fedbatch.errors import Interrupted, RunFailedError
+from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from fedbatch import build, state, task
+from fedbatch import state, task
+from fedbatch.config import build
 from fedbatch.config.schema import parse
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from tests.conftest import run
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedbatch import client_app, node, server_app, task
 from fedbatch.aggregate import DivergedError
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.state import load_latest
@@ -75,7 +75,7 @@ def test_fixed_run_is_torch_sgd_on_the_concatenated_batch(make_config):
     data = task.load(config.to_json())
 
     def concatenated(step):
-        from fedbatch.keys import generator
+        from fedbatch.core.random import generator
 
         cohort = np.sort(generator(0, "cohort", step).choice(20, size=4, replace=False, shuffle=False))
         draw = data.default_work.draw(data.partition, cohort, np.full(4, 4), 0, step)

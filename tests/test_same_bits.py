@@ -1,6 +1,6 @@
 """Whole runs give the bits that they gave before the package was moved, and folders of before go on to the same end.
 
-``golden/bits.json`` and ``golden/runs/`` were written by the commit before the move; see CONTRIBUTING, "Golden runs".
+``golden/bits.json`` and ``golden/folders/`` were written before the move; see CONTRIBUTING, "Golden runs".
 Bits are compared where the processor and torch are those that wrote them, and numbers to 1e-4 elsewhere.
 """
 
@@ -93,14 +93,14 @@ def test_a_folder_of_before_the_move_goes_on_bit_for_bit(name, tmp_path):
 
 
 def test_a_private_folder_of_0_1_is_refused_in_one_line(tmp_path, capsys):
-    shutil.copytree(GOLDEN / "runs" / "0.1" / "private", tmp_path / "private")
+    shutil.copytree(GOLDEN / "folders" / "0.1" / "private", tmp_path / "private")
     assert run([f"resume={tmp_path / 'private'}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def gone_on(version, name, folder):
     """What a copy of a golden folder comes to, and what the whole run gave."""
-    kept = GOLDEN / "runs" / version
+    kept = GOLDEN / "folders" / version
     shutil.copytree(kept / name, folder / name)
     assert run([f"resume={folder / name}", "report=none"]) == 0
     return left(folder / name), json.loads((kept / f"{name}.json").read_text())

@@ -9,7 +9,7 @@ import torch
 
 from fedbatch import client_app, server_app, state, task
 from fedbatch.config.schema import parse
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
 

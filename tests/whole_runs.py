@@ -7,7 +7,8 @@ import sys
 
 import torch
 
-from fedbatch import app, build, task
+from fedbatch import app, task
+from fedbatch.config import build
 
 OMITTED = ("seconds", "executor")
 """What differs from run to run, or is for people: parts of names of columns."""

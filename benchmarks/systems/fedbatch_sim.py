@@ -22,7 +22,7 @@ from fedbatch.batch.phases import Phase
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.compose import config_json
+from fedbatch.config.compose import config_json
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition

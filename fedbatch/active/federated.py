@@ -31,8 +31,8 @@ from fedbatch.active.messages import (
 )
 from fedbatch.active.order_statistic import KEY_BITS, LARGEST, Count, smallest, threshold
 from fedbatch.active.two_level import Summaries, merge
-from fedbatch.errors import RunFailedError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 from fedbatch.runtime import flower
 from fedbatch.server import Server
 from fedbatch.state import ServerState

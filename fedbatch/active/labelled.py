@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.data.partition import Partition
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbatch.config.schema import RunConfig
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 SCOPES = ("two_level", "global_only", "local_only")
 

@@ -13,7 +13,7 @@ from fedbatch.active.labels import Labels
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.active.messages import Labelled
 from fedbatch.batch.tracker import Tracker
-from fedbatch.keys import Ints, generator
+from fedbatch.core.random import Ints, generator
 from fedbatch.server import Server
 from fedbatch.server_step import ServerOptimizer
 from fedbatch.state import ServerState

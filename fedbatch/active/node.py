@@ -30,8 +30,8 @@ from fedbatch.active.messages import (
 from fedbatch.active.order_statistic import histogram, random_keys, score_keys
 from fedbatch.active.selectors import Pool, Random, Selector
 from fedbatch.active.two_level import cluster_squared, summarize
+from fedbatch.core.random import Ints, key
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.keys import Ints, key
 from fedbatch.task import Task
 from fedbatch.wire import MessageError, decode, encode
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedbatch.active.average_linkage import Floats
 from fedbatch.active.cluster_margin import cluster_margin, least
 from fedbatch.active.clustering import Embeddings, check_cut
-from fedbatch.keys import Ints, generator
+from fedbatch.core.random import Ints, generator
 
 
 @dataclass(frozen=True)

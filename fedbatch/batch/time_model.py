@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedbatch.keys import Ints, bits, key
+from fedbatch.core.random import Ints, bits, key
 
 
 @dataclass(frozen=True)

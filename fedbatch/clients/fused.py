@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.layer_rules import RULES, rule_of
 from fedbatch.clients.parts import Parts
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel

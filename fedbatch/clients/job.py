@@ -12,8 +12,8 @@ from torch import Tensor
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.parts import half_columns
+from fedbatch.core.random import Ints, bits
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints, bits
 from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fedbatch.clients.draw import Draw, first_slots
 from fedbatch.clients.job import Job
+from fedbatch.core.random import Ints, key
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints, key
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from fedbatch.aggregate import Sum
 from fedbatch.clients.job import Job
 from fedbatch.clients.parts import inner_products
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.messages import Contribution
 
 EMPTY = np.zeros(0)

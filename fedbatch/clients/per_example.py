@@ -7,7 +7,7 @@ import numpy as np
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 
 @dataclass(frozen=True)

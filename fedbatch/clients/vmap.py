@@ -19,7 +19,7 @@ from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, inner_products, part_sizes
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss

@@ -14,8 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbatch import names, ranges
-from fedbatch.errors import ConfigError
+from fedbatch.config import names, ranges
+from fedbatch.core.errors import ConfigError
 
 Node = dict[str, Any]
 CHOICES = {

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 SQUARES_NOISE = 10.0
 """Noise of the sum of squared lengths, in units of the update's: it costs the update 0.5 % more noise."""

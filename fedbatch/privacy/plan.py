@@ -7,8 +7,8 @@ import numpy as np
 
 from fedbatch.batch.phases import Controller, Observation, Phase
 from fedbatch.clients.clip import Clip
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate

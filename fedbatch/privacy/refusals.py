@@ -8,7 +8,7 @@ from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import ClientWork
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.config.schema import RunConfig
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import ExampleDistributed
 from fedbatch.privacy.terms import Terms

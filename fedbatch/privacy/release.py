@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fedbatch.batch.noise_scale import NoiseScale
 from fedbatch.batch.phases import Phase
-from fedbatch.errors import RunFailedError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 from fedbatch.privacy import noise_scale
 from fedbatch.privacy.mechanisms import ExampleDistributed, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fedbatch.batch.phases import Phase
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 from fedbatch.privacy.mechanisms import Mechanism
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from fedbatch.compose import config_json
+from fedbatch.config.compose import config_json
+from fedbatch.core.files import from_json
 from fedbatch.privacy.statement import headline
-from fedbatch.results.files import from_json
 from fedbatch.results.folder import leaves
 from fedbatch.results.record import FILE, each_row, sample, thinned
 from fedbatch.results.shown import noise_column

@@ -11,9 +11,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from fedbatch.config.schema import CONTINUED, RunConfig, identity_of, parse
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.files import from_json
 from fedbatch.results import identity as identities
-from fedbatch.results.files import from_json
 from fedbatch.results.identity import Identity
 
 TRACES = ("checkpoints/round-*.ckpt", "ledger.jsonl", "rounds.jsonl", "rounds.parquet", "summary.json")

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 import fedbatch
 from fedbatch.config.schema import RunConfig
+from fedbatch.core.files import to_json, write_atomically
 from fedbatch.results import record
-from fedbatch.results.files import to_json, write_atomically
 from fedbatch.results.record import Row
 from fedbatch.results.record import read_rows as read_rows
 from fedbatch.state import ServerState, params_sha256

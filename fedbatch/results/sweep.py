@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedbatch.config.schema import RunConfig
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results.folder import is_used, saved_config, summary_of
 
 

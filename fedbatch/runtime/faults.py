@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedbatch.keys import generator
+from fedbatch.core.random import generator
 from fedbatch.runtime.flower import stamp
 
 SHARES = ("dropout", "crash", "straggler", "corrupted", "not_finite", "heavy", "duplicate", "stale")

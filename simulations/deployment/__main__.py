@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedbatch.build import validate
-from fedbatch.compose import config_json
+from fedbatch.config.build import validate
+from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.explain import explain
 from fedbatch.run import report
 from simulations.deployment.federation import loopback

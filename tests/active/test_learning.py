@@ -5,8 +5,8 @@ import pytest
 from fedbatch import task
 from fedbatch.active.learning import ActiveLearning, check
 from fedbatch.active.selectors import Margin
-from fedbatch.build import validate
-from fedbatch.errors import ConfigError
+from fedbatch.config.build import validate
+from fedbatch.core.errors import ConfigError
 
 
 def test_stages_are_equal_and_the_rest_belongs_to_the_last():

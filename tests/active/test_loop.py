@@ -12,7 +12,7 @@ from fedbatch import app, client_app, server_app, task
 from fedbatch.active.labelled import LabelledPartition, NodeFiles
 from fedbatch.active.loop import anew
 from fedbatch.clients.fedsgd import FedSGD
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.state import load_latest

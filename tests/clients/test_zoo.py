@@ -11,8 +11,8 @@ from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.loop import loop
 from fedbatch.clients.per_example import as_examples
+from fedbatch.core.errors import RunFailedError
 from fedbatch.data.partition import IndexPartition
-from fedbatch.errors import RunFailedError
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.trial import try_out

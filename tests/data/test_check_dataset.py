@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import build
+from fedbatch.config import build
+from fedbatch.core.errors import ConfigError
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
-from fedbatch.errors import ConfigError
 
 
 def plain(**changes):

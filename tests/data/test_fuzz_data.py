@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fedbatch import build
+from fedbatch.config import build
+from fedbatch.core.errors import ConfigError
 from fedbatch.data.dataset import Dataset
-from fedbatch.errors import ConfigError
 from tests.conftest import run
 
 TRAIN, TEST = 36, 12

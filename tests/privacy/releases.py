@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 from fedbatch.messages import PrivatePlan
 from fedbatch.node_private import train_private
 

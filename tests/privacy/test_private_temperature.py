@@ -9,7 +9,7 @@ from scipy import stats
 
 from fedbatch import client_app, server_app, task
 from fedbatch.config.schema import from_json
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.held_out import noised_slope, slope_plans
 from fedbatch.messages import EvaluatePlan, SlopePlan, SumsPlan
 from fedbatch.metrics.temperature import HALVINGS

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from fedbatch import collect_private, task
-from fedbatch.keys import generator
+from fedbatch.core.random import generator
 from fedbatch.node_private import train_private
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.accounting import divergences, rdp_epsilon

@@ -9,7 +9,7 @@ import dp_accounting.pld
 import pytest
 
 from fedbatch import client_app, node_private
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.statement import headline
 from fedbatch.results.table import phase_table

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.runtime import ray
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from simulations.deployment.credentials import make_certificates, make_node_key
 from simulations.deployment.federation import loopback, process, superlink, supernode
 

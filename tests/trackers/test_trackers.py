@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedbatch import build
-from fedbatch.errors import ConfigError
+from fedbatch.config import build
+from fedbatch.core.errors import ConfigError
 from fedbatch.trackers.following import following
 from tests.conftest import run
 

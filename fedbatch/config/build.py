@@ -16,10 +16,10 @@ from hydra.utils import get_object, instantiate
 
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.config.schema import RunConfig, check_phases, from_json
+from fedbatch.core.errors import ConfigError
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.errors import ConfigError
 
 PROTOCOLS = {
     "dataset": (),

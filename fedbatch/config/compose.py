@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fedbatch.config.schema import parse
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def config_dir() -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
