@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fedbatch.core.errors import RunFailedError
-from fedbatch.messages import Contribution, Updates, Vector
 from fedbatch.robust import Aggregator
+from fedbatch.wire.messages import Contribution, Updates, Vector
 
 
 class DivergedError(RunFailedError):

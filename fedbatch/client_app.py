@@ -9,11 +9,11 @@ from fedbatch.active.labelled import NodeFiles
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError
-from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.node_private import train_private
 from fedbatch.task import Task
-from fedbatch.wire import MessageError, decode, encode
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 
 app = ClientApp()
 

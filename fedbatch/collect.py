@@ -12,11 +12,11 @@ from fedbatch.clients.job import ClientWork
 from fedbatch.cohort import sample_cohort
 from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
-from fedbatch.messages import Contribution, TrainPlan, Updates
 from fedbatch.server import Collected, Server
 from fedbatch.state import ServerState
 from fedbatch.stopwatch import Stopwatch
-from fedbatch.wire import MessageError
+from fedbatch.wire.codec import MessageError
+from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 
 
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:

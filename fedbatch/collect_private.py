@@ -11,7 +11,6 @@ from fedbatch.cohort import sample_cohort
 from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
 from fedbatch.measure import Measured
-from fedbatch.messages import PrivateContribution, PrivatePlan
 from fedbatch.privacy.accounting import rdp_reading
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
@@ -20,6 +19,7 @@ from fedbatch.privacy.release import Released, release
 from fedbatch.server import Collected, Server
 from fedbatch.state import ServerState
 from fedbatch.stopwatch import Stopwatch
+from fedbatch.wire.messages import PrivateContribution, PrivatePlan
 
 NOBODY = np.zeros(0, np.int64)
 

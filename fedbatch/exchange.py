@@ -11,7 +11,10 @@ from flwr.serverapp import Grid
 from fedbatch.config.schema import CHOICES, RunConfig
 from fedbatch.core.errors import RunFailedError
 from fedbatch.hosts import Hosts
-from fedbatch.messages import (
+from fedbatch.runtime import flower
+from fedbatch.state import ServerState
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,
     Evaluation,
@@ -24,9 +27,6 @@ from fedbatch.messages import (
     TrainPlan,
     Updates,
 )
-from fedbatch.runtime import flower
-from fedbatch.state import ServerState
-from fedbatch.wire import MessageError, decode, encode
 
 log = logging.getLogger("fedbatch")
 Answer = TypeVar("Answer", Contribution, Updates, PrivateContribution, Evaluation, Sums, Temperatures)

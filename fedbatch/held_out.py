@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fedbatch.exchange import exchange
-from fedbatch.messages import SlopePlan, Sums, SumsPlan, Temperatures
 from fedbatch.metrics.statistics import STATISTICS
 from fedbatch.node_held_out import slope_key
 from fedbatch.privacy.plan import PrivacyPlan
@@ -18,7 +17,8 @@ from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import check_noise_is_whole
 from fedbatch.server import Server
 from fedbatch.state import ServerState
-from fedbatch.wire import MessageError
+from fedbatch.wire.codec import MessageError
+from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from flwr.serverapp import Grid
 
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
-from fedbatch.messages import Hosted
 from fedbatch.runtime import flower
-from fedbatch.wire import MessageError, decode
+from fedbatch.wire.codec import MessageError, decode
+from fedbatch.wire.messages import Hosted
 
 POLL_SECONDS = 0.5
 

@@ -8,9 +8,9 @@ import torch
 
 from fedbatch.clients.job import Job
 from fedbatch.core.random import Ints
-from fedbatch.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 from fedbatch.metrics.evaluate import example_sums
 from fedbatch.task import Task
+from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
 EVALUATE_BATCH = 512
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fedbatch.core.random import Ints
-from fedbatch.messages import SlopePlan, Sums, SumsPlan, Temperatures
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.statistics import STATISTICS, scaled_nll
 from fedbatch.metrics.temperature import newton, slopes
@@ -16,7 +15,8 @@ from fedbatch.node import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.task import Task
-from fedbatch.wire import MessageError
+from fedbatch.wire.codec import MessageError
+from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
 PARTS = {"all": slice(None), "fit": slice(0, None, 2), "measure": slice(1, None, 2)}
 

@@ -18,11 +18,11 @@ from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.per_example import PerExample, as_examples
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
-from fedbatch.messages import Contribution, PrivateContribution, PrivatePlan
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
 from fedbatch.privacy.release import add_noise
 from fedbatch.task import Task
+from fedbatch.wire.messages import Contribution, PrivateContribution, PrivatePlan
 
 Sums = tuple[Tensor, Floats, str]
 """Float64 sums (d,) of contributions and (e,) of extra coordinates, and what ran them."""

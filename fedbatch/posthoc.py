@@ -8,7 +8,6 @@ import numpy as np
 
 from fedbatch.charging import BudgetSpent, how_computed, released_once, run_nonce
 from fedbatch.held_out import HeldOut, noised_slope, slope_plans, slopes_of
-from fedbatch.messages import SlopePlan, Sums
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
@@ -19,6 +18,7 @@ from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.server import Server
 from fedbatch.state import ServerState
+from fedbatch.wire.messages import SlopePlan, Sums
 
 log = logging.getLogger("fedbatch")
 Columns = dict[str, Any]

@@ -27,7 +27,6 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.device import prepare
 from fedbatch.guarantee import privacy_of, temperature_of
 from fedbatch.losses.examples import NO_LABEL
-from fedbatch.messages import Contribution
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
@@ -36,6 +35,7 @@ from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.robust import Aggregator
+from fedbatch.wire.messages import Contribution
 
 
 @dataclass(frozen=True, eq=False)

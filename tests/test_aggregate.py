@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedbatch.aggregate import DivergedError, combine, mean_pairwise_cosine
-from fedbatch.messages import Contribution
+from fedbatch.wire.messages import Contribution
 
 # Updates of Charles et al.'s own unit test: mean norm 5.4967, norm of the mean 2.828, mean cosine -0.227.
 UPDATES = torch.tensor([[1.0, 2.0, 7.0], [2.0, 4.0, 2.0], [-3.0, 0.0, -3.0]])

@@ -10,8 +10,8 @@ from scipy import stats
 
 from fedbatch import client_app, collect_private, held_out, node_private, task
 from fedbatch.config import build
-from fedbatch.messages import Sums
 from fedbatch.privacy import epsilon, ledger, nonce
+from fedbatch.wire.messages import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of
 from tests.privacy.test_private_temperature import OPTIONS, start

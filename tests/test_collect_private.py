@@ -10,10 +10,10 @@ from scipy import stats
 
 from fedbatch import client_app, node_private, task
 from fedbatch.core.errors import ConfigError, RunFailedError
-from fedbatch.messages import PrivateContribution
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.state import load, save
+from fedbatch.wire.messages import PrivateContribution
 from tests.conftest import run
 
 FIXED = ("controller=fixed", "executor=fused", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")

@@ -5,9 +5,9 @@ from flwr.clientapp import ClientApp
 
 from fedbatch.core.errors import ConfigError
 from fedbatch.hosts import Hosts, discover
-from fedbatch.messages import Hosted
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import encode
+from fedbatch.wire.codec import encode
+from fedbatch.wire.messages import Hosted
 
 HOSTS = Hosts(np.arange(50), np.repeat(np.array([7, 9], dtype=np.uint64), 25), np.full(50, 10))
 

@@ -11,9 +11,9 @@ from fedbatch import client_app, server_app, task
 from fedbatch.batch.phases import Phase
 from fedbatch.collect import check_sizes, make_plans, plan_cohort
 from fedbatch.exchange import answer_lengths, check_clients
-from fedbatch.messages import Contribution, Updates
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import MessageError, decode, encode
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.messages import Contribution, Updates
 
 DTYPES = [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_, np.complex64, ">f4", ">i8", "U3"]
 SCALARS = [None, True, -1, 0, 1, 7, 2.0, "", "Contribution", "Updates", "TrainPlan", b"x", [1, 2], [], ["a"]]

@@ -4,11 +4,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedbatch import client_app, server_app
 from fedbatch.core.errors import ConfigError
-from fedbatch.messages import Hosted
 from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, stamp
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import decode
+from fedbatch.wire.codec import decode
+from fedbatch.wire.messages import Hosted
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed file .*\.csv:ResourceWarning")  # of datasets
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedbatch.messages import Contribution, Hosted, TrainPlan
-from fedbatch.wire import MessageError, decode, encode
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.messages import Contribution, Hosted, TrainPlan
 
 
 def contribution(size: int = 3) -> Contribution:

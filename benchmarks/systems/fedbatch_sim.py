@@ -27,13 +27,13 @@ from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition
 from fedbatch.losses import CrossEntropy
-from fedbatch.messages import Hosted, TrainPlan
 from fedbatch.models.flat import FlatModel
 from fedbatch.rounds import Row, run_round
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server_app import new_server, start
 from fedbatch.task import Task
-from fedbatch.wire import decode, encode
+from fedbatch.wire.codec import decode, encode
+from fedbatch.wire.messages import Hosted, TrainPlan
 
 NEVER = 10**9  # rounds: so that none is the last one, which is evaluated
 

@@ -18,7 +18,7 @@ from fedbatch.clients.fused import chunks
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.stacked_layers import sgd_step
 from fedbatch.measure import Measured
-from fedbatch.messages import Contribution
+from fedbatch.wire.messages import Contribution
 
 UNMEASURED = {name: f"{name}_unmeasured" for name in ("fused", "vmap", "loop")}
 

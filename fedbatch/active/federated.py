@@ -18,7 +18,15 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedbatch.active.cluster_margin import round_robin_order, round_robin_quotas
-from fedbatch.active.messages import (
+from fedbatch.active.order_statistic import KEY_BITS, LARGEST, Count, smallest, threshold
+from fedbatch.active.two_level import Summaries, merge
+from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
+from fedbatch.runtime import flower
+from fedbatch.server import Server
+from fedbatch.state import ServerState
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.queries import (
     ClusterPlan,
     CountPlan,
     Counts,
@@ -29,14 +37,6 @@ from fedbatch.active.messages import (
     Scored,
     ScorePlan,
 )
-from fedbatch.active.order_statistic import KEY_BITS, LARGEST, Count, smallest, threshold
-from fedbatch.active.two_level import Summaries, merge
-from fedbatch.core.errors import RunFailedError
-from fedbatch.core.random import Ints
-from fedbatch.runtime import flower
-from fedbatch.server import Server
-from fedbatch.state import ServerState
-from fedbatch.wire import MessageError, decode, encode
 
 ACTION = "query.active"
 NONE = np.zeros(0, np.int64)

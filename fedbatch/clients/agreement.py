@@ -15,7 +15,7 @@ from torch import Tensor
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Executor, Job
 from fedbatch.clients.loop import loop
-from fedbatch.messages import Contribution
+from fedbatch.wire.messages import Contribution
 
 CLIENTS, EXAMPLES, STEPS = 3, 256, 3
 """Most clients, examples of a batch and local steps of a comparison."""

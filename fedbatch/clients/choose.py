@@ -21,7 +21,7 @@ from fedbatch.clients.loop import loop
 from fedbatch.clients.memory import within_memory
 from fedbatch.core import cache
 from fedbatch.core.errors import RunFailedError
-from fedbatch.messages import Contribution
+from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
 

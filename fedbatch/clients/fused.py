@@ -17,9 +17,9 @@ from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.layer_rules import RULES, rule_of
 from fedbatch.clients.parts import Parts
 from fedbatch.core.random import Ints
-from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel
+from fedbatch.wire.messages import Contribution
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 CHUNK_BYTES = 64 * 2**20

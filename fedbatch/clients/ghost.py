@@ -16,8 +16,8 @@ from fedbatch.aggregate import Sum
 from fedbatch.clients.fused import chunks, draws
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.per_example import PerExample
-from fedbatch.messages import Contribution
 from fedbatch.models.flat import FlatModel
+from fedbatch.wire.messages import Contribution
 
 
 def unsupported(job: Job) -> str | None:

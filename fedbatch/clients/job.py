@@ -14,9 +14,9 @@ from fedbatch.clients.draw import Draw
 from fedbatch.clients.parts import half_columns
 from fedbatch.core.random import Ints, bits
 from fedbatch.data.partition import Partition
-from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.wire.messages import Contribution
 
 
 class ClientWork(Protocol):

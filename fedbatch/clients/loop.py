@@ -8,7 +8,7 @@ from fedbatch.aggregate import Sum
 from fedbatch.clients.job import Job
 from fedbatch.clients.parts import inner_products
 from fedbatch.core.errors import RunFailedError
-from fedbatch.messages import Contribution
+from fedbatch.wire.messages import Contribution
 
 EMPTY = np.zeros(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedbatch.clients.job import Executor, Job
-from fedbatch.messages import Contribution
+from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
 

@@ -20,9 +20,9 @@ from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, inner_products, part_sizes
 from fedbatch.core.random import Ints
-from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.wire.messages import Contribution
 
 STACK_BYTES = 8 * 2**20
 """Parameters of the clients side by side. Each step reads and writes them all, so they should stay near the cache."""

@@ -12,7 +12,6 @@ from fedbatch.active import cluster_margin, margins
 from fedbatch.active import node as active_node
 from fedbatch.active.federated import Poll, choose_own, choose_together, cluster_pools
 from fedbatch.active.labelled import NodeFiles
-from fedbatch.active.messages import Labelled
 from fedbatch.active.two_level import cluster_squared
 from fedbatch.config import build
 from fedbatch.core.errors import RunFailedError
@@ -20,7 +19,8 @@ from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import MessageError, decode, encode
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.queries import Labelled
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/cluster_margin.json").read_text())
 EXACT = ("active.selector.random_picks=false", "active.selector.mean_cluster_size=null")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from fedbatch.core.random import Ints
-from fedbatch.messages import PrivatePlan
 from fedbatch.node_private import train_private
+from fedbatch.wire.messages import PrivatePlan
 
 
 def with_noise(run, sigma):

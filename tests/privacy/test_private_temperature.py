@@ -11,13 +11,13 @@ from fedbatch import client_app, server_app, task
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.held_out import noised_slope, slope_plans
-from fedbatch.messages import EvaluatePlan, SlopePlan, SumsPlan
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.node_held_out import noised_slope as slope_of_node
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.runtime.flower import reason
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import encode
+from fedbatch.wire.codec import encode
+from fedbatch.wire.messages import EvaluatePlan, SlopePlan, SumsPlan
 from tests.conftest import run
 from tests.privacy.releases import with_noise
 

@@ -1,4 +1,4 @@
-"""The messages between server and node, one frozen dataclass each; `fedbatch.wire` carries and validates them."""
+"""The messages between server and node, one frozen dataclass each; `fedbatch.wire.codec` carries and validates them."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ``query`` messages of active learning, one frozen dataclass each; `fedbatch.wire` carries and validates them.
+"""The ``query`` messages of active learning, one frozen dataclass each; `fedbatch.wire.codec` carries and validates them.
 
 Questions go to every node, for all the clients it hosts; ``query`` counts from 0, the seed labels.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedbatch.messages import Vector
+from fedbatch.wire.messages import Vector
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from fedbatch.active.messages import (
-    ClusterPlan,
-    CountPlan,
-    Counts,
-    Labelled,
-    LocalClusters,
-    OwnPlan,
-    PickPlan,
-    Scored,
-    ScorePlan,
-)
-from fedbatch.messages import (
+from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,
     Evaluation,
@@ -39,6 +28,17 @@ from fedbatch.messages import (
     TrainPlan,
     Updates,
     Vector,
+)
+from fedbatch.wire.queries import (
+    ClusterPlan,
+    CountPlan,
+    Counts,
+    Labelled,
+    LocalClusters,
+    OwnPlan,
+    PickPlan,
+    Scored,
+    ScorePlan,
 )
 
 SCHEMA = 3
