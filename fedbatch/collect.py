@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from fedbatch import measure
-from fedbatch.aggregate import combine, combine_single, nobody
+from fedbatch.aggregation.sums import combine, combine_single, nobody
 from fedbatch.batch.phases import Phase
+from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
-from fedbatch.cohort import sample_cohort
 from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
 from fedbatch.server import Collected, Server

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.aggregate import Sum
+from fedbatch.aggregation.sums import Sum
 from fedbatch.batch.phases import Phase
 from fedbatch.charging import how_computed, released_once, run_nonce
-from fedbatch.cohort import sample_cohort
+from fedbatch.clients.cohort import sample_cohort
 from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
 from fedbatch.measure import Measured

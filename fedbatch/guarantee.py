@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from fedbatch.batch.phases import Controller, Phase
+from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
-from fedbatch.cohort import sample_cohort
 from fedbatch.config import build
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.aggregate import Aggregate
+from fedbatch.aggregation.sums import Aggregate
 from fedbatch.batch import drift
 from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
 from fedbatch.batch.tracker import Interval, Tracker

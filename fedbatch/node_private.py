@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.aggregate import Sum
+from fedbatch.aggregation.sums import Sum
 from fedbatch.batch.phases import Phase
-from fedbatch.clients.choose import SAMPLE_CLIENTS
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.per_example import PerExample, as_examples
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
+from fedbatch.executors.choose import SAMPLE_CLIENTS
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
 from fedbatch.privacy.release import add_noise

@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedbatch import evaluation, posthoc, task
-from fedbatch.aggregate import DivergedError
+from fedbatch.aggregation.sums import DivergedError
 from fedbatch.batch.tracker import Tracker
 from fedbatch.config.build import build, trackers
 from fedbatch.config.compose import config_json

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedbatch.aggregate import DivergedError
+from fedbatch.aggregation.sums import DivergedError
 from fedbatch.config.build import build
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
+from fedbatch.aggregation.robust import Aggregator
 from fedbatch.batch.phases import Phase
 from fedbatch.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
-from fedbatch.clients.agreement import SINGLE
-from fedbatch.clients.choose import Executors
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
@@ -25,6 +24,8 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.device import prepare
+from fedbatch.executors.agreement import SINGLE
+from fedbatch.executors.choose import Executors
 from fedbatch.guarantee import privacy_of, temperature_of
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.metrics.report import Calibration
@@ -34,7 +35,6 @@ from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.robust import Aggregator
 from fedbatch.wire.messages import Contribution
 
 

@@ -17,11 +17,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fedbatch import client_app, exchange, server_app, task
-from fedbatch.clients import choose
 from fedbatch.config import build
 from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.data.dataset import Dataset
+from fedbatch.executors import choose
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
 from fedbatch.state import ServerState, load_latest

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch.aggregate import DivergedError, combine, mean_pairwise_cosine
+from fedbatch.aggregation.sums import DivergedError, combine, mean_pairwise_cosine
 from fedbatch.wire.messages import Contribution
 
 # Updates of Charles et al.'s own unit test: mean norm 5.4967, norm of the mean 2.828, mean cosine -0.227.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedbatch.cohort import sample_cohort
+from fedbatch.clients.cohort import sample_cohort
 
 CLIENTS = np.arange(50)
 

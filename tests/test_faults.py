@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fedbatch import task
-from fedbatch.clients import choose
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.exchange import NoAnswerError
+from fedbatch.executors import choose
 from fedbatch.runtime.faults import Faults
 from fedbatch.runtime.local import LocalGrid
 from tests.conftest import run

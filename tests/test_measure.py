@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch.aggregate import Aggregate, nobody
+from fedbatch.aggregation.sums import Aggregate, nobody
 from fedbatch.batch.noise_scale import estimate, estimate_weighted
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD

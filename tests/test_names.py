@@ -78,10 +78,10 @@ fedbatch.privacy.mechanisms.ClientCentral
 fedbatch.privacy.mechanisms.ExampleDistributed
 fedbatch.privacy.mechanisms.ExampleLocal
 fedbatch.report.at_end.ReportAtEnd
-fedbatch.robust.Krum
-fedbatch.robust.NormBound
-fedbatch.robust.TrimmedMean
-fedbatch.robust.coordinate_median
+fedbatch.aggregation.robust.Krum
+fedbatch.aggregation.robust.NormBound
+fedbatch.aggregation.robust.TrimmedMean
+fedbatch.aggregation.robust.coordinate_median
 fedbatch.runtime.local.Local
 fedbatch.runtime.ray.Ray
 fedbatch.time_model.TimeModel

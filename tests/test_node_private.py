@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from fedbatch.clients.choose import EXECUTORS, Executors
 from fedbatch.clients.clip import Clip
 from fedbatch.core.errors import RunFailedError
+from fedbatch.executors.choose import EXECUTORS, Executors
 from fedbatch.node_private import example_job, sample_examples, train_private
 from fedbatch.privacy.randomness import fingerprint
 from tests.privacy.releases import contribution, plan_of, sum_of, with_data, with_noise
@@ -216,7 +216,7 @@ def _clip_by_hand(run, params, index, clip):
 
 
 def test_chunks_do_not_matter(make_task, monkeypatch):
-    from fedbatch.clients import fused
+    from fedbatch.executors import fused
 
     run = with_noise(make_task("example_local", "client_batch_size=null"), 0.0)
     whole = sum_of(run, CLIENTS, clip_norm=0.5)

@@ -124,7 +124,7 @@ def test_refusing_small_clients_is_an_option(make_config):
 
 
 def test_a_remembered_executor_that_turns_out_wrong_is_given_up_under_auto(config_of, monkeypatch):
-    from fedbatch.clients.choose import EXECUTORS, Executors
+    from fedbatch.executors.choose import EXECUTORS, Executors
 
     right = EXECUTORS["fused"]
     monkeypatch.setattr(Executors, "chosen", lambda *_: "fused")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fedbatch import client_app, node_private, task
-from fedbatch.clients import choose, fused, memory
 from fedbatch.core.errors import RunFailedError
+from fedbatch.executors import choose, fused, memory
 from fedbatch.privacy.randomness import Randomness
 from fedbatch.stopwatch import Stopwatch
 from tests.conftest import run

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbatch.robust import Krum, NormBound, TrimmedMean, median
+from fedbatch.aggregation.robust import Krum, NormBound, TrimmedMean, median
 
 
 @st.composite

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedbatch import client_app, node, server_app, task
-from fedbatch.aggregate import DivergedError
+from fedbatch.aggregation.sums import DivergedError
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
@@ -221,7 +221,7 @@ def test_a_round_that_nobody_joins_changes_nothing(make_config):
 
 
 def test_the_chosen_executor_is_recorded_and_kept(make_config, monkeypatch):
-    from fedbatch.clients import choose
+    from fedbatch.executors import choose
 
     rows, _, _ = run(make_config("rounds=2"))
     assert {row["executor"] for row in rows} <= set(choose.EXECUTORS)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedbatch.aggregate import DivergedError
+from fedbatch.aggregation.sums import DivergedError
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import mlp
 from fedbatch.server_step import ServerOptimizer

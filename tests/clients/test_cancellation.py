@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch.clients.choose import EXECUTORS
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job
 from fedbatch.clients.per_example import as_examples
+from fedbatch.executors.choose import EXECUTORS
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
 

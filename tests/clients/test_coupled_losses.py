@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fedbatch import task
-from fedbatch.clients.choose import Executors
 from fedbatch.core.errors import ConfigError
+from fedbatch.executors.choose import Executors
 from fedbatch.losses import SBECE, CrossEntropy, Sum
 from tests.clients.test_executors import make_job
 from tests.conftest import run

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch.clients.choose import EXECUTORS, UNSUPPORTED, Executors
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.loop import loop
 from fedbatch.data.partition import IndexPartition
+from fedbatch.executors.choose import EXECUTORS, UNSUPPORTED, Executors
+from fedbatch.executors.loop import loop
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.convolutional import cnn
 from fedbatch.models.flat import FlatModel
@@ -277,7 +277,7 @@ def test_auto_takes_the_fastest_says_why_and_remembers(monkeypatch, caplog, tmp_
     caplog.set_level("INFO")
     clock = {"fused": 1.2, "loop": 1.0, "vmap": 5.0}
     by_function = {EXECUTORS[name]: seconds for name, seconds in clock.items()}
-    monkeypatch.setattr("fedbatch.clients.choose._time", lambda execute, _: by_function[execute])
+    monkeypatch.setattr("fedbatch.executors.choose._time", lambda execute, _: by_function[execute])
 
     def chosen(*arguments, **options):
         job = make_job(*arguments, **options)

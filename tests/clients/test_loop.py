@@ -8,8 +8,8 @@ import torch
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.loop import loop
 from fedbatch.data.partition import IndexPartition
+from fedbatch.executors.loop import loop
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import mlp

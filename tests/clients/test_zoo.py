@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch.clients.choose import EXECUTORS, Executors
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.loop import loop
 from fedbatch.clients.per_example import as_examples
 from fedbatch.core.errors import RunFailedError
 from fedbatch.data.partition import IndexPartition
+from fedbatch.executors.choose import EXECUTORS, Executors
+from fedbatch.executors.loop import loop
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.trial import try_out

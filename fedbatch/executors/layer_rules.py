@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from fedbatch.clients.parts import Parts, inner_products
-from fedbatch.clients.rounding import bounded_square, may_round, pairwise
+from fedbatch.executors.rounding import bounded_square, may_round, pairwise
 
 SummedGradients = Callable[[Tensor | None], list[Tensor]]
 Result = tuple[Tensor, SummedGradients]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedbatch.aggregation.robust import Aggregator
 from fedbatch.core.errors import RunFailedError
-from fedbatch.robust import Aggregator
 from fedbatch.wire.messages import Contribution, Updates, Vector
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fedbatch.clients.job import Job, contribution
-from fedbatch.clients.layer_rules import RULES, rule_of
 from fedbatch.clients.parts import Parts
 from fedbatch.core.random import Ints
+from fedbatch.executors.layer_rules import RULES, rule_of
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel
 from fedbatch.wire.messages import Contribution

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 import fedbatch
-from fedbatch.clients import agreement, fused, ghost, vmap
 from fedbatch.clients.job import Executor, Job
-from fedbatch.clients.loop import loop
-from fedbatch.clients.memory import within_memory
 from fedbatch.core import cache
 from fedbatch.core.errors import RunFailedError
+from fedbatch.executors import agreement, fused, ghost, vmap
+from fedbatch.executors.loop import loop
+from fedbatch.executors.memory import within_memory
 from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")

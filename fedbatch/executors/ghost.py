@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.aggregate import Sum
-from fedbatch.clients.fused import chunks, draws
+from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.per_example import PerExample
+from fedbatch.executors.fused import chunks, draws
 from fedbatch.models.flat import FlatModel
 from fedbatch.wire.messages import Contribution
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedbatch.aggregate import Sum
-from fedbatch.clients import fused, stacked_layers
+from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, inner_products, part_sizes
 from fedbatch.core.random import Ints
+from fedbatch.executors import fused, stacked_layers
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.wire.messages import Contribution

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Executor, Job
-from fedbatch.clients.loop import loop
+from fedbatch.executors.loop import loop
 from fedbatch.wire.messages import Contribution
 
 CLIENTS, EXAMPLES, STEPS = 3, 256, 3

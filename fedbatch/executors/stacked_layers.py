@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedbatch.clients.layer_rules import conv_weight_gradient, is_plain
+from fedbatch.executors.layer_rules import conv_weight_gradient, is_plain
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
 

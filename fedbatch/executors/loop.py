@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.aggregate import Sum
+from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.job import Job
 from fedbatch.clients.parts import inner_products
 from fedbatch.core.errors import RunFailedError
