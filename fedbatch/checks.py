@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from fedbatch.batch.phases import Phase
 from fedbatch.clients.job import ClientWork
 from fedbatch.config.schema import RunConfig
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.losses import small_batches

@@ -7,9 +7,9 @@ import numpy as np
 
 from fedbatch import measure
 from fedbatch.aggregation.sums import combine, combine_single, nobody
-from fedbatch.batch.phases import Phase
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
 from fedbatch.server import Collected, Server

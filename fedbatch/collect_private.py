@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from fedbatch.aggregation.sums import Sum
-from fedbatch.batch.phases import Phase
 from fedbatch.charging import how_computed, released_once, run_nonce
 from fedbatch.clients.cohort import sample_cohort
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.exchange import exchange
 from fedbatch.measure import Measured

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbatch.batch.phases import Controller, Phase
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
 from fedbatch.config import build
 from fedbatch.config.schema import RunConfig
+from fedbatch.controllers.phase import Controller, Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fedbatch.aggregation.sums import Sum
-from fedbatch.batch.phases import Phase
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.per_example import PerExample, as_examples
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.executors.choose import SAMPLE_CLIENTS

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from fedbatch import measure
 from fedbatch.active.loop import with_labels
-from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.tracker import Tracker
 from fedbatch.charging import BudgetSpent
 from fedbatch.collect import collect
 from fedbatch.collect_private import collect_private
+from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.evaluation import evaluate
 from fedbatch.server import Collected, Row, Server
 from fedbatch.state import ServerState, Totals

@@ -8,8 +8,8 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedbatch.batch.learning_rate import LearningRate
-from fedbatch.batch.phases import ControlState, Phase
 from fedbatch.batch.time_model import TimeModel
+from fedbatch.controllers.phase import ControlState, Phase
 from fedbatch.core.random import Ints
 from fedbatch.hosts import Hosts
 from fedbatch.measure import Measured

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fedbatch.active.labels import Labels
-from fedbatch.batch.phases import ControlState
 from fedbatch.batch.tracker import Tracker
+from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, Release
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.aggregation.robust import Aggregator
-from fedbatch.batch.phases import Phase
 from fedbatch.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
@@ -20,6 +19,7 @@ from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.per_example import as_examples
 from fedbatch.config import build
 from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.data.holdout import HoldoutPartition

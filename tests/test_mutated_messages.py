@@ -8,8 +8,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedbatch import client_app, server_app, task
-from fedbatch.batch.phases import Phase
 from fedbatch.collect import check_sizes, make_plans, plan_cohort
+from fedbatch.controllers.phase import Phase
 from fedbatch.exchange import answer_lengths, check_clients
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.wire.codec import MessageError, decode, encode

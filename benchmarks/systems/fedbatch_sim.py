@@ -17,13 +17,13 @@ from torch import Tensor
 from benchmarks.systems.unmeasured import UNMEASURED, nothing_measured
 from benchmarks.workload import Data, Workload, build_model, flat
 from fedbatch import node
-from fedbatch.batch.controllers import Fixed
-from fedbatch.batch.phases import Phase
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.controllers.phase import Phase
+from fedbatch.controllers.rules import Fixed
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition
 from fedbatch.losses import CrossEntropy

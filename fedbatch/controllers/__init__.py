@@ -1,8 +1,8 @@
 """Controllers decide the phase of the next round: how many clients, with how many examples each."""
 
-from fedbatch.batch.controllers import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
-from fedbatch.batch.goodput import Goodput
-from fedbatch.batch.phases import Controller, ControlState, Observation, Phase
+from fedbatch.controllers.goodput import Goodput
+from fedbatch.controllers.phase import Controller, ControlState, Observation, Phase
+from fedbatch.controllers.rules import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
 
 __all__ = [
     "Adaptive",

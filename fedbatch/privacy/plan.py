@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedbatch.batch.phases import Controller, Observation, Phase
 from fedbatch.clients.clip import Clip
+from fedbatch.controllers.phase import Controller, Observation, Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS

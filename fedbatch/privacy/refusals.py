@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from fedbatch.batch.phases import Phase
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import ClientWork
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.config.schema import RunConfig
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import ExampleDistributed

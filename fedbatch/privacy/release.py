@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedbatch.batch.noise_scale import NoiseScale
-from fedbatch.batch.phases import Phase
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.privacy import noise_scale

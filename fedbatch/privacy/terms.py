@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedbatch.batch.phases import Phase
+from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.privacy.mechanisms import Mechanism
 

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from fedbatch.batch.controllers import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
-from fedbatch.batch.phases import Observation, Phase
 from fedbatch.batch.tracker import Interval
+from fedbatch.controllers.phase import Observation, Phase
+from fedbatch.controllers.rules import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
 
 SMALL, LARGE = Phase("small", 16, 4), Phase("large", 64, 16)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbatch.batch.goodput import COSTS, Goodput
-from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.time_model import TimeModel
 from fedbatch.batch.tracker import Interval
+from fedbatch.controllers.goodput import COSTS, Goodput
+from fedbatch.controllers.phase import ControlState, Observation, Phase
 
 SMALL, MIDDLE, LARGE = Phase("small", 16, 4), Phase("middle", 64, 4), Phase("large", 64, 16)
 PHASES = {"a": SMALL, "b": MIDDLE, "c": LARGE}

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbatch.batch.phases import ControlState, Observation, Phase
 from fedbatch.batch.time_model import TimeModel
+from fedbatch.controllers.phase import ControlState, Observation, Phase
 
 COSTS = ("rounds", "examples", "bytes", "seconds")
 ALL_NOISE = 1e12  # for an infinite noise scale, where goodput is batch over cost

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fedbatch.batch.phases import ControlState, Observation, Phase
+from fedbatch.controllers.phase import ControlState, Observation, Phase
 
 
 @dataclass(frozen=True)
