@@ -1,1 +1,1 @@
-"""How a node runs the work of many clients: one by one, stacked, or all layers at once; and which is right and fastest."""
+"""How a node runs the work of many clients: one by one, stacked, or by layers; and which way is right and fastest."""

@@ -1,4 +1,4 @@
-"""The ``query`` messages of active learning, one frozen dataclass each; `fedbatch.wire.codec` carries and validates them.
+"""The ``query`` messages of active learning, one frozen dataclass each; `fedbatch.wire.codec` carries them.
 
 Questions go to every node, for all the clients it hosts; ``query`` counts from 0, the seed labels.
 """

@@ -21,14 +21,14 @@ fedbatch.active.selectors.ClusterMargin
 fedbatch.active.selectors.Entropy
 fedbatch.active.selectors.Margin
 fedbatch.active.selectors.Random
-fedbatch.controllers.rules.Adaptive
-fedbatch.controllers.rules.Fixed
-fedbatch.controllers.rules.NoiseScaleSwitch
-fedbatch.controllers.rules.Schedule
-fedbatch.controllers.rules.doubling
-fedbatch.controllers.goodput.Goodput
+fedbatch.batch.controllers.Adaptive
+fedbatch.batch.controllers.Fixed
+fedbatch.batch.controllers.NoiseScaleSwitch
+fedbatch.batch.controllers.Schedule
+fedbatch.batch.controllers.doubling
+fedbatch.batch.goodput.Goodput
 fedbatch.batch.learning_rate.LearningRate
-fedbatch.controllers.phase.Phase
+fedbatch.batch.phases.Phase
 fedbatch.clients.fedsgd.FedSGD
 fedbatch.clients.local_sgd.LocalSGD
 fedbatch.data.bundled.breast_cancer
@@ -78,10 +78,10 @@ fedbatch.privacy.mechanisms.ClientCentral
 fedbatch.privacy.mechanisms.ExampleDistributed
 fedbatch.privacy.mechanisms.ExampleLocal
 fedbatch.report.at_end.ReportAtEnd
-fedbatch.aggregation.robust.Krum
-fedbatch.aggregation.robust.NormBound
-fedbatch.aggregation.robust.TrimmedMean
-fedbatch.aggregation.robust.coordinate_median
+fedbatch.robust.Krum
+fedbatch.robust.NormBound
+fedbatch.robust.TrimmedMean
+fedbatch.robust.coordinate_median
 fedbatch.runtime.local.Local
 fedbatch.runtime.ray.Ray
 fedbatch.time_model.TimeModel
@@ -135,7 +135,7 @@ def test_a_config_with_names_of_before_is_the_same_run(make_config):
         return node
 
     before = older(now)
-    assert before["controller"]["small"]["_target_"] == "fedbatch.controllers.phase.Phase"
+    assert before["controller"]["small"]["_target_"] == "fedbatch.batch.phases.Phase"
     assert identity_of(before) == identity_of(now) == parse(before).identity()
     assert parse(before) == parse(now)
 
