@@ -10,7 +10,7 @@ from typing import Any, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedbatch import evaluation, posthoc, task
+from fedbatch import task
 from fedbatch.aggregation.sums import DivergedError
 from fedbatch.batch.tracker import Tracker
 from fedbatch.config.build import build, trackers
@@ -18,7 +18,6 @@ from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError, Interrupted
 from fedbatch.core.interrupt import Asked, listening
-from fedbatch.hosts import discover
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.statement import private_runs_beside, spent
@@ -27,13 +26,16 @@ from fedbatch.results.identity import Identity
 from fedbatch.results.lock import locked
 from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore
-from fedbatch.resume import begin, resume, save
-from fedbatch.rounds import run_rounds
 from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.runtime.interruptible import InterruptibleGrid
-from fedbatch.server import Row, Server
-from fedbatch.server_step import ServerOptimizer
-from fedbatch.state import ServerState
+from fedbatch.server import evaluate as evaluation
+from fedbatch.server import temperature as posthoc
+from fedbatch.server.hosts import discover
+from fedbatch.server.optimizer import ServerOptimizer
+from fedbatch.server.resume import begin, resume, save
+from fedbatch.server.rounds import run_rounds
+from fedbatch.server.server import Row, Server
+from fedbatch.server.state import ServerState
 from fedbatch.task import Task
 from fedbatch.trackers.following import following
 

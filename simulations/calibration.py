@@ -36,7 +36,7 @@ from fedbatch.metrics.evaluate import logits_of
 from fedbatch.metrics.report import Predicted
 from fedbatch.metrics.scaling import SharedTemperature
 from fedbatch.models.flat import FlatModel
-from fedbatch.state import load_latest
+from fedbatch.server.state import load_latest
 from fedbatch.task import Task
 
 SUMMARY = __doc__.splitlines()[0]

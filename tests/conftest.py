@@ -16,7 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import client_app, exchange, server_app, task
+from fedbatch import client_app, server_app, task
 from fedbatch.config import build
 from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import RunConfig, parse
@@ -24,7 +24,8 @@ from fedbatch.data.dataset import Dataset
 from fedbatch.executors import choose
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
-from fedbatch.state import ServerState, load_latest
+from fedbatch.server import exchange
+from fedbatch.server.state import ServerState, load_latest
 
 torch.set_num_threads(1)
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import client_app, collect_private, held_out, node_private, task
+from fedbatch import client_app, task
 from fedbatch.config import build
+from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger, nonce
+from fedbatch.server import collect_private, held_out
 from fedbatch.wire.messages import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of
@@ -127,7 +129,9 @@ def test_a_round_done_again_on_other_terms_is_another_attempt(private, releases,
 
 def test_a_node_whose_data_changed_meanwhile_is_charged_again(private, releases, monkeypatch):
     mechanism = ("example_local",)
-    monkeypatch.setattr("fedbatch.resume.refuse_changes", lambda *_: None)  # a server that cannot see the node's data
+    monkeypatch.setattr(
+        "fedbatch.server.resume.refuse_changes", lambda *_: None
+    )  # a server that cannot see the node's data
 
     def without_a_record():
         loaded = task.load(private(*mechanism, "rounds=2", f"resume={folder()}").to_json())

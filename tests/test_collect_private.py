@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedbatch import client_app, node_private, task
+from fedbatch import client_app, task
 from fedbatch.core.errors import ConfigError, RunFailedError
+from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.privacy.randomness import fingerprint
-from fedbatch.state import load, save
+from fedbatch.server.state import load, save
 from fedbatch.wire.messages import PrivateContribution
 from tests.conftest import run
 

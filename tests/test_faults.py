@@ -8,10 +8,10 @@ import torch
 
 from fedbatch import task
 from fedbatch.core.errors import ConfigError, RunFailedError
-from fedbatch.exchange import NoAnswerError
 from fedbatch.executors import choose
 from fedbatch.runtime.faults import Faults
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.server.exchange import NoAnswerError
 from tests.conftest import run
 
 CLIENTS = (

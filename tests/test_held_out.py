@@ -8,13 +8,13 @@ import torch
 
 from fedbatch import client_app, server_app, task
 from fedbatch.core.errors import ConfigError
-from fedbatch.held_out import HeldOut
 from fedbatch.metrics.evaluate import logits_of
 from fedbatch.metrics.report import Calibration, Predicted
 from fedbatch.metrics.scaling import SharedTemperature
-from fedbatch.node_held_out import PARTS, sums
+from fedbatch.node.held_out import PARTS, sums
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.state import load_latest
+from fedbatch.server.held_out import HeldOut
+from fedbatch.server.state import load_latest
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.messages import Sums, SumsPlan
 from tests.conftest import run

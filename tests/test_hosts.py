@@ -4,8 +4,8 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedbatch.core.errors import ConfigError
-from fedbatch.hosts import Hosts, discover
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.server.hosts import Hosts, discover
 from fedbatch.wire.codec import encode
 from fedbatch.wire.messages import Hosted
 

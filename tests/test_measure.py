@@ -6,7 +6,7 @@ from fedbatch.aggregation.sums import Aggregate, nobody
 from fedbatch.batch.noise_scale import estimate, estimate_weighted
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.measure import measure
+from fedbatch.server.measure import measure
 
 
 def aggregate(weights, num_examples=(4, 8, 20), halves=False):

@@ -11,7 +11,7 @@ from torch import nn
 from fedbatch.clients.clip import Clip
 from fedbatch.core.errors import RunFailedError
 from fedbatch.executors.choose import EXECUTORS, Executors
-from fedbatch.node_private import example_job, sample_examples, train_private
+from fedbatch.node.private import example_job, sample_examples, train_private
 from fedbatch.privacy.randomness import fingerprint
 from tests.privacy.releases import contribution, plan_of, sum_of, with_data, with_noise
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import client_app, node_private, task
+from fedbatch import client_app, task
 from fedbatch.core.errors import RunFailedError
 from fedbatch.executors import choose, fused, memory
+from fedbatch.node import private as node_private
 from fedbatch.privacy.randomness import Randomness
-from fedbatch.stopwatch import Stopwatch
+from fedbatch.server.stopwatch import Stopwatch
 from tests.conftest import run
 
 FIXED = ("controller=fixed", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")
@@ -132,7 +133,7 @@ def test_times_of_private_rounds_are_whole_seconds(make_config):
 
 def test_whole_seconds_add_up_to_the_time(monkeypatch):
     moments = iter(np.arange(0.0, 100.0, 0.3))
-    monkeypatch.setattr("fedbatch.stopwatch.time.perf_counter", lambda: float(next(moments)))
+    monkeypatch.setattr("fedbatch.server.stopwatch.time.perf_counter", lambda: float(next(moments)))
     total = 0.0
     clock = Stopwatch(coarse=True)
     for _ in range(300):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from fedbatch import state, task
+from fedbatch import task
 from fedbatch.config import build
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
+from fedbatch.server import state
 from tests.conftest import run
 
 
@@ -165,7 +166,7 @@ def test_a_private_run_can_be_resumed_before_its_first_round_is_done(make_config
     whole = run(make_config(*settings, folder="whole"))[1]
     config = make_config(*settings, folder="killed")
     with monkeypatch.context() as killed:
-        killed.setattr("fedbatch.collect_private.make_plans", lambda *_: 1 / 0)  # just after the first charge
+        killed.setattr("fedbatch.server.collect_private.make_plans", lambda *_: 1 / 0)  # just after the first charge
         with pytest.raises(ZeroDivisionError):
             run(config)
     assert len((Path(config.run_dir) / "ledger.jsonl").read_text().splitlines()) == 1

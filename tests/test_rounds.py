@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch import client_app, node, server_app, task
+from fedbatch import client_app, server_app, task
 from fedbatch.aggregation.sums import DivergedError
 from fedbatch.core.errors import ConfigError
+from fedbatch.node import train as node
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
-from fedbatch.state import load_latest
+from fedbatch.server.state import load_latest
 
 
 def run(config):
@@ -234,7 +235,7 @@ def test_the_chosen_executor_is_recorded_and_kept(make_config, monkeypatch):
 
 
 def test_no_answer_at_all_ends_the_run_with_the_reason(make_config, monkeypatch):
-    from fedbatch.exchange import NoAnswerError
+    from fedbatch.server.exchange import NoAnswerError
 
     monkeypatch.setattr(node, "train", lambda plan, run: 1 / 0)
     with pytest.raises(NoAnswerError, match="ZeroDivisionError: division by zero"):

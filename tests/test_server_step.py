@@ -6,7 +6,7 @@ import torch
 from fedbatch.aggregation.sums import DivergedError
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import mlp
-from fedbatch.server_step import ServerOptimizer
+from fedbatch.server.optimizer import ServerOptimizer
 
 TARGETS = {
     "lars": {"_target_": "fedbatch.optim.LARS", "lr": 0.1},

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbatch import client_app, server_app, state, task
+from fedbatch import client_app, server_app, task
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
+from fedbatch.server import state
 
 
 def run(config):

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from benchmarks.systems.unmeasured import UNMEASURED, nothing_measured
 from benchmarks.workload import Data, Workload, build_model, flat
-from fedbatch import node
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
@@ -28,8 +27,9 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
-from fedbatch.rounds import Row, run_round
+from fedbatch.node import train as node
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.server.rounds import Row, run_round
 from fedbatch.server_app import new_server, start
 from fedbatch.task import Task
 from fedbatch.wire.codec import decode, encode

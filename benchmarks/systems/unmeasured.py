@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch import measure
 from fedbatch.aggregation.sums import Aggregate, Sum
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.executors import agreement, vmap
 from fedbatch.executors.choose import EXECUTORS
 from fedbatch.executors.fused import chunks
 from fedbatch.executors.stacked_layers import sgd_step
-from fedbatch.measure import Measured
+from fedbatch.server import measure
+from fedbatch.server.measure import Measured
 from fedbatch.wire.messages import Contribution
 
 UNMEASURED = {name: f"{name}_unmeasured" for name in ("fused", "vmap", "loop")}

@@ -1,7 +1,7 @@
 """What to label next: one class a selector, all called alike. None of them is ever shown a label.
 
 A selector that ranks examples one by one also has ``scores``: then many clients can select as one, from counts alone
-(`fedbatch.active.federated`).
+(`fedbatch.server.query`).
 """
 
 from dataclasses import dataclass

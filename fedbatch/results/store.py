@@ -21,7 +21,7 @@ from fedbatch.core.files import to_json, write_atomically
 from fedbatch.results import record
 from fedbatch.results.record import Row
 from fedbatch.results.record import read_rows as read_rows
-from fedbatch.state import ServerState, params_sha256
+from fedbatch.server.state import ServerState, params_sha256
 
 PACKAGES = ("torch", "flwr", "hydra-core", "numpy", "polars")
 

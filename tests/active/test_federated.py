@@ -9,16 +9,16 @@ import pytest
 
 from fedbatch import client_app, server_app, task
 from fedbatch.active import cluster_margin, margins
-from fedbatch.active import node as active_node
-from fedbatch.active.federated import Poll, choose_own, choose_together, cluster_pools
-from fedbatch.active.labelled import NodeFiles
 from fedbatch.active.two_level import cluster_squared
 from fedbatch.config import build
 from fedbatch.core.errors import RunFailedError
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition
+from fedbatch.node import query as active_node
+from fedbatch.node.labels import NodeFiles
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.queries import Labelled
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from fedbatch import app, client_app, server_app, task
-from fedbatch.active.labelled import LabelledPartition, NodeFiles
-from fedbatch.active.loop import anew
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.core.errors import RunFailedError
+from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
-from fedbatch.state import load_latest
+from fedbatch.server.label import anew
+from fedbatch.server.state import load_latest
 
 QUERIES = ("active.seed_labels=30", "active.labels_per_query=25", "active.queries=2", "rounds=6", "controller=fixed")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fedbatch.core.random import Ints
-from fedbatch.node_private import train_private
+from fedbatch.node.private import train_private
 from fedbatch.wire.messages import PrivatePlan
 
 

@@ -8,8 +8,9 @@ import dp_accounting
 import dp_accounting.pld
 import pytest
 
-from fedbatch import client_app, node_private
+from fedbatch import client_app
 from fedbatch.core.errors import RunFailedError
+from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.statement import headline
 from fedbatch.results.table import phase_table

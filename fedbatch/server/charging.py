@@ -9,8 +9,8 @@ from fedbatch.privacy import attempts, ledger
 from fedbatch.privacy.ledger import Ledger, Release
 from fedbatch.privacy.nonce import nonce_of
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.server import Server
-from fedbatch.state import ServerState
+from fedbatch.server.server import Server
+from fedbatch.server.state import ServerState
 
 log = logging.getLogger("fedbatch")
 Answer = TypeVar("Answer")

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedbatch.active.federated import Poll, choose_own, choose_together, cluster_pools
 from fedbatch.active.labels import Labels
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.batch.tracker import Tracker
 from fedbatch.core.random import Ints, generator
-from fedbatch.server import Server
-from fedbatch.server_step import ServerOptimizer
-from fedbatch.state import ServerState
+from fedbatch.server.optimizer import ServerOptimizer
+from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
+from fedbatch.server.server import Server
+from fedbatch.server.state import ServerState
 from fedbatch.wire.queries import Labelled
 
 log = logging.getLogger("fedbatch")

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.charging import BudgetSpent, how_computed, released_once, run_nonce
-from fedbatch.held_out import HeldOut, noised_slope, slope_plans, slopes_of
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
 from fedbatch.metrics.temperature import bisect
-from fedbatch.node_held_out import slope_name
+from fedbatch.node.held_out import slope_name
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
-from fedbatch.server import Server
-from fedbatch.state import ServerState
+from fedbatch.server.charging import BudgetSpent, how_computed, released_once, run_nonce
+from fedbatch.server.held_out import HeldOut, noised_slope, slope_plans, slopes_of
+from fedbatch.server.server import Server
+from fedbatch.server.state import ServerState
 from fedbatch.wire.messages import SlopePlan, Sums
 
 log = logging.getLogger("fedbatch")

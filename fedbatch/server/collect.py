@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch import measure
 from fedbatch.aggregation.sums import combine, combine_single, nobody
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
-from fedbatch.exchange import exchange
-from fedbatch.server import Collected, Server
-from fedbatch.state import ServerState
-from fedbatch.stopwatch import Stopwatch
+from fedbatch.server import measure
+from fedbatch.server.exchange import exchange
+from fedbatch.server.server import Collected, Server
+from fedbatch.server.state import ServerState
+from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 

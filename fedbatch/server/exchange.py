@@ -10,9 +10,9 @@ from flwr.serverapp import Grid
 
 from fedbatch.config.schema import CHOICES, RunConfig
 from fedbatch.core.errors import RunFailedError
-from fedbatch.hosts import Hosts
 from fedbatch.runtime import flower
-from fedbatch.state import ServerState
+from fedbatch.server.hosts import Hosts
+from fedbatch.server.state import ServerState
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.messages import (
     Contribution,

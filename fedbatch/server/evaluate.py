@@ -1,12 +1,12 @@
 """What is measured of the model between rounds: all that the experimenter pays for, and no client's device."""
 
-from fedbatch import posthoc
-from fedbatch.exchange import per_client_accuracy
-from fedbatch.held_out import HeldOut
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.models.attention import attention_logits
-from fedbatch.server import Row, Server
-from fedbatch.state import ServerState
+from fedbatch.server import temperature as posthoc
+from fedbatch.server.exchange import per_client_accuracy
+from fedbatch.server.held_out import HeldOut
+from fedbatch.server.server import Row, Server
+from fedbatch.server.state import ServerState
 
 ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
 

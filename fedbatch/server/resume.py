@@ -8,7 +8,6 @@ from typing import cast
 import numpy as np
 import torch
 
-from fedbatch import state as states
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
@@ -18,8 +17,9 @@ from fedbatch.results import identity as identities
 from fedbatch.results.folder import refuse_changes
 from fedbatch.results.identity import Identity
 from fedbatch.runtime.faults import FaultyGrid
-from fedbatch.server import Server
-from fedbatch.state import ServerState
+from fedbatch.server import state as states
+from fedbatch.server.server import Server
+from fedbatch.server.state import ServerState
 
 log = logging.getLogger("fedbatch")
 

@@ -11,7 +11,7 @@ from fedbatch.core.random import Ints
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.statistics import STATISTICS, scaled_nll
 from fedbatch.metrics.temperature import newton, slopes
-from fedbatch.node import EVALUATE_BATCH
+from fedbatch.node.train import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.task import Task

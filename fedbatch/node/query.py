@@ -13,14 +13,14 @@ import torch
 from flwr.app import RecordDict
 
 from fedbatch.active.cluster_margin import within_group
-from fedbatch.active.embed import Matrix, embed
-from fedbatch.active.labelled import LabelledPartition, NodeFiles
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.active.order_statistic import histogram, random_keys, score_keys
 from fedbatch.active.selectors import Pool, Random, Selector
 from fedbatch.active.two_level import cluster_squared, summarize
 from fedbatch.core.random import Ints, key
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.node.embed import Matrix, embed
+from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.task import Task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.queries import (

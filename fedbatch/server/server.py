@@ -11,9 +11,9 @@ from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.time_model import TimeModel
 from fedbatch.controllers.phase import ControlState, Phase
 from fedbatch.core.random import Ints
-from fedbatch.hosts import Hosts
-from fedbatch.measure import Measured
-from fedbatch.server_step import ServerOptimizer
+from fedbatch.server.hosts import Hosts
+from fedbatch.server.measure import Measured
+from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.task import Task
 
 Row = dict[str, Any]

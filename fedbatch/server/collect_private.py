@@ -5,20 +5,20 @@ from typing import Any
 import numpy as np
 
 from fedbatch.aggregation.sums import Sum
-from fedbatch.charging import how_computed, released_once, run_nonce
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
-from fedbatch.exchange import exchange
-from fedbatch.measure import Measured
 from fedbatch.privacy.accounting import rdp_reading
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import Released, release
-from fedbatch.server import Collected, Server
-from fedbatch.state import ServerState
-from fedbatch.stopwatch import Stopwatch
+from fedbatch.server.charging import how_computed, released_once, run_nonce
+from fedbatch.server.exchange import exchange
+from fedbatch.server.measure import Measured
+from fedbatch.server.server import Collected, Server
+from fedbatch.server.state import ServerState
+from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.wire.messages import PrivateContribution, PrivatePlan
 
 NOBODY = np.zeros(0, np.int64)

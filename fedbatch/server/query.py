@@ -23,8 +23,8 @@ from fedbatch.active.two_level import Summaries, merge
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.runtime import flower
-from fedbatch.server import Server
-from fedbatch.state import ServerState
+from fedbatch.server.server import Server
+from fedbatch.server.state import ServerState
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.queries import (
     ClusterPlan,

@@ -4,17 +4,17 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fedbatch import measure
-from fedbatch.active.loop import with_labels
 from fedbatch.batch.tracker import Tracker
-from fedbatch.charging import BudgetSpent
-from fedbatch.collect import collect
-from fedbatch.collect_private import collect_private
 from fedbatch.controllers.phase import ControlState, Observation, Phase
-from fedbatch.evaluation import evaluate
-from fedbatch.server import Collected, Row, Server
-from fedbatch.state import ServerState, Totals
-from fedbatch.stopwatch import Stopwatch
+from fedbatch.server import measure
+from fedbatch.server.charging import BudgetSpent
+from fedbatch.server.collect import collect
+from fedbatch.server.collect_private import collect_private
+from fedbatch.server.evaluate import evaluate
+from fedbatch.server.label import with_labels
+from fedbatch.server.server import Collected, Row, Server
+from fedbatch.server.state import ServerState, Totals
+from fedbatch.server.stopwatch import Stopwatch
 
 log = logging.getLogger("fedbatch")
 

@@ -10,7 +10,7 @@ from fedbatch.batch import drift
 from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
 from fedbatch.batch.tracker import Interval, Tracker
 from fedbatch.clients.job import ClientWork
-from fedbatch.state import ServerState
+from fedbatch.server.state import ServerState
 
 
 @dataclass(frozen=True)

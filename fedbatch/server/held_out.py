@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.exchange import exchange
 from fedbatch.metrics.statistics import STATISTICS
-from fedbatch.node_held_out import slope_key
+from fedbatch.node.held_out import slope_key
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import check_noise_is_whole
-from fedbatch.server import Server
-from fedbatch.state import ServerState
+from fedbatch.server.exchange import exchange
+from fedbatch.server.server import Server
+from fedbatch.server.state import ServerState
 from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
