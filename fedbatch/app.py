@@ -96,7 +96,7 @@ def _main(composed: DictConfig) -> float | None:
         with locked(Path(config.run_dir)):  # the run itself will ask again, after what takes its time
             if not config.resume and not config.overwrite:
                 refuse_used(Path(config.run_dir))
-        from fedbatch import task
+        from fedbatch.setup import task
 
         task.load(config.to_json())  # what only torch can refuse, before the rest is imported
         from fedbatch.run import run

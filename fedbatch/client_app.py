@@ -3,7 +3,6 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedbatch import task
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError
@@ -12,8 +11,9 @@ from fedbatch.node import query as active_node
 from fedbatch.node import train as node
 from fedbatch.node.labels import NodeFiles
 from fedbatch.node.private import train_private
-from fedbatch.node_config import hosted_clients, on_own_data
-from fedbatch.task import Task
+from fedbatch.setup import task
+from fedbatch.setup.nodes import hosted_clients, on_own_data
+from fedbatch.setup.task import Task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedbatch import task
 from fedbatch.aggregation.sums import DivergedError
 from fedbatch.batch.tracker import Tracker
 from fedbatch.config.build import build, trackers
@@ -36,7 +35,8 @@ from fedbatch.server.resume import begin, resume, save
 from fedbatch.server.rounds import run_rounds
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
-from fedbatch.task import Task
+from fedbatch.setup import task
+from fedbatch.setup.task import Task
 from fedbatch.trackers.following import following
 
 app = ServerApp()

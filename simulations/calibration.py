@@ -29,7 +29,6 @@ from shifts import SEVERITIES, SHIFTS
 from study import command
 from study_runs import run_once, status
 
-from fedbatch import task
 from fedbatch.config.schema import parse
 from fedbatch.metrics import BinSums, calibration_error, nll, width_edges
 from fedbatch.metrics.evaluate import logits_of
@@ -37,7 +36,8 @@ from fedbatch.metrics.report import Predicted
 from fedbatch.metrics.scaling import SharedTemperature
 from fedbatch.models.flat import FlatModel
 from fedbatch.server.state import load_latest
-from fedbatch.task import Task
+from fedbatch.setup import task
+from fedbatch.setup.task import Task
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100

@@ -16,7 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.config import build
 from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import RunConfig, parse
@@ -26,6 +26,7 @@ from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
 from fedbatch.server import exchange
 from fedbatch.server.state import ServerState, load_latest
+from fedbatch.setup import task
 
 torch.set_num_threads(1)
 

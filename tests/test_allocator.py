@@ -1,6 +1,6 @@
 import sys
 
-from fedbatch.allocator import keep_freed_memory
+from fedbatch.setup.allocator import keep_freed_memory
 
 
 def test_large_blocks_come_from_the_heap_and_stay():

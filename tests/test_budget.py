@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch import task
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import is_part
+from fedbatch.setup import task
 from tests.conftest import run
 
 TARGET, SIGMA, ROUNDS, DELTA = 2.0, 2.0, 6, 1e-5

@@ -8,11 +8,12 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import client_app, task
+from fedbatch import client_app
 from fedbatch.config import build
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger, nonce
 from fedbatch.server import collect_private, held_out
+from fedbatch.setup import task
 from fedbatch.wire.messages import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedbatch import client_app, task
+from fedbatch import client_app
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.server.state import load, save
+from fedbatch.setup import task
 from fedbatch.wire.messages import PrivateContribution
 from tests.conftest import run
 

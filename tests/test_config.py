@@ -57,7 +57,7 @@ def test_parts_are_checked_before_the_run(make_config, overrides, message):
 
 
 def test_a_batch_that_a_client_cannot_fill_is_a_config_error_for_gradients_only(make_config):
-    from fedbatch import task
+    from fedbatch.setup import task
 
     big = "controller.large.client_batch_size=500"
     with pytest.raises(ConfigError, match="client_batch_size .500, phase large. is larger than the largest client's"):
@@ -66,7 +66,7 @@ def test_a_batch_that_a_client_cannot_fill_is_a_config_error_for_gradients_only(
 
 
 def test_a_model_that_cannot_be_built_is_a_config_error(make_config):
-    from fedbatch import task
+    from fedbatch.setup import task
 
     with pytest.raises(ConfigError, match=r"model.width must be in \[1, 1e6\] \(got 0\)"):
         make_config("model.width=0")
@@ -84,7 +84,7 @@ def test_checking_needs_neither_torch_nor_flower(make_config):
 
 
 def test_an_executor_that_cannot_do_the_work_is_a_config_error(make_config):
-    from fedbatch import task
+    from fedbatch.setup import task
 
     with pytest.raises(ConfigError, match=r"executor=fused cannot run this: clients take local steps.*executor=auto"):
         task.load(make_config("executor=fused", "client_work=local_sgd").to_json())

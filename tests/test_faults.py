@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import task
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.executors import choose
 from fedbatch.runtime.faults import Faults
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.exchange import NoAnswerError
+from fedbatch.setup import task
 from tests.conftest import run
 
 CLIENTS = (

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedbatch import app, task
+from fedbatch import app
 from fedbatch.config import build
 from fedbatch.config.compose import config_dir
 from fedbatch.config.ranges import range_of
+from fedbatch.setup import task
 
 ROOT = Path(config_dir())
 BASE = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.core.errors import ConfigError
 from fedbatch.metrics.evaluate import logits_of
 from fedbatch.metrics.report import Calibration, Predicted
@@ -15,6 +15,7 @@ from fedbatch.node.held_out import PARTS, sums
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.held_out import HeldOut
 from fedbatch.server.state import load_latest
+from fedbatch.setup import task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.messages import Sums, SumsPlan
 from tests.conftest import run

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.collect import check_sizes, make_plans, plan_cohort
 from fedbatch.server.exchange import answer_lengths, check_clients
+from fedbatch.setup import task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.messages import Contribution, Updates
 

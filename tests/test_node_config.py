@@ -4,9 +4,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedbatch import client_app, server_app
 from fedbatch.core.errors import ConfigError
-from fedbatch.node_config import hosted_clients, on_own_data
 from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, stamp
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.setup.nodes import hosted_clients, on_own_data
 from fedbatch.wire.codec import decode
 from fedbatch.wire.messages import Hosted
 

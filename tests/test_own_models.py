@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbatch import task
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.server.state import load_latest, params_sha256
+from fedbatch.setup import task
 from tests.conftest import run
 
 PLAIN = ("controller=fixed", "rounds=6", "evaluate_every_rounds=0", "server_optimizer.lr=0.1")

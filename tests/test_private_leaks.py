@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import client_app, task
+from fedbatch import client_app
 from fedbatch.core.errors import RunFailedError
 from fedbatch.executors import choose, fused, memory
 from fedbatch.node import private as node_private
 from fedbatch.privacy.randomness import Randomness
 from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.setup import task
 from tests.conftest import run
 
 FIXED = ("controller=fixed", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch import app, client_app, server_app, task
+from fedbatch import app, client_app, server_app
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.server import state
+from fedbatch.setup import task
 
 PRIVATE = "privacy=client_central controller=fixed privacy.noise_multiplier=1.0 privacy.target_epsilon=null".split()
 CLOCKS = {f"{lap}_seconds" for lap in ("plan", "client", "aggregate", "step", "evaluate", "measured")}

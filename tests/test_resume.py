@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from fedbatch import task
 from fedbatch.config import build
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.server import state
+from fedbatch.setup import task
 from tests.conftest import run
 
 

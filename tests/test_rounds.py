@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.aggregation.sums import DivergedError
 from fedbatch.core.errors import ConfigError
 from fedbatch.node import train as node
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.server.state import load_latest
+from fedbatch.setup import task
 
 
 def run(config):

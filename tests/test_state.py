@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
 from fedbatch.server import state
+from fedbatch.setup import task
 
 
 def run(config):

@@ -7,8 +7,9 @@ import sys
 
 import torch
 
-from fedbatch import app, task
+from fedbatch import app
 from fedbatch.config import build
+from fedbatch.setup import task
 
 OMITTED = ("seconds", "executor")
 """What differs from run to run, or is for people: parts of names of columns."""

@@ -31,7 +31,7 @@ from fedbatch.node import train as node
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.rounds import Row, run_round
 from fedbatch.server_app import new_server, start
-from fedbatch.task import Task
+from fedbatch.setup.task import Task
 from fedbatch.wire.codec import decode, encode
 from fedbatch.wire.messages import Hosted, TrainPlan
 

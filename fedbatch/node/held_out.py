@@ -14,7 +14,7 @@ from fedbatch.metrics.temperature import newton, slopes
 from fedbatch.node.train import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
-from fedbatch.task import Task
+from fedbatch.setup.task import Task
 from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 

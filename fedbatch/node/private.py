@@ -21,7 +21,7 @@ from fedbatch.executors.choose import SAMPLE_CLIENTS
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
 from fedbatch.privacy.release import add_noise
-from fedbatch.task import Task
+from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, PrivateContribution, PrivatePlan
 
 Sums = tuple[Tensor, Floats, str]

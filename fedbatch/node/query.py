@@ -21,7 +21,7 @@ from fedbatch.core.random import Ints, key
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.node.embed import Matrix, embed
 from fedbatch.node.labels import LabelledPartition, NodeFiles
-from fedbatch.task import Task
+from fedbatch.setup.task import Task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.queries import (
     ClusterPlan,

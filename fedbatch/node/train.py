@@ -9,7 +9,7 @@ import torch
 from fedbatch.clients.job import Job
 from fedbatch.core.random import Ints
 from fedbatch.metrics.evaluate import example_sums
-from fedbatch.task import Task
+from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
 EVALUATE_BATCH = 512

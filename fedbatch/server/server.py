@@ -14,7 +14,7 @@ from fedbatch.core.random import Ints
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.measure import Measured
 from fedbatch.server.optimizer import ServerOptimizer
-from fedbatch.task import Task
+from fedbatch.setup.task import Task
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.active import cluster_margin, margins
 from fedbatch.active.two_level import cluster_squared
 from fedbatch.config import build
@@ -19,6 +19,7 @@ from fedbatch.node import query as active_node
 from fedbatch.node.labels import NodeFiles
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
+from fedbatch.setup import task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.queries import Labelled
 

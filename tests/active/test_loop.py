@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbatch import app, client_app, server_app, task
+from fedbatch import app, client_app, server_app
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.core.errors import RunFailedError
 from fedbatch.node.labels import LabelledPartition, NodeFiles
@@ -16,6 +16,7 @@ from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
 from fedbatch.server.label import anew
 from fedbatch.server.state import load_latest
+from fedbatch.setup import task
 
 QUERIES = ("active.seed_labels=30", "active.labels_per_query=25", "active.queries=2", "rounds=6", "controller=fixed")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import task
 from fedbatch.core.errors import ConfigError
 from fedbatch.executors.choose import Executors
 from fedbatch.losses import SBECE, CrossEntropy, Sum
+from fedbatch.setup import task
 from tests.clients.test_executors import make_job
 from tests.conftest import run
 

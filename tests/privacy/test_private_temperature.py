@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import client_app, server_app, task
+from fedbatch import client_app, server_app
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.metrics.temperature import HALVINGS
@@ -16,6 +16,7 @@ from fedbatch.privacy import epsilon, ledger
 from fedbatch.runtime.flower import reason
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.held_out import noised_slope, slope_plans
+from fedbatch.setup import task
 from fedbatch.wire.codec import encode
 from fedbatch.wire.messages import EvaluatePlan, SlopePlan, SumsPlan
 from tests.conftest import run

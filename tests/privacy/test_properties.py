@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import task
 from fedbatch.core.random import generator
 from fedbatch.node.private import train_private
 from fedbatch.privacy import epsilon
@@ -19,6 +18,7 @@ from fedbatch.privacy.accounting import divergences, rdp_epsilon
 from fedbatch.privacy.ledger import Ledger, Release
 from fedbatch.privacy.release import add_noise, release
 from fedbatch.server import collect_private
+from fedbatch.setup import task
 from tests.conftest import run as run_config
 from tests.privacy.releases import contribution, plan_of, with_noise
 

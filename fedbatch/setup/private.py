@@ -17,8 +17,8 @@ from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
-from fedbatch.privacy.refusals import refuse
 from fedbatch.privacy.terms import Terms
+from fedbatch.setup.refusals import refuse
 
 
 def temperature_of(config: RunConfig) -> Scaling | None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.aggregation.robust import Aggregator
-from fedbatch.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
@@ -23,10 +22,8 @@ from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.device import prepare
 from fedbatch.executors.agreement import SINGLE
 from fedbatch.executors.choose import Executors
-from fedbatch.guarantee import privacy_of, temperature_of
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
@@ -35,6 +32,9 @@ from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.setup.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
+from fedbatch.setup.device import prepare
+from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.wire.messages import Contribution
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from fedbatch.allocator import keep_freed_memory
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
+from fedbatch.setup.allocator import keep_freed_memory
 
 
 def prepare(config: RunConfig) -> torch.device:
