@@ -16,7 +16,7 @@ def fedbatch(*arguments, cwd):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     before = os.times()
     done = subprocess.run(
-        [sys.executable, "-m", "fedbatch.app", *arguments],
+        [sys.executable, "-m", "fedbatch.cli.app", *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -159,7 +159,7 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path):
     assert seconds < 2
     by_hydra, _ = fedbatch("--help", "rounds=1", cwd=tmp_path)
     assert done.stdout.split() == by_hydra.stdout.split()
-    code = "import sys; import fedbatch.app; print([m for m in ('torch', 'flwr', 'polars') if m in sys.modules])"
+    code = "import sys; import fedbatch.cli.app; print([m for m in ('torch', 'flwr', 'polars') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
 
@@ -177,7 +177,7 @@ def test_a_name_is_shown_and_never_obeyed(tmp_path, name):
 
 
 def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path, monkeypatch, capsys):
-    from fedbatch import app
+    from fedbatch.cli import app
 
     def crash():
         raise ZeroDivisionError("of\ntwo lines")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from fedbatch import app
+from fedbatch.cli import app
 
 BASE = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed rounds=1".split()
 

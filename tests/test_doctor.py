@@ -4,7 +4,7 @@ import pytest
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from fedbatch import doctor
+from fedbatch.cli import doctor
 
 
 @pytest.fixture

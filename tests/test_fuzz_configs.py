@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedbatch import app
+from fedbatch.cli import app
 from fedbatch.config import build
 from fedbatch.config.compose import config_dir
 from fedbatch.config.ranges import range_of

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch import app, client_app, server_app
+from fedbatch import client_app, server_app
+from fedbatch.cli import app
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
@@ -119,16 +120,16 @@ def forked(cwd, *arguments, before=""):
     ``before`` is code that is run first.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fedbatch.app", "fedbatch.run", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["fedbatch.cli.app", "fedbatch.cli.run", "sklearn.datasets", "torch._dynamo"])
     code = f"import os, sys; os.chdir({str(cwd)!r}); sys.argv = {['fedbatch', *arguments]!r}; {before}"
-    process = context.Process(target=exec, args=(code + "from fedbatch.app import main; main()", {}))
+    process = context.Process(target=exec, args=(code + "from fedbatch.cli.app import main; main()", {}))
     process.start()
     return process
 
 
 def start(cwd, *arguments):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "fedbatch.app", *arguments]
+    command = [sys.executable, "-m", "fedbatch.cli.app", *arguments]
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from fedbatch import app
+from fedbatch.cli import app
 from fedbatch.config import build
 from fedbatch.setup import task
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbatch import app, client_app, server_app
+from fedbatch import client_app, server_app
+from fedbatch.cli import app
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.core.errors import RunFailedError
 from fedbatch.node.labels import LabelledPartition, NodeFiles

@@ -1,6 +1,6 @@
 """Fetches all of Fashion-MNIST to ``./data/fashion-mnist`` from the Debian package; needs apt but not root.
 
-Run as ``python -m fedbatch.data.fetch_fashion_mnist``.
+Run as ``python -m fedbatch.data.prepare.fetch_fashion_mnist``.
 """
 
 import shutil

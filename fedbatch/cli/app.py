@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
+from fedbatch.cli.explain import empty_choices, explain, wrong_folder
 from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import CONTINUED, DEFAULTS, RunConfig, parse
 from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.core.interrupt import ending_at_once
-from fedbatch.explain import empty_choices, explain, wrong_folder
 from fedbatch.report.at_end import forget, write_reports
 
 
@@ -99,7 +99,7 @@ def _main(composed: DictConfig) -> float | None:
         from fedbatch.setup import task
 
         task.load(config.to_json())  # what only torch can refuse, before the rest is imported
-        from fedbatch.run import run
+        from fedbatch.cli.run import run
 
         return run(config).get(config.target_metric)
     except ConfigError as error:
@@ -174,7 +174,7 @@ def doctor(_: list[str]) -> int:
     """``fedbatch doctor``: what is there, and how to get what is missing."""
     from rich.console import Console
 
-    from fedbatch.doctor import tables
+    from fedbatch.cli.doctor import tables
 
     logging.getLogger("fedbatch").setLevel(logging.WARNING)  # data sets say what they left out
     for table in tables():

@@ -1,6 +1,6 @@
 """Chooses the Fashion-MNIST subset that the package carries, from the four published files.
 
-Run as ``python -m fedbatch.data.build_fashion_mini FOLDER``; the same files give the same bytes.
+Run as ``python -m fedbatch.data.prepare.build_fashion_mini FOLDER``; the same files give the same bytes.
 """
 
 import hashlib
@@ -34,5 +34,5 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m fedbatch.data.build_fashion_mini FOLDER, where the four published files are")
+        sys.exit("usage: python -m fedbatch.data.prepare.build_fashion_mini FOLDER, where the four published files are")
     main(sys.argv[1])
