@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedbatch.aggregation.sums import DivergedError
 from fedbatch.batch.tracker import Tracker
-from fedbatch.config.build import build, trackers
+from fedbatch.config.build import build
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError, Interrupted
@@ -37,6 +37,7 @@ from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
 from fedbatch.setup import task
 from fedbatch.setup.task import Task
+from fedbatch.setup.validate import trackers
 from fedbatch.trackers.following import following
 
 app = ServerApp()
@@ -94,7 +95,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
         state, calibration = posthoc.finish(server, state)
         save(server, identity, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
-        store.finish(state, guarantee, calibration, scores)
+        store.finish(state.summary(), guarantee, calibration, scores)
 
 
 def spent_so_far(server: Server, known: Ledger) -> dict[str, Any]:

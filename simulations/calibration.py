@@ -35,7 +35,7 @@ from fedbatch.metrics.evaluate import logits_of
 from fedbatch.metrics.report import Predicted
 from fedbatch.metrics.scaling import SharedTemperature
 from fedbatch.models.flat import FlatModel
-from fedbatch.server.state import load_latest
+from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
 from fedbatch.setup.task import Task
 

@@ -9,11 +9,10 @@ import torch
 from scipy import stats
 
 from fedbatch import client_app
-from fedbatch.config import build
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger, nonce
 from fedbatch.server import collect_private, held_out
-from fedbatch.setup import task
+from fedbatch.setup import task, validate
 from fedbatch.wire.messages import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of
@@ -64,7 +63,7 @@ def crash_and_resume(private, mechanism, *, before=(), after=(), spoil=lambda: N
     shutil.rmtree(folder / "checkpoints")
     shutil.copytree(saved, folder / "checkpoints")
     task.load.cache_clear()
-    build.data.cache_clear()
+    validate.data.cache_clear()
     state = run(private(*mechanism, "rounds=2", f"resume={folder}", *after))[2]
     return folder, state
 

@@ -13,7 +13,7 @@ from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.privacy.randomness import fingerprint
-from fedbatch.server.state import load, save
+from fedbatch.server.checkpoint import load, save
 from fedbatch.setup import task
 from fedbatch.wire.messages import PrivateContribution
 from tests.conftest import run

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from fedbatch.config.build import validate
 from fedbatch.config.schema import from_json, parse
 from fedbatch.core.errors import ConfigError
+from fedbatch.setup.validate import validate
 
 
 def test_json_round_trip(make_config):
@@ -78,7 +78,7 @@ def test_a_model_that_cannot_be_built_is_a_config_error(make_config):
 
 def test_checking_needs_neither_torch_nor_flower(make_config):
     text = make_config().to_json()
-    code = "import sys; from fedbatch.config.build import validate; from fedbatch.config.schema import from_json; "
+    code = "import sys; from fedbatch.setup.validate import validate; from fedbatch.config.schema import from_json; "
     code += "validate(from_json(sys.argv[1])); sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, text]).returncode == 0
 

@@ -13,8 +13,8 @@ from fedbatch.metrics.report import Calibration, Predicted
 from fedbatch.metrics.scaling import SharedTemperature
 from fedbatch.node.held_out import PARTS, sums
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.held_out import HeldOut
-from fedbatch.server.state import load_latest
 from fedbatch.setup import task
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.messages import Sums, SumsPlan

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fedbatch.core.errors import ConfigError, RunFailedError
-from fedbatch.server.state import load_latest, params_sha256
+from fedbatch.server.checkpoint import load_latest
+from fedbatch.server.state import params_sha256
 from fedbatch.setup import task
 from tests.conftest import run
 

@@ -22,7 +22,7 @@ from fedbatch.config.schema import parse
 from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
-from fedbatch.server import state
+from fedbatch.server import checkpoint
 from fedbatch.setup import task
 
 PRIVATE = "privacy=client_central controller=fixed privacy.noise_multiplier=1.0 privacy.target_epsilon=null".split()
@@ -104,7 +104,7 @@ def test_a_run_killed_twenty_times_ends_as_the_unbroken_one(tmp_path, monkeypatc
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL  # and not finished before
-        saved = state.load_latest(folder / "checkpoints").round
+        saved = checkpoint.load_latest(folder / "checkpoints").round
         done = len(read_rows(folder / "rounds.jsonl"))
         assert saved <= done <= saved + 1  # at most one round is done again
         arguments = ["resume=killed"]
@@ -162,9 +162,9 @@ def test_a_damaged_checkpoint_is_detected_and_the_one_before_used(make_config):
     for _ in range(100):
         last.write_bytes(damaged(content, generator))
         with pytest.warns(UserWarning, match=f"{last.name} is damaged; trying the one before"):
-            assert state.load_latest(folder).round == 3
+            assert checkpoint.load_latest(folder).round == 3
     last.write_bytes(content)
-    assert state.load_latest(folder).round == 4
+    assert checkpoint.load_latest(folder).round == 4
     last.write_bytes(damaged(content, generator))
     with pytest.warns(UserWarning, match="is damaged"):
         assert run(parse(json.loads(config.to_json()) | {"resume": config.run_dir})) == expected
@@ -247,7 +247,7 @@ def test_a_disk_that_fails_when_it_is_told_to_keep_a_checkpoint(tmp_path, monkey
     monkeypatch.setattr(os, "fsync", fails_later)
     code, said = command(monkeypatch, capsys, *TINY.split(), "checkpoint_every_rounds=1")
     assert (code, said.count("\n")) == (1, 1) and "No space left on device" in said
-    assert state.load_latest(tmp_path / "out" / "checkpoints").round == 3
+    assert checkpoint.load_latest(tmp_path / "out" / "checkpoints").round == 3
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "failed"
 
 
@@ -296,7 +296,7 @@ def test_an_interrupted_round_is_done_again(make_config, monkeypatch, when):
         run(config)
     assert caught.value.signal == signal.SIGTERM and caught.value.folder == Path(config.run_dir)
     rounds = 1 if when == "between two answers" else 2
-    assert state.load_latest(Path(config.run_dir) / "checkpoints").round == rounds
+    assert checkpoint.load_latest(Path(config.run_dir) / "checkpoints").round == rounds
     summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("interrupted", rounds)
     assert run(parse(json.loads(config.to_json()) | {"resume": config.run_dir})) == whole

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from fedbatch.config import build
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
-from fedbatch.server import state
-from fedbatch.setup import task
+from fedbatch.server import checkpoint
+from fedbatch.setup import task, validate
 from tests.conftest import run
 
 
@@ -27,7 +26,7 @@ def on(config, **changed):
 def fresh():
     def clear():
         task.load.cache_clear()
-        build.data.cache_clear()
+        validate.data.cache_clear()
 
     return clear
 
@@ -109,9 +108,9 @@ def test_checkpoints_of_another_run_are_neither_loaded_nor_deleted(make_config):
     config = make_config("controller=fixed", "rounds=2", "checkpoint_every_rounds=1")
     _, summary, _ = run(config)
     folder = Path(config.run_dir) / "checkpoints"
-    later, header = state.load(folder)
-    state.save(replace(later, round=9), folder, header | {"run": "another"})
-    assert state.load_latest(folder).round == 9 and state.load_latest(folder, header["run"]).round == 2
+    later, header = checkpoint.load(folder)
+    checkpoint.save(replace(later, round=9), folder, header | {"run": "another"})
+    assert checkpoint.load_latest(folder).round == 9 and checkpoint.load_latest(folder, header["run"]).round == 2
     _, resumed, _ = run(on(config, rounds=4))
     assert resumed["rounds"] == 4 and resumed["run_id"] == summary["run_id"]
     names = sorted(path.name for path in folder.iterdir())

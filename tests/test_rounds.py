@@ -16,7 +16,7 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.node import train as node
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
-from fedbatch.server.state import load_latest
+from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
 
 

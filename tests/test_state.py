@@ -12,7 +12,7 @@ from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
-from fedbatch.server import state
+from fedbatch.server import checkpoint
 from fedbatch.setup import task
 
 
@@ -49,7 +49,7 @@ def test_four_rounds_are_two_and_a_checkpoint_and_two(make_config, optimizer, co
     resumed = make_config(*settings, "rounds=4", f"resume={part.run_dir}", folder="part")
     run(resumed)
     a, b = (Path(c.run_dir) for c in (whole, resumed))
-    left, right = (state.load_latest(f / "checkpoints") for f in (a, b))
+    left, right = (checkpoint.load_latest(f / "checkpoints") for f in (a, b))
     assert torch.equal(left.params, right.params) and left.noise == right.noise and left.within == right.within
     assert left.control == right.control and left.switches == right.switches and len(left.switches) >= 1
     for x, y in zip(flatten(left.optimizer), flatten(right.optimizer), strict=True):
@@ -80,10 +80,10 @@ def test_last_two_are_kept_and_a_damaged_one_is_passed_over(make_config):
     for damaged in (content[: len(content) // 2], content[:100] + b"\xff" + content[101:], b""):
         files[1].write_bytes(damaged)
         with pytest.warns(UserWarning, match="round-00000004.ckpt is damaged"):
-            assert state.load_latest(folder).round == 3
+            assert checkpoint.load_latest(folder).round == 3
     files[0].write_bytes(b"")
     with pytest.warns(UserWarning), pytest.raises(FileNotFoundError, match="start the run anew"):
-        state.load_latest(folder)
+        checkpoint.load_latest(folder)
 
 
 def test_a_checkpoint_runs_no_code_when_loaded(tmp_path):
@@ -97,7 +97,7 @@ def test_a_checkpoint_runs_no_code_when_loaded(tmp_path):
     content = pickle.dumps(Evil(), protocol=2)
     (tmp_path / "round-00000001.ckpt").write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     with pytest.raises(pickle.UnpicklingError):
-        state.load_latest(tmp_path)
+        checkpoint.load_latest(tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_version_is_one_line(make_config, said):
     folder = Path(config.run_dir) / "checkpoints"
     rewritten(folder / "round-00000001.ckpt", *CONTENT[said])
     with pytest.raises(ConfigError, match=f"round-00000001.ckpt cannot be read: .*{said}") as caught:
-        state.load_latest(folder)
+        checkpoint.load_latest(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -154,7 +154,7 @@ def test_what_an_older_checkpoint_lacks_has_its_default(make_config):
     path = Path(config.run_dir) / "checkpoints" / "round-00000001.ckpt"
     new = ("labels", "answered", "executors", "clip_norm", "switches", "ledger")
     rewritten(path, lambda values: [values.pop(name) for name in new])
-    loaded = state.load_latest(path.parent)
+    loaded = checkpoint.load_latest(path.parent)
     assert loaded.answered == loaded.switches == () and not loaded.ledger.releases and loaded.round == 1
 
 
@@ -162,10 +162,10 @@ def test_the_checkpoint_just_written_is_never_the_one_that_goes(make_config):
     config = make_config("controller=fixed", "rounds=1")
     run(config)
     folder = Path(config.run_dir) / "checkpoints"
-    saved, header = state.load(folder)
+    saved, header = checkpoint.load(folder)
     for number in (7, 8, 9):  # damaged, or the run would have gone on from there
-        state.save(replace(saved, round=number), folder, header)
+        checkpoint.save(replace(saved, round=number), folder, header)
     for number in (2, 3, 4):
-        state.save(replace(saved, round=number), folder, header)
+        checkpoint.save(replace(saved, round=number), folder, header)
         assert (folder / f"round-{number:08d}.ckpt").exists()
     assert len(list(folder.iterdir())) == 4

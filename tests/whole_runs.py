@@ -8,8 +8,7 @@ import sys
 import torch
 
 from fedbatch.cli import app
-from fedbatch.config import build
-from fedbatch.setup import task
+from fedbatch.setup import task, validate
 
 OMITTED = ("seconds", "executor")
 """What differs from run to run, or is for people: parts of names of columns."""
@@ -27,7 +26,7 @@ def run(arguments):
     finally:
         sys.argv, sys.path[:] = given, path
         logging.getLogger("fedbatch").setLevel(logging.NOTSET)
-        task.load.cache_clear(), build.data.cache_clear(), build.controller.cache_clear()
+        task.load.cache_clear(), validate.data.cache_clear(), validate.controller.cache_clear()
 
 
 def outcome(arguments, folder):

@@ -80,7 +80,7 @@ def _main(composed: DictConfig) -> float | None:
     folder, in_sweep = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         config = resolve(composed, folder)
-        from fedbatch.config.build import validate
+        from fedbatch.setup.validate import validate
 
         validate(config)
         from fedbatch.results.folder import refuse_used, summary_of

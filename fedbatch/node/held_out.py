@@ -13,7 +13,7 @@ from fedbatch.metrics.statistics import STATISTICS, scaled_nll
 from fedbatch.metrics.temperature import newton, slopes
 from fedbatch.node.train import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.privacy.randomness import fingerprint
+from fedbatch.privacy.release import slope_key
 from fedbatch.setup.task import Task
 from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
@@ -62,16 +62,6 @@ def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
             own = task.data_digests(task.train_x, task.train_y, task.partition, client, "held out", held)
             total += deviation * float(privacy.randomness.normal(1, "temperature", client, own, *slope_key(plan)))
     return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
-
-
-def slope_key(plan: SlopePlan) -> tuple[int, str, int]:
-    """What names a release of slopes for its noise: the round, parameters with temperature, and the attempt."""
-    return plan.round, slope_name(plan.params, plan.inverse), plan.attempt
-
-
-def slope_name(params: Tensor, inverse: float) -> str:
-    """What names a release of slopes in the ledger, beside its round: parameters with temperature."""
-    return f"{fingerprint(params)}/{inverse!r}"
 
 
 def _predictions(plan: SumsPlan, task: Task) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,7 +12,8 @@ from fedbatch.privacy import noise_scale
 from fedbatch.privacy.mechanisms import ExampleDistributed, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.privacy.randomness import Floats
+from fedbatch.privacy.randomness import Floats, fingerprint
+from fedbatch.wire.messages import SlopePlan
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,13 @@ def add_noise(
     draws = plan.randomness.normal(size + len(extras), "noise", *key)
     noised = extras + draws[size:].numpy() * plan.extra_deviations(phase, noise)
     return update.add_(draws[:size].to(update), alpha=noise.update), noised
+
+
+def slope_key(plan: SlopePlan) -> tuple[int, str, int]:
+    """What names a release of slopes for its noise: the round, parameters with temperature, and the attempt."""
+    return plan.round, slope_name(plan.params, plan.inverse), plan.attempt
+
+
+def slope_name(params: Tensor, inverse: float) -> str:
+    """What names a release of slopes in the ledger, beside its round: parameters with temperature."""
+    return f"{fingerprint(params)}/{inverse!r}"

@@ -21,7 +21,6 @@ from fedbatch.core.files import to_json, write_atomically
 from fedbatch.results import record
 from fedbatch.results.record import Row
 from fedbatch.results.record import read_rows as read_rows
-from fedbatch.server.state import ServerState, params_sha256
 
 PACKAGES = ("torch", "flwr", "hydra-core", "numpy", "polars")
 
@@ -104,7 +103,7 @@ class RunStore:
 
     def finish(
         self,
-        state: ServerState,
+        ended: Mapping[str, Any],
         guarantee: Mapping[str, Any] | None = None,
         calibration: Mapping[str, Any] | None = None,
         scores: Mapping[str, Any] | None = None,
@@ -112,7 +111,7 @@ class RunStore:
         """Write the summary of a run that came to its end.
 
         Args:
-            state: the last one.
+            ended: how it stands, in plain values.
             guarantee: of a private run.
             calibration: scores before and after a temperature.
             scores: of the last parameters, where the last round was not evaluated.
@@ -122,11 +121,7 @@ class RunStore:
                 "status": "finished",
                 **self.last_values(),
                 **(scores or {}),
-                "rounds": state.round,
-                **asdict(state.totals),
-                "phase_switches": list(state.switches),
-                "executors": state.executors,
-                "params_sha256": params_sha256(state.params),
+                **ended,
                 **({"epsilon": guarantee["epsilon"], "privacy": guarantee} if guarantee else {}),
                 **({"calibration": dict(calibration)} if calibration else {}),
             }

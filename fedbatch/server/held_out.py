@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from fedbatch.metrics.statistics import STATISTICS
-from fedbatch.node.held_out import slope_key
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
-from fedbatch.privacy.release import check_noise_is_whole
+from fedbatch.privacy.release import check_noise_is_whole, slope_key
 from fedbatch.server.exchange import exchange
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState

@@ -17,7 +17,7 @@ from fedbatch.results import identity as identities
 from fedbatch.results.folder import refuse_changes
 from fedbatch.results.identity import Identity
 from fedbatch.runtime.faults import FaultyGrid
-from fedbatch.server import state as states
+from fedbatch.server import checkpoint
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 
@@ -35,7 +35,7 @@ def save(server: Server, identity: Identity, state: ServerState, durable: bool =
     """Write a checkpoint of this run."""
     if server.task.config.faults:
         state = replace(state, answered=tuple(sorted(cast(FaultyGrid, server.grid).answered)))
-    states.save(state, server.folder / "checkpoints", asdict(identity), durable)
+    checkpoint.save(state, server.folder / "checkpoints", asdict(identity), durable)
 
 
 def resume(server: Server) -> tuple[Identity, ServerState]:
@@ -47,7 +47,7 @@ def resume(server: Server) -> tuple[Identity, ServerState]:
     folder, now = server.folder, fingerprint(server)
     identity = identities.read(folder)
     try:
-        saved, header = states.load(folder / "checkpoints", identity.run if identity else None)
+        saved, header = checkpoint.load(folder / "checkpoints", identity.run if identity else None)
     except FileNotFoundError as error:
         raise ConfigError(f"resume: {error}") from error
     except pickle.UnpicklingError as error:  # it asks for more than tensors and plain values

@@ -10,10 +10,10 @@ from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.scaling import PrivateTemperature
 from fedbatch.metrics.temperature import bisect
-from fedbatch.node.held_out import slope_name
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
+from fedbatch.privacy.release import slope_name
 from fedbatch.server.charging import BudgetSpent, how_computed, released_once, run_nonce
 from fedbatch.server.held_out import HeldOut, noised_slope, slope_plans, slopes_of
 from fedbatch.server.server import Server

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.active import learning
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.aggregation.robust import Aggregator
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.per_example import as_examples
-from fedbatch.config import build
+from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
@@ -32,7 +31,8 @@ from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.setup.checks import check_batches, check_model, trial_sizes, warn_of_small_batches
+from fedbatch.setup import validate
+from fedbatch.setup.checks import check_active, check_batches, check_model, trial_sizes, warn_of_small_batches
 from fedbatch.setup.device import prepare
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.wire.messages import Contribution
@@ -184,10 +184,10 @@ def load(config_json: str) -> Task:
     """
     config = from_json(config_json)
     device = prepare(config)
-    dataset, partition = build.data(config_json)
-    controller = build.controller(config_json)
-    loss = build.build("loss", config.loss)
-    default_work = build.build("client_work", config.client_work)
+    dataset, partition = validate.data(config_json)
+    controller = validate.controller(config_json)
+    loss = build("loss", config.loss)
+    default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
     model = _new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
     train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
@@ -204,11 +204,11 @@ def load(config_json: str) -> Task:
     privacy = None
     if config.privacy:
         privacy = privacy_of(config, controller, works, default_work, partition, model, loss, temperature)
-    active = build.active_learning(config)
+    active = validate.active_learning(config)
     if active is not None:
         pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
         unit = privacy.mechanism.unit if privacy else None
-        learning.check(config, active, unit, dataset.train_y.ndim > 1, pool)
+        check_active(config, active, unit, dataset.train_y.ndim > 1, pool)
     example_level = privacy is not None and privacy.mechanism.unit == "example"
     if not example_level:
         check_batches(config.small_clients, controller.phases, works, default_work, partition)
@@ -228,7 +228,7 @@ def load(config_json: str) -> Task:
         num_classes=dataset.num_classes,
         aggregator=_aggregator(config, model, controller.phases) if config.aggregator else None,
         privacy=privacy,
-        calibration=build.build("metrics", config.metrics) if config.metrics else None,
+        calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
     )
@@ -277,7 +277,7 @@ def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) ->
         raise ConfigError("noise_scale: halves and cosine are measured with aggregator=mean only; set both to false")
     if model.buffers.numel():
         raise ConfigError("aggregator: running statistics (batch norm) have no robust mean; use model.norm=group")
-    aggregator: Aggregator = build.build("aggregator", config.aggregator)
+    aggregator: Aggregator = build("aggregator", config.aggregator)
     smallest = min(phase.cohort_size for phase in phases)
     if (least := getattr(aggregator, "least_clients", 1)) > smallest:
         raise ConfigError(
@@ -291,7 +291,7 @@ def _new_model(config: RunConfig, x: Tensor, num_classes: int) -> FlatModel:
     """The run's model for inputs like ``x`` (n, ...), on their device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
-        module = build.build("model", config.model, input_shape=tuple(x.shape[1:]), num_classes=num_classes)
+        module = build("model", config.model, input_shape=tuple(x.shape[1:]), num_classes=num_classes)
         if not isinstance(module, torch.nn.Module):
             name = config.model.get("_target_")
             raise ConfigError(f"model: {name} must give an nn.Module (got a {type(module).__name__})")

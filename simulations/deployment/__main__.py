@@ -17,10 +17,10 @@ from pathlib import Path
 
 from fedbatch.cli.explain import explain
 from fedbatch.cli.run import report
-from fedbatch.config.build import validate
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError, RunFailedError
+from fedbatch.setup.validate import validate
 from simulations.deployment.federation import loopback
 from simulations.deployment.hospitals import FEATURES, write_hospitals
 

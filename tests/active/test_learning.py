@@ -4,9 +4,9 @@ import pytest
 
 from fedbatch.active.learning import ActiveLearning, check
 from fedbatch.active.selectors import Margin
-from fedbatch.config.build import validate
 from fedbatch.core.errors import ConfigError
 from fedbatch.setup import task
+from fedbatch.setup.validate import validate
 
 
 def test_stages_are_equal_and_the_rest_belongs_to_the_last():

@@ -15,8 +15,8 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid, run_locally
+from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.label import anew
-from fedbatch.server.state import load_latest
 from fedbatch.setup import task
 
 QUERIES = ("active.seed_labels=30", "active.labels_per_query=25", "active.queries=2", "rounds=6", "controller=fixed")

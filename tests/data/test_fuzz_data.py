@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fedbatch.config import build
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.dataset import Dataset
+from fedbatch.setup import validate
 from tests.conftest import run
 
 TRAIN, TEST = 36, 12
@@ -110,7 +110,7 @@ def load(make_config, **dataset):
     )
     start = time.monotonic()
     try:
-        return config, build.data(config.to_json())[0]
+        return config, validate.data(config.to_json())[0]
     except ConfigError as error:
         assert "\n" not in str(error) and str(error).startswith("dataset"), str(error)
         return config, None

