@@ -1,6 +1,6 @@
 """How far the choice of many clients is from that of one owner of all their pools, on blobs of known overlap.
 
-The protocol gives exactly the choice that the clusters imply (tests/active/test_federated.py), so the clusters are all
+The protocol gives exactly the choice that the clusters imply (tests/server/test_query.py), so the clusters are all
 that is varied here.
 """
 

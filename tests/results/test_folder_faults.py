@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.test_reliability import CLOCKS, forked, left_by
 
 from fedbatch.results.folder import is_used
-from tests.test_reliability import CLOCKS, forked, left_by
 
 SMALL = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed executor=fused rounds=6 report=none "
 SMALL += "checkpoint_every_rounds=2 evaluate_every_rounds=3 server_optimizer.momentum=0.9"
@@ -122,7 +122,7 @@ def went_on(tmp_path, folder, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_file_operation(kind, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     whole = tmp_path / "whole"
     forked(tmp_path, *command(whole, kind), before=DYING.format(str(whole), FOREVER)).join()
     operations, generator = int(whole.with_suffix(".operations").read_text()), random.Random(kind)
@@ -140,7 +140,7 @@ def test_killed_at_any_file_operation(kind, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_ended_by_signals(kind, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     went_on(tmp_path, tmp_path / "whole", kind)
     expected, generator = outcome(tmp_path / "whole"), random.Random(kind)
     folder = tmp_path / "ended"

@@ -93,7 +93,7 @@ KILLED += "checkpoint_every_rounds=1 evaluate_every_rounds=400 server_optimizer.
 
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_ends_as_the_unbroken_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     forked(tmp_path, *KILLED.split(), "run_dir=whole").join()
     generator, folder = random.Random(0), tmp_path / "killed"
     arguments = [*KILLED.split(), "run_dir=killed"]
@@ -128,7 +128,7 @@ def forked(cwd, *arguments, before=""):
 
 
 def start(cwd, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "fedbatch.cli.app", *arguments]
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 

@@ -10,8 +10,8 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.executors.choose import Executors
 from fedbatch.losses import SBECE, CrossEntropy, Sum
 from fedbatch.setup import task
-from tests.clients.test_executors import make_job
 from tests.conftest import run
+from tests.executors.test_executors import make_job
 
 LOSS = Sum(CrossEntropy(), SBECE(), 2.0)
 EXAMPLES = ("example_local", "example_distributed")

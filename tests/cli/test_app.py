@@ -13,7 +13,7 @@ TINY = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixe
 
 
 def fedbatch(*arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     before = os.times()
     done = subprocess.run(
         [sys.executable, "-m", "fedbatch.cli.app", *arguments],

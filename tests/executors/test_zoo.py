@@ -16,7 +16,7 @@ from fedbatch.executors.loop import loop
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
 from fedbatch.models.trial import try_out
-from tests.clients.zoo import IMAGE, IMAGES, TEXT, TEXTS
+from tests.executors.zoo import IMAGE, IMAGES, TEXT, TEXTS
 
 SIZES = np.array([7, 5, 9, 6, 2, 8])
 BATCH = np.array([4, 4, 4, 4, 4, 4])
