@@ -38,7 +38,7 @@ class NoiseScale(Strategy):
         weight_key: metric of a reply that holds its number of examples, by which updates are averaged.
         decay: of the averages, in [0, 1); see `fedbatch.batch.tracker.Tracker`.
         z: half-width of the interval in standard errors.
-        controller: phase controller of `fedbatch.controllers.rules` for the next round's nodes (``fraction_train``)
+        controller: phase controller of `fedbatch.controllers` for the next round's nodes (``fraction_train``)
             and batch; None only measures. Its ``cohort_size`` counts nodes, as far as ``min_train_nodes`` allows.
         batch_size_key: key of the train config that tells clients the phase's ``client_batch_size``, where it has
             one; they must heed it.

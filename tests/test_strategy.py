@@ -12,8 +12,8 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from flwr.serverapp.strategy.strategy import Strategy
 
 from fedbatch.batch.noise_scale import estimate
+from fedbatch.controllers import Adaptive, NoiseScaleSwitch
 from fedbatch.controllers.phase import Phase
-from fedbatch.controllers.rules import Adaptive, NoiseScaleSwitch
 from fedbatch.runtime.flower import new_run, stamp
 from fedbatch.runtime.local import run_locally
 from fedbatch.strategy import NoiseScale

@@ -21,8 +21,8 @@ from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.controllers import Fixed
 from fedbatch.controllers.phase import Phase
-from fedbatch.controllers.rules import Fixed
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition
 from fedbatch.losses import CrossEntropy

@@ -3,8 +3,8 @@ import math
 import pytest
 
 from fedbatch.batch.tracker import Interval
+from fedbatch.controllers import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
 from fedbatch.controllers.phase import Observation, Phase
-from fedbatch.controllers.rules import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
 
 SMALL, LARGE = Phase("small", 16, 4), Phase("large", 64, 16)
 
