@@ -22,9 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
-from fedbatch.cli.explain import empty_choices, explain, wrong_folder
-from fedbatch.config.compose import config_dir
-from fedbatch.config.schema import CONTINUED, DEFAULTS, RunConfig, parse
+from fedbatch.cli.commands import COMMANDS, run_command
+from fedbatch.config.compose import config_dir, groups
+from fedbatch.config.explain import empty_choices, explain, wrong_folder
+from fedbatch.config.schema import RunConfig, parse
 from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.core.interrupt import ending_at_once
 from fedbatch.report.at_end import forget, write_reports
@@ -48,7 +49,8 @@ def main() -> None:
         print(f"fedbatch {fedbatch.__version__}")
         return
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
+        make_importable(sys.argv[2:])
+        sys.exit(run_command(*sys.argv[1:]))
     if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]):
         refuse(ConfigError(problem))
     make_importable(sys.argv[1:])
@@ -133,56 +135,9 @@ def make_importable(arguments: list[str]) -> None:
 
 def help_page() -> str:
     """What Hydra prints for ``--help``, from the same template; Hydra needs twice the time to list the groups."""
-    folder = Path(config_dir())
-    groups = [
-        f"{group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}"
-        for group in sorted(folder.iterdir())
-        if group.is_dir()
-    ]
-    template = str(OmegaConf.load(folder / "config.yaml").hydra.help.template)
-    return template.replace("$APP_CONFIG_GROUPS", "\n".join(groups) + "\n")
-
-
-def status(folders: list[str]) -> int:
-    """``fedbatch status FOLDER...``: 0, or 2 where there is no run."""
-    from rich.console import Console
-
-    from fedbatch.results.status import status_table
-
-    try:
-        for folder in folders or ["runs"]:
-            Console().print(status_table(folder))
-    except FileNotFoundError as error:
-        print(f"fedbatch: status: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def report(folders: list[str]) -> int:
-    """``fedbatch report RUN_OR_SWEEP...``: one page on them all; 0, or 2 where there is no run."""
-    from fedbatch.report.page import told, write_report
-
-    try:
-        print(told(write_report([Path(folder) for folder in folders or ["runs"]])))
-    except FileNotFoundError as error:
-        print(f"fedbatch: report: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def doctor(_: list[str]) -> int:
-    """``fedbatch doctor``: what is there, and how to get what is missing."""
-    from rich.console import Console
-
-    from fedbatch.cli.doctor import tables
-
-    logging.getLogger("fedbatch").setLevel(logging.WARNING)  # data sets say what they left out
-    for table in tables():
-        Console().print(table, "", highlight=False)
-    return 0
-
-
-COMMANDS = {"status": status, "report": report, "doctor": doctor}
+    listed = [f"{group}: {', '.join(choices)}" for group, choices in groups().items()]
+    template = str(OmegaConf.load(Path(config_dir(), "config.yaml")).hydra.help.template)
+    return template.replace("$APP_CONFIG_GROUPS", "\n".join(listed) + "\n")
 
 
 def stop(error: OSError, folder: Path | None) -> NoReturn:
@@ -234,39 +189,10 @@ def resolve(composed: DictConfig, folder: Path) -> RunConfig:
     values["run_dir"] = str(folder)
     if values["resume"] is None:
         return parse(values)
-    if not values["resume"]:
-        raise ConfigError("resume must be the folder of an earlier run (got '')")
-    if values["overwrite"]:
-        raise ConfigError("resume goes on with a run and overwrite=true deletes it; give one of the two")
-    from fedbatch.results.folder import begun_values
+    from fedbatch.results.continued import continued
 
-    try:
-        old = DEFAULTS | begun_values(folder)
-    except ConfigError as error:
-        raise ConfigError(f"resume: {error}") from error
     changed = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
-    for name in changed:
-        if name.split(".")[0] not in CONTINUED:
-            raise ConfigError(f"{name} cannot change when a run is resumed; start a new run instead")
-    if (
-        "rounds" in changed
-        and (old["privacy"] or {}).get("target_epsilon") is not None
-        and values["rounds"] != old["rounds"]
-    ):
-        raise ConfigError(
-            f"rounds cannot change on resume: privacy.target_epsilon was planned for {old['rounds']} rounds"
-        )
-    for name in ("rounds", "nodes"):
-        if name in changed and old["active"] and values[name] != old[name]:
-            raise ConfigError(
-                f"{name} cannot change on resume: queries are planned for {old['rounds']} rounds, and each of the "
-                f"{old['nodes']} nodes keeps its clients' labels"
-            )
-    given = {name.split(".")[0] for name in changed} | {"resume", "run_dir"}
-    try:
-        return parse(old | {name: values[name] for name in given})
-    except ConfigError as error:
-        raise ConfigError(f"resume: {folder / 'config.yaml'}: {error}") from error
+    return continued(folder, changed, values)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedbatch import client_app, server_app
-from fedbatch.config.build import build
+from fedbatch.api import execute
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.files import from_json
 from fedbatch.privacy.statement import headline
@@ -26,8 +25,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         RunFailedError: the run could not go on.
     """
     folder = Path(config.run_dir)
-    runtime = build("runtime", config.runtime)
-    runtime(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     return report(folder)
 
 

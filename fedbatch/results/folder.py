@@ -104,8 +104,9 @@ def saved_config(folder: Path) -> RunConfig:
     Raises:
         ConfigError: it cannot be read, or has a key that this fedbatch does not know.
     """
+    values = begun_values(folder)
     try:
-        return parse(begun_values(folder))
+        return parse(values)
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.yaml'}: {error} (was it written by another fedbatch?)") from error
 

@@ -1,5 +1,6 @@
 """What a run shows while it goes: a progress bar in a terminal, plain lines elsewhere."""
 
+import logging
 import math
 from typing import Any
 
@@ -10,15 +11,20 @@ from rich.progress import Progress as Bar
 
 from fedbatch.results.shown import noise_column
 
+log = logging.getLogger("fedbatch")
 PLAIN_LINES = 20
 
 
 class Progress:
-    """Progress of ``rounds`` rounds, the first ``done`` of them behind us; a context manager."""
+    """Progress of ``rounds`` rounds, the first ``done`` of them behind us; a context manager.
+
+    Nothing is shown where logging of fedbatch is set to show warnings only.
+    """
 
     def __init__(self, rounds: int, done: int):
         self._rounds = rounds
-        self._console = Console(markup=False)  # names of phases and folders are anybody's
+        is_quiet = log.level != logging.NOTSET and not log.isEnabledFor(logging.INFO)
+        self._console = Console(markup=False, quiet=is_quiet)  # names of phases and folders are anybody's
         self._accuracy = math.nan
         self._bar = Bar(
             TextColumn("[bold]{task.fields[phase]:>6}"),

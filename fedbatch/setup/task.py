@@ -34,6 +34,7 @@ from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
 from fedbatch.setup.checks import check_active, check_batches, check_model, trial_sizes, warn_of_small_batches
 from fedbatch.setup.device import prepare
+from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.wire.messages import Contribution
 
@@ -164,7 +165,7 @@ class Task:
 
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""
-        model = _new_model(self.config, self.train_x[:2], self.num_classes)
+        model = new_model(self.config, self.train_x[:2], self.num_classes)
         if model.module is self.node_model.module:
             raise ConfigError(
                 f"model: {self.config.model.get('_target_')} gives the same module twice, but server and nodes need "
@@ -189,7 +190,7 @@ def load(config_json: str) -> Task:
     loss = build("loss", config.loss)
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    model = _new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
+    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
     train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
     train_y = torch.from_numpy(dataset.train_y).to(device)
     sizes = trial_sizes(controller.phases, works, default_work, partition)
@@ -287,17 +288,7 @@ def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) ->
     return aggregator
 
 
-def _new_model(config: RunConfig, x: Tensor, num_classes: int) -> FlatModel:
-    """The run's model for inputs like ``x`` (n, ...), on their device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(config.seed, "init") >> 1)
-        module = build("model", config.model, input_shape=tuple(x.shape[1:]), num_classes=num_classes)
-        if not isinstance(module, torch.nn.Module):
-            name = config.model.get("_target_")
-            raise ConfigError(f"model: {name} must give an nn.Module (got a {type(module).__name__})")
-        if any(map(torch.nn.parameter.is_lazy, module.parameters())):
-            module.to(x.device)(x)  # lazy layers take their shapes from their first input
-    try:
-        return FlatModel(module, x.device, config.channels_last, changing=())
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+def forget() -> None:
+    """Let go of the data and the model of the last run."""
+    for cached in (load, validate.data, validate.controller):
+        cached.cache_clear()

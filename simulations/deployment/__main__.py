@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedbatch.cli.explain import explain
 from fedbatch.cli.run import report
 from fedbatch.config.compose import config_json
+from fedbatch.config.explain import explain
 from fedbatch.config.schema import from_json
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.setup.validate import validate

@@ -2,10 +2,11 @@
 
 import pytest
 
-from fedbatch.active.learning import ActiveLearning, check
+from fedbatch.active.learning import ActiveLearning
 from fedbatch.active.selectors import Margin
 from fedbatch.core.errors import ConfigError
 from fedbatch.setup import task
+from fedbatch.setup.checks import check_active
 from fedbatch.setup.validate import validate
 
 
@@ -60,10 +61,10 @@ def plan(**changes):
 )
 def test_what_does_not_go_together_is_refused(make_config, active, unit, labels, line):
     config = make_config("controller=fixed")
-    check(config, plan(), None, False, 1438)
-    check(config, plan(scope="local_only"), "client", False, 1438)
+    check_active(config, plan(), None, False, 1438)
+    check_active(config, plan(scope="local_only"), "client", False, 1438)
     with pytest.raises(ConfigError, match=line) as caught:
-        check(config, active, unit, *labels)
+        check_active(config, active, unit, *labels)
     assert "\n" not in str(caught.value)
 
 

@@ -16,7 +16,7 @@ def fedbatch(*arguments, cwd):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     before = os.times()
     done = subprocess.run(
-        [sys.executable, "-m", "fedbatch.cli.app", *arguments],
+        [sys.executable, "-m", "fedbatch", *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -195,3 +195,26 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path, monkeypatch, capsy
 def test_version_is_that_of_the_package(tmp_path):
     done, _ = fedbatch("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"fedbatch {metadata.version('fedbatch')}\n")
+
+
+def test_a_trained_model_is_scored_and_exported(tmp_path):
+    assert fedbatch(*TINY, "run_dir=out", cwd=tmp_path)[0].returncode == 0
+    done, _ = fedbatch("evaluate", "out", "metrics=calibration", cwd=tmp_path)
+    scores, summary = json.loads(done.stdout), json.loads((tmp_path / "out/summary.json").read_text())
+    assert scores["test_accuracy"] == summary["test_accuracy"] and "test_ece" in scores and done.stderr == ""
+    done, _ = fedbatch("export", "out", "m.safetensors", cwd=tmp_path)
+    assert done.stdout.startswith("m.safetensors: 0.0") and (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["evaluate"], "fedbatch: evaluate: give the folder of a run"),
+        (["evaluate", "nowhere"], "fedbatch: evaluate: nowhere has no config.yaml"),
+        (["export", "nowhere"], "fedbatch: export: give the folder of a run and a file"),
+        (["export", "nowhere", "m.pt"], "fedbatch: export: nowhere has no config.yaml"),
+    ],
+)
+def test_a_command_that_cannot_is_one_line_and_exit_code_2(tmp_path, arguments, line):
+    done, _ = fedbatch(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(line) and done.stderr.count("\n") == 1

@@ -189,7 +189,7 @@ def test_float32_and_plain_layout(name):
 
 @pytest.mark.parametrize("name", ["fused", "vmap"])
 def test_small_chunks_change_nothing(name, monkeypatch):
-    monkeypatch.setattr(f"fedbatch.clients.{name}.{'CHUNK' if name == 'fused' else 'STACK'}_BYTES", 1)
+    monkeypatch.setattr(f"fedbatch.executors.{name}.{'CHUNK' if name == 'fused' else 'STACK'}_BYTES", 1)
     assert_equal(make_job("mlp"), name)
 
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.test_reliability import CLOCKS, forked, left_by
 
 from fedbatch.results.folder import is_used
+from tests.server.test_reliability import CLOCKS, forked, left_by
 
 SMALL = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed executor=fused rounds=6 report=none "
 SMALL += "checkpoint_every_rounds=2 evaluate_every_rounds=3 server_optimizer.momentum=0.9"
@@ -23,7 +23,7 @@ KINDS = {
     "faulty": "faults=some faults.stale=0.5 faults.dropout=0.2 nodes=5 cohort_size=10",
     "local": "client_work=local_sgd client_work.epochs=2 executor=vmap",
 }
-DYING = "from tests.test_folder_faults import die_at; die_at({0!r}, {1}); "
+DYING = "from tests.results.test_folder_faults import die_at; die_at({0!r}, {1}); "
 FOREVER = 1 << 30
 
 

@@ -21,7 +21,7 @@ def start(*arguments, cwd, home):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "FEDBATCH_CACHE": str(cwd / "cache")}
     environment["RAY_ADDRESS"] = "127.0.0.1:1"  # of a cluster that is gone: a run that starts its own must not care
     return subprocess.Popen(
-        [sys.executable, "-m", "fedbatch.cli.app", *arguments],
+        [sys.executable, "-m", "fedbatch", *arguments],
         cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,

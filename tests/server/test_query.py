@@ -10,7 +10,6 @@ import pytest
 from fedbatch import client_app, server_app
 from fedbatch.active import cluster_margin, margins
 from fedbatch.active.two_level import cluster_squared
-from fedbatch.config import build
 from fedbatch.core.errors import RunFailedError
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
@@ -19,7 +18,7 @@ from fedbatch.node import query as active_node
 from fedbatch.node.labels import NodeFiles
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
-from fedbatch.setup import task
+from fedbatch.setup import task, validate
 from fedbatch.wire.codec import MessageError, decode, encode
 from fedbatch.wire.queries import Labelled
 
@@ -42,7 +41,7 @@ def federation(make_config, monkeypatch):
             rows = x[:, 0].long().numpy()
             return probabilities[rows], embeddings[rows]
 
-        monkeypatch.setattr(build, "data", lambda text: (dataset, partition))
+        monkeypatch.setattr(validate, "data", lambda text: (dataset, partition))
         monkeypatch.setattr(active_node, "embed", look_up)
         size = f"population={len(partition)}", f"nodes={nodes}", "cohort_size=1", "client_batch_size=1"
         labels = "active.seed_labels=1", "active.labels_per_query=1", "active.queries=1"

@@ -129,7 +129,7 @@ def forked(cwd, *arguments, before=""):
 
 def start(cwd, *arguments):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "fedbatch.cli.app", *arguments]
+    command = [sys.executable, "-m", "fedbatch", *arguments]
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
