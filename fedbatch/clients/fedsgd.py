@@ -16,6 +16,8 @@ class FedSGD:
     """One gradient at the global parameters on ``client_batch_size`` examples, drawn without replacement."""
 
     is_gradient = True
+    is_plain_sgd = True
+    is_per_example = False
 
     def draw(self, partition: Partition, clients: Ints, batch_sizes: Ints, seed: int, round_: int) -> Draw:
         """One step of ``batch_sizes[k]`` examples for each client."""

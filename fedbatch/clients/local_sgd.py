@@ -29,6 +29,8 @@ class LocalSGD:
     proximal: float = 0.0
 
     is_gradient = False
+    is_plain_sgd = True
+    is_per_example = False
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -20,6 +20,8 @@ class PerExample(FedSGD):
 
     per_layer: bool = False
 
+    is_per_example = True
+
 
 def as_examples(positions: Ints, clip: Clip) -> tuple[PerExample, Ints, Draw, np.ndarray]:
     """Work, ids, draw and weights of a job that clips and adds the gradients of the examples at ``positions`` (n,)."""

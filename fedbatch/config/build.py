@@ -27,6 +27,7 @@ PROTOCOLS = {
     "time_model": ("round_seconds",),
     "privacy": ("unit", "clip_norm", "noise_shares"),
     "metrics": ("columns",),
+    "temperature": ("is_private",),
     "aggregator": ("__call__",),
     "faults": ("struck",),
     "runtime": ("__call__",),

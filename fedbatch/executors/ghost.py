@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.job import Job, contribution
-from fedbatch.clients.per_example import PerExample
 from fedbatch.executors.fused import chunks, draws
 from fedbatch.models.flat import FlatModel
 from fedbatch.wire.messages import Contribution
@@ -22,8 +21,9 @@ from fedbatch.wire.messages import Contribution
 
 def unsupported(job: Job) -> str | None:
     """Why ghost clipping cannot do this work, or None if nothing speaks against it."""
-    work, model = job.work, job.model
-    if not isinstance(work, PerExample):
+    work: Any = job.work
+    model = job.model
+    if not getattr(work, "is_per_example", False):
         return "it clips single examples, for privacy at example level"
     if work.per_layer:
         return "it clips all layers by one factor"

@@ -14,7 +14,6 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedbatch.aggregation.sums import Sum
-from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, inner_products, part_sizes
@@ -34,7 +33,7 @@ Step = Callable[..., Tensor]
 
 def unsupported(job: Job) -> str | None:
     """Why the vmap executor cannot do this work, or None if nothing speaks against it."""
-    if not isinstance(job.work, FedSGD | LocalSGD):
+    if not getattr(job.work, "is_plain_sgd", False):
         return f"it does not know {type(job.work).__name__}"
     if job.model.buffers.numel():
         return "running statistics (batch norm) are written in place"

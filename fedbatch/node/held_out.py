@@ -54,7 +54,7 @@ def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
         held = task.held_out(client)
         x, y = _examples(task, held)
         units = slopes(logits_of(model, x, EVALUATE_BATCH).double(), y, plan.inverse)
-        if mechanism.unit == "client":
+        if not mechanism.clips_examples:
             units = units.mean(dim=0, keepdim=True) if len(units) else units
         total += float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
         if not mechanism.server_adds_noise:

@@ -12,8 +12,7 @@ from torch import Tensor
 from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
-from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.per_example import PerExample, as_examples
+from fedbatch.clients.per_example import as_examples
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
@@ -38,12 +37,12 @@ def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> Privat
     phase = replace(task.phase(plan.phase), cohort_size=plan.cohort_size)
     work = task.work(phase.name)
     task.node_model.module.train()
-    if privacy.mechanism.unit == "client":
+    if not privacy.mechanism.clips_examples:
         sums = client_sums(plan, task, privacy, phase)
-    elif isinstance(work, LocalSGD):
-        sums = local_step_sums(plan, task, privacy, phase, work)
-    else:
+    elif work.is_gradient:
         sums = example_sums(plan, task, privacy, phase)
+    else:
+        sums = local_step_sums(plan, task, privacy, phase, work)
     update, extras, executor = sums
     extra_sums = torch.from_numpy(extras)
     return PrivateContribution(update.to(plan.params.dtype), extra_sums, plan.clients, executor, plan.round)
@@ -91,7 +90,7 @@ def executor_of(task: Task, asked: str, fixed: Job, witness: Callable[[], Job]) 
     if not len(fixed.clients):  # nobody on this node has data
         return "loop" if asked == "auto" else asked
     if asked == "auto":
-        return task.executors.chosen(fixed, witness, is_told=isinstance(fixed.work, PerExample))
+        return task.executors.chosen(fixed, witness, is_told=getattr(fixed.work, "is_per_example", False))
     if reason := task.executors.unusable(asked, fixed, witness):
         raise RunFailedError(f"executor={asked} cannot run this: {reason}; use executor=auto")
     return asked
@@ -137,7 +136,7 @@ def own_key(task: Task, client: int) -> tuple[object, ...]:
     return client, task.data_digests(task.train_x, task.train_y, task.partition, client, "train", own)
 
 
-def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase, work: LocalSGD) -> Sums:
+def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase, work: Any) -> Sums:
     """Example level with local steps: every step of every client is a release of its own; updates weigh by size."""
     start, round_key = plan.params.to(task.node_model.params), release_key(plan)
     noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(start))

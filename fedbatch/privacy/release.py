@@ -9,7 +9,7 @@ from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.privacy import noise_scale
-from fedbatch.privacy.mechanisms import ExampleDistributed, Mechanism
+from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
@@ -74,7 +74,7 @@ def release(
     if mechanism.server_adds_noise:
         update, extras = add_noise(plan, phase, (update, extras), noise, ("server", *key, *answered.tolist()))
     batch = terms.batch(phase, answered)
-    by_examples = mechanism.unit == "example" and not is_gradient  # local steps come weighted by their client's size
+    by_examples = mechanism.clips_examples and not is_gradient  # local steps come weighted by their client's size
     divisor = float(terms.sizes[answered].sum()) if by_examples else batch
     mean = update / divisor if divisor else update
     estimate = None
@@ -92,10 +92,10 @@ def check_noise_is_whole(mechanism: Mechanism, contributions: int) -> None:
     Raises:
         RunFailedError: it is.
     """
-    if isinstance(mechanism, ExampleDistributed) and contributions < mechanism.min_clients:
+    if contributions < mechanism.fewest_clients:
         raise RunFailedError(
-            f"{contributions} contributions are fewer than privacy.min_clients={mechanism.min_clients}, so their sum "
-            "has too little noise and is not released"
+            f"{contributions} contributions are fewer than privacy.min_clients={mechanism.fewest_clients}, so "
+            "their sum has too little noise and is not released"
         )
 
 

@@ -88,7 +88,7 @@ def collect_private(
 
 def public_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int) -> Ints | None:
     """Clients of the round, drawn from the public seed; None at client level, where who takes part is a secret."""
-    if privacy.mechanism.unit == "client":
+    if not privacy.mechanism.clips_examples:
         return None
     config = server.task.config
     cohort = sample_cohort(server.hosts.clients, config.sampling, phase.cohort_size, config.seed, round_)
@@ -129,7 +129,7 @@ def public_work(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int,
     At client level they are those of another cohort, of the expected size and drawn from the public seed.
     """
     sizes = server.hosts.num_examples
-    if privacy.mechanism.unit == "example":
+    if privacy.mechanism.clips_examples:
         return cohort, np.rint(sizes[cohort] * privacy.terms.sample_rate(phase)).astype(np.int64)
     seen = sample_cohort(server.hosts.clients, "uniform", phase.cohort_size, server.task.config.seed, round_)
     return seen, sizes[seen] if phase.client_batch_size is None else np.minimum(sizes[seen], phase.client_batch_size)

@@ -10,7 +10,6 @@ from fedbatch.aggregation.sums import DivergedError
 from fedbatch.config.build import build
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel
-from fedbatch.optim.layerwise import Layerwise
 
 DIVERGED = "parameters are not finite any more: training has diverged; lower server_optimizer.lr"
 
@@ -57,7 +56,7 @@ class ServerOptimizer:
         self.model.grads.copy_(mean_update)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        if not isinstance(self._optimizer, Layerwise):
+        if not hasattr(self._optimizer, "trust_ratios"):
             self._optimizer.step()
             return {}
         before = self.model.params.clone()

@@ -8,7 +8,6 @@ import numpy as np
 
 from fedbatch.metrics.evaluate import logits_of, told
 from fedbatch.metrics.report import Calibration, Pool, Predicted
-from fedbatch.metrics.scaling import PrivateTemperature
 from fedbatch.metrics.temperature import bisect
 from fedbatch.privacy.ledger import Release
 from fedbatch.privacy.plan import PrivacyPlan
@@ -70,12 +69,12 @@ def finish(server: Server, state: ServerState) -> tuple[ServerState, dict[str, A
 
 def fit(server: Server, state: ServerState) -> tuple[ServerState, Fitted]:
     """The run's temperature, charged where there is privacy."""
-    scaling, privacy, clients = server.task.temperature, server.task.privacy, len(server.hosts.clients)
-    if isinstance(scaling, PrivateTemperature):
+    scaling: Any = server.task.temperature
+    privacy, clients = server.task.privacy, len(server.hosts.clients)
+    if scaling.is_private:
         assert privacy is not None  # refused before the run
         state, temperature = fit_privately(server, privacy, state, float(scaling.clip_norm))
         return state, Fitted(np.full(clients, temperature), shared=True)
-    assert scaling is not None
     found = scaling.fit(HeldOut(server, state, "fit"))
     return state, Fitted(np.broadcast_to(found, clients).astype(np.float64), shared=np.ndim(found) == 0)
 

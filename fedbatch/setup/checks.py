@@ -14,6 +14,7 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.losses import small_batches
 from fedbatch.models.attention import attention_layers
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.privacy.mechanisms import Mechanism
 
 log = logging.getLogger("fedbatch")
 
@@ -86,14 +87,14 @@ def _some_sizes(partition: HoldoutPartition) -> np.ndarray:
 
 
 def check_active(
-    config: RunConfig, active: ActiveLearning, privacy_unit: str | None, has_positions: bool, pool: int
+    config: RunConfig, active: ActiveLearning, mechanism: Mechanism | None, has_positions: bool, pool: int
 ) -> None:
     """Refuse what cannot be run, or would be claimed and not be true.
 
     Args:
         config: of the run.
         active: its plan for labels.
-        privacy_unit: "client", "example" or None.
+        mechanism: of a private run.
         has_positions: whether an example has a label a position.
         pool: examples that can be labelled, over all clients.
 
@@ -112,12 +113,12 @@ def check_active(
             f"active: {needed} labels are wanted of {pool} examples; lower active.labels_per_query",
         ),
         (
-            privacy_unit == "example",
+            mechanism is not None and mechanism.clips_examples,
             "active: which examples are trained on depends on all of a client's, which example-level privacy does not "
             "cover; use privacy=client_central or privacy=none",
         ),
         (
-            privacy_unit is not None and active.scope != "local_only",
+            mechanism is not None and active.scope != "local_only",
             f"active.scope={active.scope} sends counts, and two_level raw centroids, outside of the privacy guarantee; "
             "use active.scope=local_only or privacy=none",
         ),

@@ -12,7 +12,7 @@ from fedbatch.controllers.phase import Controller, Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.metrics.scaling import PrivateTemperature, Scaling
+from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
@@ -28,10 +28,9 @@ def temperature_of(config: RunConfig) -> Scaling | None:
     scaling: Scaling = build.build("temperature", config.temperature)
     if not config.client_holdout:
         raise ConfigError("temperature: is fitted on examples that clients hold out; set client_holdout=0.2")
-    private = isinstance(scaling, PrivateTemperature)
-    if private and not config.privacy:
+    if scaling.is_private and not config.privacy:
         raise ConfigError("temperature=private needs a mechanism; set privacy, or take temperature=shared")
-    if config.privacy and not private:
+    if config.privacy and not scaling.is_private:
         raise ConfigError(
             "temperature: exact sums over what clients hold out are not covered by the guarantee; use "
             "temperature=private, which is paid for in epsilon"
@@ -57,24 +56,23 @@ def privacy_of(
     terms = Terms(
         mechanism, partition.sizes(clients), replace(phase, cohort_size=first.cohort_size or phase.cohort_size)
     )
-    example_level = mechanism.unit == "example"
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
-        if not example_level:
+        if not mechanism.clips_examples:
             return None
         return sample_cohort(clients, config.sampling, phase.cohort_size, config.seed, round_)
 
     def steps(phase: Phase) -> int:
         work = works.get(phase.name, default_work)
-        return work.num_steps(terms.sample_rate(phase)) if example_level else 1
+        return work.num_steps(terms.sample_rate(phase)) if mechanism.clips_examples else 1
 
     refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases, steps)
 
     def has_squares(phase: Phase) -> bool:
         gradient = works.get(phase.name, default_work).is_gradient
-        return mechanism.measure_noise_scale and (gradient or not example_level)
+        return mechanism.measure_noise_scale and (gradient or not mechanism.clips_examples)
 
     adaptive = controller.adaptive or config.target_value is not None
     randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
-    last = temperature.relative_noise if isinstance(temperature, PrivateTemperature) else None
+    last = getattr(temperature, "relative_noise", None)  # of one that is private
     return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)

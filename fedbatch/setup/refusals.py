@@ -3,14 +3,11 @@
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import ClientWork
-from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel, Loss
-from fedbatch.privacy.mechanisms import ExampleDistributed
 from fedbatch.privacy.terms import Terms
 
 
@@ -46,7 +43,7 @@ def refuse(
 
 
 def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
-    mechanism, client_level = terms.mechanism, terms.mechanism.unit == "client"
+    mechanism, client_level = terms.mechanism, not terms.mechanism.clips_examples
     everyone = config.sampling == "all"
     yield (
         mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
@@ -97,7 +94,7 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
 
 
 def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[ClientWork]) -> Iterable[tuple[bool, str]]:
-    example_level = terms.mechanism.unit == "example"
+    example_level = terms.mechanism.clips_examples
     yield (
         bool(model.buffers.numel()),
         "model: running statistics (batch norm) mix examples and are sent without noise; use model.norm=group or none",
@@ -109,7 +106,7 @@ def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[Client
     )
     for work in works:
         yield (
-            example_level and not isinstance(work, FedSGD | LocalSGD),
+            example_level and not getattr(work, "is_plain_sgd", False),
             f"client_work: {type(work).__name__} has no example-level form; use fedsgd, local_sgd, or "
             "privacy=client_central",
         )
@@ -119,17 +116,17 @@ def _of_phases(terms: Terms, phases: Iterable[Phase], steps: Callable[[Phase], i
     mechanism = terms.mechanism
     for phase in phases:
         yield (
-            isinstance(mechanism, ExampleDistributed) and steps(phase) > 1,
+            mechanism.shares_noise and steps(phase) > 1,
             f"client_work: {steps(phase)} noised steps a round (phase {phase.name}), but only the sum over clients has "
             "the whole noise of privacy=example_distributed, and a second step would start from one client's share; "
             "use client_work=fedsgd (or one local step), or privacy=example_local",
         )
         yield (
-            isinstance(mechanism, ExampleDistributed) and phase.cohort_size < mechanism.min_clients,
+            phase.cohort_size < mechanism.fewest_clients,
             f"privacy.min_clients is larger than the cohort of phase {phase.name} ({phase.cohort_size}), so that every "
             "round would be aborted; lower it or raise cohort_size",
         )
         yield (
-            mechanism.unit == "client" and phase.client_work is not None,
+            not mechanism.clips_examples and phase.client_work is not None,
             f"controller.{phase.name}.client_work: one clip norm cannot fit two kinds of update; set it to null",
         )

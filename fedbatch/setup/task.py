@@ -208,10 +208,9 @@ def load(config_json: str) -> Task:
     active = validate.active_learning(config)
     if active is not None:
         pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
-        unit = privacy.mechanism.unit if privacy else None
-        check_active(config, active, unit, dataset.train_y.ndim > 1, pool)
-    example_level = privacy is not None and privacy.mechanism.unit == "example"
-    if not example_level:
+        mechanism = privacy.mechanism if privacy else None
+        check_active(config, active, mechanism, dataset.train_y.ndim > 1, pool)
+    if privacy is None or not privacy.mechanism.clips_examples:
         check_batches(config.small_clients, controller.phases, works, default_work, partition)
     warn_of_small_batches(loss, controller.phases, partition, dataset.num_classes)
     task = Task(
@@ -252,7 +251,7 @@ def _check_executor(task: Task) -> None:
         batches = sizes if phase.client_batch_size is None else np.minimum(phase.client_batch_size, sizes)
         make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
         job = task.witness(make, clients, np.maximum(batches, 1))
-        if task.privacy is not None and task.privacy.mechanism.unit == "example":
+        if task.privacy is not None and task.privacy.mechanism.clips_examples:
             clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
             job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)
         with own_generators(task.node_model.is_random):

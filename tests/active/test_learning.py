@@ -5,6 +5,7 @@ import pytest
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.active.selectors import Margin
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy import ClientCentral, ExampleLocal
 from fedbatch.setup import task
 from fedbatch.setup.checks import check_active
 from fedbatch.setup.validate import validate
@@ -51,18 +52,18 @@ def plan(**changes):
         (plan(), None, (True, 1438), "labels of single positions cannot be queried"),
         (
             plan(),
-            "client",
+            ClientCentral,
             (False, 1438),
             "active.scope=two_level sends counts, and two_level raw centroids, outside of the",
         ),
-        (plan(scope="global_only"), "client", (False, 1438), "use active.scope=local_only or privacy=none"),
-        (plan(scope="local_only"), "example", (False, 1438), "which example-level privacy does not cover"),
+        (plan(scope="global_only"), ClientCentral, (False, 1438), "use active.scope=local_only or privacy=none"),
+        (plan(scope="local_only"), ExampleLocal, (False, 1438), "which example-level privacy does not cover"),
     ],
 )
 def test_what_does_not_go_together_is_refused(make_config, active, unit, labels, line):
     config = make_config("controller=fixed")
     check_active(config, plan(), None, False, 1438)
-    check_active(config, plan(scope="local_only"), "client", False, 1438)
+    check_active(config, plan(scope="local_only"), ClientCentral, False, 1438)
     with pytest.raises(ConfigError, match=line) as caught:
         check_active(config, active, unit, *labels)
     assert "\n" not in str(caught.value)
