@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch.config import names, ranges
+from fedbatch.core.columns import TARGETS
 from fedbatch.core.errors import ConfigError
 
 Node = dict[str, Any]
@@ -25,7 +26,7 @@ CHOICES = {
     "matmul_precision": ("highest", "high", "medium"),
     "report": ("html", "none"),
     "small_clients": ("accept", "refuse"),
-    "target_metric": ("test_accuracy", "test_loss", "train_loss", "training_set_loss"),
+    "target_metric": TARGETS,
 }
 
 

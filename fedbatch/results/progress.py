@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fedbatch.results.shown import noise_column
+from fedbatch.core.columns import seen_as
 
 log = logging.getLogger("fedbatch")
 PLAIN_LINES = 20
@@ -49,7 +49,7 @@ class Progress:
         """Show one round; a change of phase is always told, with its reason."""
         if not math.isnan(row["test_accuracy"]):
             self._accuracy = row["test_accuracy"]
-        noise = f"{row[noise_column(row)]:.4g} {row['noise_scale_unit']}"
+        noise = f"{row[seen_as('noise_scale', row)]:.4g} {row['noise_scale_unit']}"
         accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
         self._bar.update(
             self._task, completed=row["rounds"], phase=escape(row["phase"]), accuracy=accuracy, noise=noise

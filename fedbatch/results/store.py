@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 import fedbatch
 from fedbatch.config.schema import RunConfig
+from fedbatch.core.columns import named
 from fedbatch.core.files import to_json, write_atomically
 from fedbatch.results import record
 from fedbatch.results.record import Row
@@ -96,10 +97,9 @@ class RunStore:
         last, tested = self._last, self._tested or self._last
         if last is None or tested is None:
             return {"rounds": 0}
-        names = ("test_accuracy", "test_loss", *(n for n in tested if n.startswith("training_set_")))
-        kept = ("rounds", "examples", "bytes_up", "bytes_down", "measured_seconds", "simulated_seconds", "train_loss")
-        noise = ("noise_scale", "noise_scale_low", "noise_scale_high", "noise_scale_unit")
-        return {name: last[name] for name in (*kept, *noise)} | {name: tested[name] for name in names}
+        found = {name: last[name] for name in named("summary") if name in last and name != "epsilon"}
+        evaluated = ("test_accuracy", "test_loss", "training_set_loss", "training_set_accuracy")
+        return found | {name: tested[name] for name in evaluated if name in tested}
 
     def finish(
         self,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from fedbatch.batch.tracker import Tracker
 from fedbatch.controllers.phase import ControlState, Observation, Phase
+from fedbatch.core.columns import column
 from fedbatch.server import measure
 from fedbatch.server.charging import BudgetSpent
 from fedbatch.server.collect import collect
@@ -148,8 +149,9 @@ def switch(state: ServerState, control: ControlState) -> list[Row]:
 
 
 def reached_target(row: Row, metric: str, value: float | None) -> bool:
-    """Whether the target is reached: accuracy at least, loss at most. NaN never is."""
-    if value is None:
+    """Whether the target is reached: at least where a higher score is better, else at most. NaN never is."""
+    score = column(metric)
+    if value is None or score is None:
         return False
     now = row.get(metric, float("nan"))
-    return bool(now <= value) if metric.endswith("loss") else bool(now >= value)
+    return bool(now >= value) if score.better == "higher" else bool(now <= value)
