@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedbatch.batch.noise_scale import estimate_weighted
 from fedbatch.batch.tracker import Tracker
-from fedbatch.controllers.phase import Controller, ControlState, Observation
+from fedbatch.controllers.phase import Controller, ControlState, Observation, phase_of
 
 log = logging.getLogger("fedbatch")
 
@@ -79,11 +79,10 @@ class NoiseScale(Strategy):
         """Messages of the strategy, with the cohort and batch size of the current phase."""
         self._sent = arrays
         if self.controller is not None and self.control is not None:
-            phase = next(phase for phase in self.controller.phases if phase.name == self.control.phase)
+            phase = phase_of(self.controller.phases, self.control)
             nodes = max(len(list(grid.get_node_ids())), 1)
-            wanted = self.control.cohort_size or phase.cohort_size
             # Strategies round nodes * fraction down, and that must not lose a node to rounding.
-            self.strategy.fraction_train = min((wanted + 0.5) / nodes, 1.0)
+            self.strategy.fraction_train = min((phase.cohort_size + 0.5) / nodes, 1.0)
             if phase.client_batch_size is not None:
                 config[self.batch_size_key] = phase.client_batch_size
         return self.strategy.configure_train(server_round, arrays, config, grid)

@@ -1,9 +1,13 @@
 """Phases and what a controller sees and keeps."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from fedbatch.batch.tracker import Interval
+from fedbatch.core.random import Ints
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Phase:
     client_batch_size: int | None = None
     client_work: Any = None
     lr: float | None = None
+
+    def batch_sizes(self, available: Ints) -> Ints:
+        """Examples (K,) of a step of clients that have ``available`` (K,)."""
+        return available if self.client_batch_size is None else np.minimum(self.client_batch_size, available)
 
     def __post_init__(self) -> None:
         if self.cohort_size < 1 or (self.client_batch_size is not None and self.client_batch_size < 1):
@@ -65,6 +73,12 @@ class ControlState:
     since_round: int = 0
     lr_noise_scale: float | None = None
     reason: str = ""
+
+
+def phase_of(phases: Iterable[Phase], state: ControlState) -> Phase:
+    """The phase that a controller's state stands for, with the cohort that it has been moved to."""
+    phase = next(phase for phase in phases if phase.name == state.phase)
+    return phase if state.cohort_size is None else replace(phase, cohort_size=state.cohort_size)
 
 
 class Controller(Protocol):

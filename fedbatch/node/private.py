@@ -53,7 +53,7 @@ def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phas
     available = task.partition.sizes(plan.clients)
     clients = plan.clients[available > 0]
     sizes = available[available > 0]
-    batches = sizes if phase.client_batch_size is None else np.minimum(phase.client_batch_size, sizes)
+    batches = phase.batch_sizes(sizes)
     work = task.work(phase.name)
     params = plan.params.to(task.node_model.params)
 
@@ -62,7 +62,7 @@ def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phas
         return replace(made, weights=np.ones(len(clients)), clip=privacy.clip(plan.clip_norm))
 
     fixed = fixed_clients(task)
-    fixed_batches = np.minimum(phase.client_batch_size or MOST, task.partition.sizes(fixed))
+    fixed_batches = phase.batch_sizes(task.partition.sizes(fixed))
     witness = partial(task.witness, job, fixed, fixed_batches)
     executor = executor_of(task, plan.executor, job(fixed, fixed_batches), witness)
     contribution = run_unseen(task, job(clients, batches), executor, plan.executor, witness)

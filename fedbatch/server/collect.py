@@ -66,7 +66,7 @@ def plan_cohort(server: Server, phase: Phase, round_: int) -> tuple[Ints, Ints]:
     config = server.task.config
     cohort = sample_cohort(server.hosts.clients, config.sampling, phase.cohort_size, config.seed, round_)
     available = server.hosts.num_examples[np.searchsorted(server.hosts.clients, cohort)]
-    sizes = available if phase.client_batch_size is None else np.minimum(phase.client_batch_size, available)
+    sizes = phase.batch_sizes(available)
     return cohort[sizes > 0], sizes[sizes > 0]
 
 
@@ -74,7 +74,6 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
     """One plan for each node that hosts a client of the cohort."""
     noise = server.task.config.noise_scale
     halves = noise.halves and server.task.work(phase.name).is_gradient
-    executor = server.task.config.executor
     return {
         node: TrainPlan(
             params=state.params,
@@ -85,7 +84,7 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
             phase=phase.name,
             halves=halves,
             cosine=noise.cosine,
-            executor=state.executors.get(phase.name, "auto") if executor == "auto" else executor,
+            executor=state.executor(phase.name, server.task.config.executor),
             single=server.task.aggregator is not None,
         )
         for node, clients in server.hosts.by_node(cohort).items()
@@ -103,7 +102,5 @@ def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates
     expected = work.num_examples(plan.batch_sizes, sizes)[answered]
     if not np.array_equal(answer.num_examples, expected):
         raise MessageError("num_examples are not those that were asked for")
-    if isinstance(answer, Contribution):
-        weights = np.ones(len(expected)) if server.task.config.weighting == "uniform" else expected
-        if not np.array_equal(answer.weights, weights):
-            raise MessageError("weights are not those of the run's weighting")
+    if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
+        raise MessageError("weights are not those of the run's weighting")

@@ -106,7 +106,6 @@ def make_plans(
     server: Server, state: ServerState, phase: Phase, cohort: Ints, attempt: int, nonce: str
 ) -> dict[int, PrivatePlan]:
     """One plan for each node that hosts a client of the cohort."""
-    executor = server.task.config.executor
     return {
         node: PrivatePlan(
             params=state.params,
@@ -115,7 +114,7 @@ def make_plans(
             phase=phase.name,
             cohort_size=phase.cohort_size,
             clip_norm=state.clip_norm,
-            executor=state.executors.get(phase.name, "auto") if executor == "auto" else executor,
+            executor=state.executor(phase.name, server.task.config.executor),
             attempt=attempt,
             nonce=nonce,
         )
@@ -132,7 +131,7 @@ def public_work(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int,
     if privacy.mechanism.clips_examples:
         return cohort, np.rint(sizes[cohort] * privacy.terms.sample_rate(phase)).astype(np.int64)
     seen = sample_cohort(server.hosts.clients, "uniform", phase.cohort_size, server.task.config.seed, round_)
-    return seen, sizes[seen] if phase.client_batch_size is None else np.minimum(sizes[seen], phase.client_batch_size)
+    return seen, phase.batch_sizes(sizes[seen])
 
 
 def measured(privacy: PrivacyPlan, released: Released) -> Measured:

@@ -10,10 +10,10 @@ from flwr.serverapp import Grid
 
 from fedbatch.config.schema import CHOICES, RunConfig
 from fedbatch.core.errors import RunFailedError
-from fedbatch.runtime import flower
+from fedbatch.server.ask import ask
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.state import ServerState
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,
@@ -77,28 +77,15 @@ def exchange(
     Raises:
         NoAnswerError: the valid answers are from fewer clients than ``min_clients``.
     """
-    answers: list[Answer] = []
-    rejected: dict[int, str] = {}
-    waiting = dict(plans)
-    messages = [
-        grid.create_message(encode(plan), MESSAGE_TYPE[kind], node, str(round_)) for node, plan in plans.items()
-    ]
-    for reply in grid.send_and_receive(messages, timeout=config.round_timeout_seconds):
-        node = reply.metadata.src_node_id
-        plan = waiting.pop(node, None)
-        if plan is None:  # a duplicate or a stray: the node's answer has been counted
-            continue
-        try:
-            if reply.has_error():
-                raise MessageError(flower.reason(reply.error))
-            answer = decode(kind, reply.content, answer_lengths(plan))
-            check_clients(answer, plan, config.executor == "auto")
-            if check is not None:
-                check(answer, plan)
-            answers.append(answer)
-        except MessageError as error:
-            rejected[node] = str(error)
-    rejected |= {node: "no answer in time" for node in waiting}
+
+    def check_all(answer: Answer, plan: Any) -> None:
+        check_clients(answer, plan, config.executor == "auto")
+        if check is not None:
+            check(answer, plan)
+
+    timeout = config.round_timeout_seconds
+    replies = ask(grid, plans, kind, MESSAGE_TYPE[kind], str(round_), timeout, answer_lengths, check_all)
+    answers, rejected = list(replies.answers.values()), replies.rejected
     clients = sum(len(answer.clients) for answer in answers)
     needed = min(config.min_clients, sum(len(plan.clients) for plan in plans.values()))
     if secret:

@@ -15,17 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import RecordDict
 
 from fedbatch.active.cluster_margin import round_robin_order, round_robin_quotas
 from fedbatch.active.order_statistic import KEY_BITS, LARGEST, Count, smallest, threshold
 from fedbatch.active.two_level import Summaries, merge
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
-from fedbatch.runtime import flower
+from fedbatch.server.ask import ask
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.codec import MessageError
 from fedbatch.wire.queries import (
     ClusterPlan,
     CountPlan,
@@ -69,30 +68,23 @@ class Poll:
         Raises:
             RunFailedError: a node gave none, or none that is valid: labels of all are needed to go on.
         """
-        grid, timeout = self.server.grid, self.server.task.config.round_timeout_seconds
-        contents = {node: encode(plan) for node, plan in plans.items()}
-        self.bytes_down += sum(map(weight, contents.values()))
-        messages = [grid.create_message(c, ACTION, node, f"query-{self.query}") for node, c in contents.items()]
-        answers: dict[int, Answer] = {}
-        for reply in grid.send_and_receive(messages, timeout=timeout):
-            node = reply.metadata.src_node_id
-            try:
-                if reply.has_error():
-                    raise MessageError(flower.reason(reply.error))
-                answers[node] = decode(kind, reply.content)
-                if not np.array_equal(answers[node].clients, plans[node].clients):
-                    raise MessageError("clients are not those that were asked for")
-            except MessageError as error:
-                raise RunFailedError(f"query {self.query} needs every node, and node {node} said: {error}") from error
-            self.bytes_up += weight(reply.content)
-        if missing := [node for node in plans if node not in answers]:
-            raise RunFailedError(f"query {self.query} needs every node, and node {missing[0]} did not answer in time")
-        return [answers[node] for node in plans]
+        group, timeout = f"query-{self.query}", self.server.task.config.round_timeout_seconds
+        replies = ask(self.server.grid, plans, kind, ACTION, group, timeout, lambda _: {}, check_asked)
+        self.bytes_down += replies.bytes_down
+        self.bytes_up += replies.bytes_up
+        for node, reason in replies.rejected.items():
+            raise RunFailedError(f"query {self.query} needs every node, and node {node} said: {reason}")
+        return [replies.answers[node] for node in plans]
 
 
-def weight(content: RecordDict) -> int:
-    """Bytes of the arrays of a message."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+def check_asked(answer: Any, plan: Any) -> None:
+    """A node answers for all the clients that it was asked for.
+
+    Raises:
+        MessageError: it does not.
+    """
+    if not np.array_equal(answer.clients, plan.clients):
+        raise MessageError("clients are not those that were asked for")
 
 
 def choose_own(poll: Poll, state: ServerState | None, quotas: Ints) -> list[Labelled]:

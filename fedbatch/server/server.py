@@ -1,6 +1,6 @@
 """The fixed parts of a run's server side, and what a round's client work comes back as."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.time_model import TimeModel
-from fedbatch.controllers.phase import ControlState, Phase
+from fedbatch.controllers.phase import ControlState, Phase, phase_of
 from fedbatch.core.random import Ints
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.measure import Measured
@@ -33,8 +33,7 @@ class Server:
 
     def phase(self, control: ControlState) -> Phase:
         """The phase a controller's state stands for."""
-        phase = next(p for p in self.task.controller.phases if p.name == control.phase)
-        return phase if control.cohort_size is None else replace(phase, cohort_size=control.cohort_size)
+        return phase_of(self.task.controller.phases, control)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,10 @@ class ServerState:
     switches: tuple[dict[str, Any], ...] = ()
     answered: tuple[int, ...] = ()
 
+    def executor(self, phase: str, asked: str) -> str:
+        """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""
+        return self.executors.get(phase, "auto") if asked == "auto" else asked
+
     def to_bytes(self) -> bytes:
         """The state as `from_bytes` reads it."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -69,8 +69,8 @@ def trial_sizes(
     sizes = sizes[sizes > 0]
     smallest = MOST_TRIED
     for phase in phases:
-        asked = sizes if phase.client_batch_size is None else np.full_like(sizes, phase.client_batch_size)
-        smallest = min(smallest, works.get(phase.name, default).smallest_batch(asked, sizes))
+        work = works.get(phase.name, default)
+        smallest = min(smallest, work.smallest_batch(phase.batch_sizes(sizes), sizes))
     return [smallest, max(2, smallest)]
 
 

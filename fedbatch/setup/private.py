@@ -1,14 +1,12 @@
 """What both ends of a private run agree on: how a temperature is found, and the mechanism, refused or calibrated."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
 from fedbatch.config import build
 from fedbatch.config.schema import RunConfig
-from fedbatch.controllers.phase import Controller, Phase
+from fedbatch.controllers.phase import Controller, Phase, phase_of
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
@@ -51,11 +49,7 @@ def privacy_of(
     """The mechanism of the run, refused or calibrated."""
     clients = np.arange(len(partition), dtype=np.int64)
     mechanism: Mechanism = build.build("privacy", config.privacy)
-    first = controller.start()
-    phase = next(phase for phase in controller.phases if phase.name == first.phase)
-    terms = Terms(
-        mechanism, partition.sizes(clients), replace(phase, cohort_size=first.cohort_size or phase.cohort_size)
-    )
+    terms = Terms(mechanism, partition.sizes(clients), phase_of(controller.phases, controller.start()))
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
         if not mechanism.clips_examples:

@@ -114,9 +114,12 @@ class Task:
     def new_job(self, work: ClientWork, clients: Ints, batch_sizes: Ints, round_: int, params: Tensor) -> Job:
         """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
         draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
-        uniform = self.config.weighting == "uniform"
-        weights = np.ones(len(clients)) if uniform else draw.num_examples.astype(np.float64)
-        return replace(self.job_of(work, clients, draw, weights, params), seeds=self.seeds(clients, round_))
+        made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
+        return replace(made, seeds=self.seeds(clients, round_))
+
+    def weights(self, num_examples: Ints) -> np.ndarray:
+        """Weights (K,) of the updates of clients that used ``num_examples`` (K,)."""
+        return np.ones(len(num_examples)) if self.config.weighting == "uniform" else num_examples.astype(np.float64)
 
     def job_of(self, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray, params: Tensor) -> Job:
         """A job on this node's scratch model and data."""
@@ -248,7 +251,7 @@ def _check_executor(task: Task) -> None:
     for phase in task.controller.phases:
         clients = np.arange(min(2, len(task.partition)), dtype=np.int64)
         sizes = task.partition.sizes(clients)
-        batches = sizes if phase.client_batch_size is None else np.minimum(phase.client_batch_size, sizes)
+        batches = phase.batch_sizes(sizes)
         make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
         job = task.witness(make, clients, np.maximum(batches, 1))
         if task.privacy is not None and task.privacy.mechanism.clips_examples:
