@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedbatch.aggregation.sums import DivergedError
-from fedbatch.batch.tracker import Tracker
+from fedbatch.batch.average import Averages
 from fedbatch.config.build import build
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
@@ -158,16 +158,13 @@ def new_server(run: Task, grid: Grid) -> Server:
 def start(server: Server) -> ServerState:
     """The state before round 0."""
     noise, privacy = server.task.config.noise_scale, server.task.privacy
-    tracker = Tracker(noise.decay, noise.z)
     return ServerState(
         round=0,
         params=server.optimizer.model.params,
         buffers=server.optimizer.model.buffers,
         optimizer=server.optimizer.state_dict(),
         control=server.task.controller.start(),
-        noise=tracker,
-        within=tracker,
-        between=tracker,
+        averages=Averages.start(noise.decay, noise.z),
         ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
         clip_norm=float(privacy.mechanism.clip_norm) if privacy else 0.0,
     )

@@ -10,8 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedbatch.batch.average import RunningNoiseScale
 from fedbatch.batch.noise_scale import estimate_weighted
-from fedbatch.batch.tracker import Tracker
 from fedbatch.controllers.phase import Controller, ControlState, Observation, phase_of
 
 log = logging.getLogger("fedbatch")
@@ -36,7 +36,7 @@ class NoiseScale(Strategy):
             where updates are gradients up to a common factor: one local step, on as many examples as the weight of
             the reply says, at the same learning rate everywhere. After several steps or epochs it means nothing.
         weight_key: metric of a reply that holds its number of examples, by which updates are averaged.
-        decay: of the averages, in [0, 1); see `fedbatch.batch.tracker.Tracker`.
+        decay: of the averages, in [0, 1); see `fedbatch.batch.average.RunningNoiseScale`.
         z: half-width of the interval in standard errors.
         controller: phase controller of `fedbatch.controllers` for the next round's nodes (``fraction_train``)
             and batch; None only measures. Its ``cohort_size`` counts nodes, as far as ``min_train_nodes`` allows.
@@ -67,7 +67,7 @@ class NoiseScale(Strategy):
         self.strategy: Any = strategy
         self.unit = unit
         self.weight_key = weight_key
-        self.tracker = Tracker(decay, z)
+        self.tracker = RunningNoiseScale(decay, z)
         self.controller = controller
         self.control: ControlState | None = controller.start() if controller else None
         self.batch_size_key = batch_size_key

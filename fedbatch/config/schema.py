@@ -42,7 +42,7 @@ CONTINUED = (
 
 @dataclass
 class NoiseScaleConfig:
-    """How the noise scale is averaged; see `fedbatch.batch.tracker.Tracker`."""
+    """How the noise scale is averaged; see `fedbatch.batch.average.RunningNoiseScale`."""
 
     decay: float = 0.98
     z: float = 1.645

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedbatch.batch.tracker import Interval
+from fedbatch.batch.average import Interval
 from fedbatch.core.random import Ints
 
 

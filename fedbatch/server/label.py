@@ -10,7 +10,6 @@ import torch
 
 from fedbatch.active.labels import Labels
 from fedbatch.active.learning import ActiveLearning
-from fedbatch.batch.tracker import Tracker
 from fedbatch.core.random import Ints, generator
 from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
@@ -112,14 +111,12 @@ def anew(server: Server, state: ServerState) -> ServerState:
     fresh = ServerOptimizer(server.task.new_model(), server.task.config.server_optimizer)
     server.optimizer.model.load(fresh.model.params, fresh.model.buffers)  # which are the state's
     server.optimizer.load_state_dict(fresh.state_dict())
-    tracker, controller = Tracker(state.noise.decay, state.noise.z), server.task.controller
+    controller = server.task.controller
     return replace(
         state,
         optimizer=server.optimizer.state_dict(),
         control=controller.start() if controller.adaptive else state.control,
-        noise=tracker,
-        within=tracker,
-        between=tracker,
+        averages=state.averages.restarted(),
         lr_factor=1.0,
         lr_factor_before=1.0,
     )

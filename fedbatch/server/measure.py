@@ -7,10 +7,9 @@ import numpy as np
 
 from fedbatch.aggregation.sums import Aggregate
 from fedbatch.batch import drift
+from fedbatch.batch.average import Averages, Interval, RunningNoiseScale
 from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
-from fedbatch.batch.tracker import Interval, Tracker
 from fedbatch.clients.job import ClientWork
-from fedbatch.server.state import ServerState
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,7 @@ def measure(total: Aggregate, work: ClientWork, population: int) -> Measured:
     return Measured(float(sizes.sum()), unit, noise, separated)
 
 
-def update_averages(state: ServerState, measured: Measured) -> tuple[Tracker, Tracker, Tracker]:
-    """Averages of the noise scale, of the sampling noise and of the drift after this round."""
-    noise, within, between = state.noise, state.within, state.between
-    if measured.noise is not None:
-        noise = noise.update(measured.noise)
-    if measured.drift is not None:
-        within, between = within.update(measured.drift.within()), between.update(measured.drift.between())
-    return noise, within, between
-
-
-def deciding(noise: Tracker, measured: Measured) -> Interval | None:
+def deciding(noise: RunningNoiseScale, measured: Measured) -> Interval | None:
     """What a controller may decide on: with privacy noise counted in, and None while that hides the gradient."""
     if measured.is_private:
         mean, numerator = noise.average(), noise.average().trace + measured.noise_per_unit
@@ -79,14 +68,14 @@ def deciding(noise: Tracker, measured: Measured) -> Interval | None:
     return noise.interval(measured.noise_per_unit, measured.fixed_noise)
 
 
-def columns(measured: Measured, noise: Tracker, within: Tracker, between: Tracker) -> dict[str, Any]:
+def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
     """Columns of the record: averages under their plain names, this round's raw estimates as ``round_*``."""
-    nan = float("nan")
+    nan, noise = float("nan"), averages.noise
     now = measured.noise or NoiseScale(nan, nan, nan, nan, nan)
     average = noise.interval() or Interval(nan, nan, nan, 0.0)
     further: dict[str, Any] = {}
     if measured.drift is not None:
-        further = {"b_within": within.average().scale, "m_drift": between.average().scale}
+        further = {"b_within": averages.within.average().scale, "m_drift": averages.between.average().scale}
     if measured.is_private:
         counted = noise.interval(measured.noise_per_unit, measured.fixed_noise) or Interval(nan, nan, nan, 0.0)
         names = ("noise_scale_dp", "noise_scale_dp_low", "noise_scale_dp_high")

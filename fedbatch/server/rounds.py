@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fedbatch.batch.tracker import Tracker
 from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.core.columns import column
 from fedbatch.server import measure
@@ -43,7 +42,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         collected = collect(server, state, phase, clock)
     else:
         collected = collect_private(server, privacy, state, phase, clock)
-    averages = noise, within, between = measure.update_averages(state, collected.measured)
+    averages = state.averages.update(collected.measured.noise, collected.measured.drift)
 
     factor, before, lr = learning_rate(server, state, phase)
     steps = server.optimizer.step(collected.update, lr)
@@ -55,11 +54,11 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     clock.lap("evaluate_seconds")
 
     measured = collected.measured
-    decided_by = measure.deciding(noise, measured)
+    decided_by = measure.deciding(averages.noise, measured)
     seen = Observation(state.round, measured.size, decided_by, measured.unit, model_bytes(state))
-    control = server.task.controller.next(state.control, seen)
+    control, kept = server.task.controller.next(state.control, seen), averages
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
-        noise = within = between = Tracker(noise.decay, noise.z)  # examples and clients have no common average
+        kept = averages.restarted()  # examples and clients have no common average
     seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
     totals = add_costs(server, state, collected, seconds)
     executor = collected.executor
@@ -68,9 +67,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         round=state.round + 1,
         optimizer=server.optimizer.state_dict(),
         control=control,
-        noise=noise,
-        within=within,
-        between=between,
+        averages=kept,
         lr_factor=factor,
         lr_factor_before=factor if control != state.control else before,
         totals=totals,
@@ -79,7 +76,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         **collected.changes,
     )
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
-    row |= collected.columns | steps | tests | measure.columns(collected.measured, *averages)
+    row |= collected.columns | steps | tests | measure.columns(collected.measured, averages)
     if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
         row |= {"noise_scale_tokens": labels * row["noise_scale"]}
     if privacy is not None:  # by the accountant of the guarantee, which takes its time

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.active.labels import Labels
-from fedbatch.batch.tracker import Tracker
+from fedbatch.batch.average import Averages, RunningNoiseScale
 from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, Release
@@ -45,9 +45,7 @@ class ServerState:
         buffers: (m,) global buffers.
         optimizer: state dict of the server optimizer.
         control: state of the phase controller.
-        noise: averages of the noise scale.
-        within: averages of the sampling noise within clients, when halves are measured.
-        between: averages of the drift between clients, when halves are measured.
+        averages: of the noise scale and of its parts.
         lr_factor: learning-rate factor of the batch rule in the last round.
         lr_factor_before: the same in the last round of the previous phase.
         totals: what the run has cost.
@@ -64,9 +62,7 @@ class ServerState:
     buffers: Tensor
     optimizer: dict[str, Any]
     control: ControlState
-    noise: Tracker
-    within: Tracker
-    between: Tracker
+    averages: Averages
     lr_factor: float = 1.0
     lr_factor_before: float = 1.0
     totals: Totals = field(default_factory=Totals)
@@ -84,7 +80,7 @@ class ServerState:
     def to_bytes(self) -> bytes:
         """The state as `from_bytes` reads it."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("control", "noise", "within", "between", "totals"):
+        for name in ("control", "averages", "totals"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
         values["labels"] = vars(self.labels)
@@ -111,10 +107,13 @@ class ServerState:
             ConfigError: something is missing, or nobody knows what it is.
         """
         values = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        if isinstance(values, dict) and values.keys() >= AVERAGES:  # as they stood in checkpoints of 0.1
+            values["averages"] = {name: values.pop(name) for name in AVERAGES}
         _check(cls, values)
-        for name, kind in {"noise": Tracker, "within": Tracker, "between": Tracker, **PARTS}.items():
+        for name, kind in PARTS.items():
             if name in values:
                 values[name] = kind(**_check(kind, values[name], name))
+        values["averages"] = Averages(**{name: _running(name, each) for name, each in vars(values["averages"]).items()})
         if "ledger" in values:
             ledger = values["ledger"]
             releases = (Release(**_check(Release, release, "ledger")) for release in ledger["releases"])
@@ -122,10 +121,15 @@ class ServerState:
         return cls(**values | {name: tuple(values.get(name, ())) for name in ("switches", "answered")})
 
 
-PARTS: dict[str, Any] = {"control": ControlState, "totals": Totals, "labels": Labels}
+PARTS: dict[str, Any] = {"control": ControlState, "totals": Totals, "labels": Labels, "averages": Averages}
+AVERAGES = {"noise", "within", "between"}
 
 PLAIN: dict[Any, Any] = {int: int, float: int | float, str: str, Tensor: Tensor, dict: dict, tuple: list | tuple}
 """What a checkpoint has for a field of this type."""
+
+
+def _running(name: str, values: Any) -> RunningNoiseScale:
+    return RunningNoiseScale(**_check(RunningNoiseScale, values, name))
 
 
 def _check(kind: type[Any], values: Any, name: str = "state") -> Mapping[str, Any]:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from fedbatch.batch.tracker import Interval
+from fedbatch.batch.average import Interval
 from fedbatch.controllers import Adaptive, Fixed, NoiseScaleSwitch, Schedule, doubling
 from fedbatch.controllers.phase import Observation, Phase
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbatch.batch.average import Interval
 from fedbatch.batch.time_model import TimeModel
-from fedbatch.batch.tracker import Interval
 from fedbatch.controllers.goodput import COSTS, Goodput
 from fedbatch.controllers.phase import ControlState, Observation, Phase
 

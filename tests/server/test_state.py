@@ -50,7 +50,7 @@ def test_four_rounds_are_two_and_a_checkpoint_and_two(make_config, optimizer, co
     run(resumed)
     a, b = (Path(c.run_dir) for c in (whole, resumed))
     left, right = (checkpoint.load_latest(f / "checkpoints") for f in (a, b))
-    assert torch.equal(left.params, right.params) and left.noise == right.noise and left.within == right.within
+    assert torch.equal(left.params, right.params) and left.averages == right.averages
     assert left.control == right.control and left.switches == right.switches and len(left.switches) >= 1
     for x, y in zip(flatten(left.optimizer), flatten(right.optimizer), strict=True):
         assert torch.equal(torch.as_tensor(x), torch.as_tensor(y))
@@ -128,7 +128,7 @@ CONTENT = {
     "has later, which this fedbatch does not know": (lambda v: v.update(later=1), None),
     "control has later": (lambda v: v["control"].update(later=1), None),
     "control lacks phase": (lambda v: v["control"].pop("phase"), None),
-    "its noise is list": (lambda v: v.update(noise=[]), None),
+    "its noise is list": (lambda v: v["averages"].update(noise=[]), None),
     "round in its state is str": (lambda v: v.update(round="3"), None),
     "params in its state is list": (lambda v: v.update(params=[0.0]), None),
     "ledger": (lambda v: v["ledger"].update(releases=[{"round": 1}]), None),

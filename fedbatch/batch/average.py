@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+from fedbatch.batch.drift import Drift
 from fedbatch.batch.noise_scale import NoiseScale
 
 
@@ -24,7 +25,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Tracker:
+class RunningNoiseScale:
     """Exponential averages of trace and grad_sq with bias correction; a value, `update` returns the next one.
 
     Single rounds are averaged as they are, negative ones too: clamping first would bias the average, and averaging
@@ -38,7 +39,7 @@ class Tracker:
         weight: sum of the weights so far, 1 - decay^rounds.
         sq_weight: sum of the squared weights.
 
-    >>> t = Tracker(decay=0.5).update(NoiseScale(1.0, 8.0, 8.0, 0.0, 0.0))
+    >>> t = RunningNoiseScale(decay=0.5).update(NoiseScale(1.0, 8.0, 8.0, 0.0, 0.0))
     >>> t.interval().value
     8.0
     """
@@ -56,7 +57,7 @@ class Tracker:
         if not 0 <= self.decay < 1:
             raise ValueError(f"noise_scale.decay must be in [0, 1) (got {self.decay})")
 
-    def update(self, measured: NoiseScale) -> "Tracker":
+    def update(self, measured: NoiseScale) -> "RunningNoiseScale":
         """The tracker after one more round."""
         keep, new = self.decay, 1 - self.decay
         return replace(
@@ -97,6 +98,38 @@ class Tracker:
         pairs = ((mean.trace, mean.grad_sq), (bottom, most), (top, least))
         value, low, high = (_batch_equal_to_noise(max(t + noise_per_unit, 0.0), g, fixed_noise) for t, g in pairs)
         return Interval(value, low, high, self.weight**2 / self.sq_weight)
+
+
+@dataclass(frozen=True)
+class Averages:
+    """The three averages of a run.
+
+    Attributes:
+        noise: of the noise scale.
+        within: of the sampling noise within clients, when halves are measured.
+        between: of the drift between clients, when halves are measured.
+    """
+
+    noise: RunningNoiseScale
+    within: RunningNoiseScale
+    between: RunningNoiseScale
+
+    @classmethod
+    def start(cls, decay: float, z: float) -> "Averages":
+        """Before the first round."""
+        nothing = RunningNoiseScale(decay, z)
+        return cls(nothing, nothing, nothing)
+
+    def restarted(self) -> "Averages":
+        """As before the first round."""
+        return Averages.start(self.noise.decay, self.noise.z)
+
+    def update(self, noise: NoiseScale | None, drift: Drift | None) -> "Averages":
+        """After one more round, with what was measured in it."""
+        noted = self if noise is None else replace(self, noise=self.noise.update(noise))
+        if drift is None:
+            return noted
+        return replace(noted, within=self.within.update(drift.within()), between=self.between.update(drift.between()))
 
 
 def _batch_equal_to_noise(trace: float, grad_sq: float, fixed_noise: float) -> float:
