@@ -24,10 +24,10 @@ docs: $(VENV)/installed-test
 
 # A thousand rounds: growth of memory and of open descriptors.
 soak: $(VENV)/installed
-	$(BIN)/python simulations/soak.py
+	$(BIN)/python -m simulations.soak
 
 figures: $(VENV)/installed
-	$(BIN)/python simulations/first_run.py
+	$(BIN)/python -m simulations.first_run
 
 # pfl by itself: it asks for older packages than fedbatch has, see the requirements.
 bench: $(VENV)/installed

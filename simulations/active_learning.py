@@ -1,7 +1,7 @@
 """Accuracy against labels: which examples to label, by selector, batch, kind of pool, and with many owners or one.
 
-    python simulations/active_learning.py             the full grid, about half an hour on one core
-    python simulations/active_learning.py --quick     one pool, three selectors, under a minute
+    python -m simulations.active_learning             the full grid, about half an hour on one core
+    python -m simulations.active_learning --quick     one pool, three selectors, under a minute
 
 Every stage trains a new model on the labels so far, with the same rounds and learning rate for all selectors, chosen
 after a look at the test accuracy of first runs with seed 0. Writes docs/results/active_learning.parquet and .md, and
@@ -17,10 +17,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
 
 import polars as pl
-from active_learning_overlap import overlaps
-from active_learning_report import markdown, save_figure
-from study import command
-from study_runs import run_once, status
+
+from simulations.active_learning_overlap import overlaps
+from simulations.active_learning_report import markdown, save_figure
+from simulations.study import command
+from simulations.study_runs import run_once, status
 
 SUMMARY = __doc__.splitlines()[0]
 COMMON = ("controller=fixed", "executor=fused", "checkpoint_every_rounds=0", "active.retrain=true")

@@ -1,7 +1,7 @@
 """Calibration in federated learning: losses, temperature, client skew, privacy, shifted data and batch size.
 
-    python simulations/calibration.py             the full grid, about half an hour on one core
-    python simulations/calibration.py --quick     digits, a few losses, one seed: about a minute
+    python -m simulations.calibration             the full grid, about half an hour on one core
+    python -m simulations.calibration --quick     digits, a few losses, one seed: about a minute
 
 Weights of composite losses are chosen by what clients hold out, never by the test split, which is what is reported.
 Learning rates are set once for each data set and level of privacy, with cross-entropy; for the study of clipping they
@@ -21,13 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 import torch
-from calibration_cells import SETTINGS, Cell, batch_cells, cells, clipping_cells, quick_cells
-from calibration_figures import save_figures
-from calibration_report import headline, markdown
 from omegaconf import OmegaConf
-from shifts import SEVERITIES, SHIFTS
-from study import command
-from study_runs import run_once, status
 
 from fedbatch.config.schema import parse
 from fedbatch.metrics import BinSums, calibration_error, nll, width_edges
@@ -38,6 +32,12 @@ from fedbatch.models.flat import FlatModel
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
 from fedbatch.setup.task import Task
+from simulations.calibration_cells import SETTINGS, Cell, batch_cells, cells, clipping_cells, quick_cells
+from simulations.calibration_figures import save_figures
+from simulations.calibration_report import headline, markdown
+from simulations.shifts import SEVERITIES, SHIFTS
+from simulations.study import command
+from simulations.study_runs import run_once, status
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100

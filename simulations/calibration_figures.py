@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from calibration_report import CLEAN, SHIFTS, name_of, values
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from simulations.calibration_report import CLEAN, SHIFTS, name_of, values
 
 COLORS = {
     "CE": "#000000",

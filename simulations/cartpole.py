@@ -9,12 +9,12 @@ import math
 import gymnasium
 import numpy as np
 import torch
-from goals import Curve
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 from torch.func import grad, vmap
 
 from fedbatch.batch.noise_scale import estimate
+from simulations.goals import Curve
 
 HORIZON, LONGEST, DISCOUNT, WIDTH = 16, 500, 0.98, 32
 VALUE_WEIGHT, ENTROPY_WEIGHT = 0.5, 0.01

@@ -1,7 +1,7 @@
 """Benchmark client counts: what larger cohorts buy in rounds, and what they cost in examples.
 
-    python simulations/client_counts.py             the full grid, about twelve minutes on one core
-    python simulations/client_counts.py --quick     a small grid on digits, under a minute and a half
+    python -m simulations.client_counts             the full grid, about twelve minutes on one core
+    python -m simulations.client_counts --quick     a small grid on digits, under a minute and a half
 
 The server's learning rate of each method is tuned at one cohort size, by the training loss; other sizes reuse it (rule
 constant) or scale it with the square root of the cohort (rule sqrt). Runs are fedbatch runs in this process, in folders
@@ -21,9 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import numpy as np
 import polars as pl
-from client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
-from study import command
-from study_runs import run_once, status
+
+from simulations.client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
+from simulations.study import command
+from simulations.study_runs import run_once, status
 
 SUMMARY = __doc__.splitlines()[0]
 LOCAL = ("client_work=local_sgd", "client_work.lr=0.1", "client_batch_size=8", "executor=vmap")

@@ -1,7 +1,7 @@
 """Does the gradient noise scale predict the critical batch size? After McCandlish et al. 2018, on our tasks.
 
-    python simulations/critical_batch_size.py             all tasks; about an hour and a half of one core
-    python simulations/critical_batch_size.py --quick     digits and the quadratic, under a minute
+    python -m simulations.critical_batch_size             all tasks; about an hour and a half of one core
+    python -m simulations.critical_batch_size --quick     digits and the quadratic, under a minute
 
 For every task and global batch the learning rate is tuned on a grid of factor two (steps to each goal, a seed that
 is not reported). S(B) = S_min + E_min / B is fitted over batches and seeds, and
@@ -24,15 +24,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import joblib
 import numpy as np
 import polars as pl
-import quadratic
-from critical_batch_size_report import markdown, save_figure, save_fronts
-from critical_tasks import EASY, TASKS, Task
-from goals import Curve, curve, noise_scale_at, noise_scale_at_start, steps_to
-from study import command
-from study_runs import run_once
-from tuning import tuned
 
 from fedbatch.batch.critical import fit_critical_batch_size
+from simulations import quadratic
+from simulations.critical_batch_size_report import markdown, save_figure, save_fronts
+from simulations.critical_tasks import EASY, TASKS, Task
+from simulations.goals import Curve, curve, noise_scale_at, noise_scale_at_start, steps_to
+from simulations.study import command
+from simulations.study_runs import run_once
+from simulations.tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED, SEEDS, WALK = 100, (0, 1, 2), 9
@@ -79,8 +79,9 @@ def of_quadratic(seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 def of_cartpole(folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """The same for a game; finished runs are remembered in ``folder``."""
-    import cartpole
     import gymnasium  # which only this task needs
+
+    from simulations import cartpole
 
     source = hashlib.sha256(Path(cartpole.__file__).read_bytes() + gymnasium.__version__.encode()).hexdigest()[:12]
     run = joblib.Memory(folder / f"cartpole-{source}", verbose=0).cache(cartpole.training)

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 from scipy import stats
-from tables import table
+
+from simulations.tables import table
 
 COLORS = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #999999 #332288 #117733 #882255".split()
 MARKERS = "osD^v<>Ph*Xd"

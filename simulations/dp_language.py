@@ -1,7 +1,7 @@
 """Mega-batches for a private masked language model: what a larger global batch buys at one epsilon (after DP-BERT).
 
-    python simulations/dp_language.py             about twenty minutes on one core
-    python simulations/dp_language.py --quick     tiny, under a minute
+    python -m simulations.dp_language             about twenty minutes on one core
+    python -m simulations.dp_language --quick     tiny, under a minute
 
 A small BERT on the plays in sequences of eight characters; the protected unit is a sequence, the mechanism one
 distributed noise over 64 clients. AdamW; its learning rate is tuned twice, at the largest batch with the larger epsilon
@@ -20,12 +20,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import polars as pl
 from matplotlib.figure import Figure
-from study import command
-from study_runs import final, run_once, status
-from tables import spread, table
-from tuning import tuned
 
 from fedbatch.server.checkpoint import load_latest
+from simulations.study import command
+from simulations.study_runs import final, run_once, status
+from simulations.tables import spread, table
+from simulations.tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
 CLIENTS = 64

@@ -1,7 +1,7 @@
 """Differential privacy against accuracy: what large global batches, schedules and mechanisms buy at one epsilon.
 
-    python simulations/dp_tradeoff.py             the full grid, about half an hour on one core
-    python simulations/dp_tradeoff.py --quick     a small grid on digits, under two minutes
+    python -m simulations.dp_tradeoff             the full grid, about half an hour on one core
+    python -m simulations.dp_tradeoff --quick     a small grid on digits, under two minutes
 
 Example-level runs have 100 clients, all of which take part in every round, so that the global batch is set by the
 client batch alone and the noise is that of one central mechanism (privacy=example_distributed). The server's learning
@@ -20,12 +20,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import numpy as np
 import polars as pl
-from dp_tradeoff_report import markdown, save_figure
-from study import command
-from study_runs import final, run_once, status
 
 from fedbatch.privacy import noise_multiplier
 from fedbatch.server.checkpoint import load_latest
+from simulations.dp_tradeoff_report import markdown, save_figure
+from simulations.study import command
+from simulations.study_runs import final, run_once, status
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100

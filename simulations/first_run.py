@@ -1,7 +1,7 @@
 """The default run over seeds: the README's table and figure.
 
-    python simulations/first_run.py                 three seeds, about a minute
-    python simulations/first_run.py --quick         one short run
+    python -m simulations.first_run                 three seeds, about a minute
+    python -m simulations.first_run --quick         one short run
 
 For each seed, the same number of rounds is also run with the small and with the large batch throughout, so that
 what the switch costs and brings is seen at once. Writes

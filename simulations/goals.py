@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from study_runs import status
+
+from simulations.study_runs import status
 
 Floats = npt.NDArray[np.float64]
 WINDOW = 0.25

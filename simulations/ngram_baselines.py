@@ -1,4 +1,4 @@
-"""How well letter counts predict the plays: ``python simulations/ngram_baselines.py``.
+"""How well letter counts predict the plays: ``python -m simulations.ngram_baselines``.
 
 Interpolated n-grams of characters, counted on the training part of every role and scored on the held-out part that
 ``dataset=shakespeare_roles`` has. They see a role's whole past, where a language model sees its own sequence only.

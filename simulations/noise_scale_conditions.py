@@ -1,7 +1,7 @@
 """What moves the noise scale: training itself, unequal clients, local steps, privacy.
 
-    python simulations/noise_scale_conditions.py             all conditions, about ten minutes of one core
-    python simulations/noise_scale_conditions.py --quick     sixty rounds, one seed, under a minute
+    python -m simulations.noise_scale_conditions             all conditions, about ten minutes of one core
+    python -m simulations.noise_scale_conditions --quick     sixty rounds, one seed, under a minute
 
 One perceptron on Fashion-MNIST, one batch and learning rate throughout, so that the temperature lr / B stays as it is.
 Finished runs are skipped. Writes docs/results/noise_scale_conditions.parquet and .md, and a figure of the same name.
@@ -18,9 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import polars as pl
 from matplotlib.figure import Figure
-from study import command
-from study_runs import run_once, status
-from tables import spread, table
+
+from simulations.study import command
+from simulations.study_runs import run_once, status
+from simulations.tables import spread, table
 
 SUMMARY = __doc__.splitlines()[0]
 COMMON = (

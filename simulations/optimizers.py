@@ -1,7 +1,7 @@
 """Large-batch optimizers at a fixed number of tokens: who keeps the small batch's loss in fewer, larger steps?
 
-    python simulations/optimizers.py             the full grid, about half an hour on one core
-    python simulations/optimizers.py --quick     two batches, one seed, under two minutes
+    python -m simulations.optimizers             the full grid, about half an hour on one core
+    python -m simulations.optimizers --quick     two batches, one seed, under two minutes
 
 A GPT on the plays, clients are speaking roles, FedSGD. The learning rate of every (optimizer, batch) is tuned on one
 grid of factor two by the final validation loss of a seed that is not reported. Warm-up over a tenth of the steps, then
@@ -10,6 +10,7 @@ cosine decay. Finished runs are skipped. Writes docs/results/optimizers.parquet 
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
 
 import polars as pl
-from optimizers_report import markdown, save_figure
-from study import command
-from study_runs import final, run_once, status
-from tuning import tuned
+
+from simulations.optimizers_report import markdown, save_figure
+from simulations.study import command
+from simulations.study_runs import final, run_once, status
+from simulations.tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
 CLIENT_BATCH = 8
@@ -103,7 +105,10 @@ def measure(form: Form, name: str, runs: Path) -> list[dict[str, Any]]:
         def run(rate: float, seed: int, common: tuple[str, ...] = common) -> Path:
             return run_once(runs, [*common, f"server_optimizer.lr={rate:.4g}", f"seed={seed}"])
 
-        rate = tuned(lambda rate, run=run: final(run(rate, TUNING_SEED), "test_loss"), rate, runs=form.walk)
+        def tuning_loss(rate: float, run: Callable[[float, int], Path] = run) -> float:
+            return final(run(rate, TUNING_SEED), "test_loss")
+
+        rate = tuned(tuning_loss, rate, runs=form.walk)
         for seed in form.seeds:
             folder = run(rate, seed)
             row = {"optimizer": name, "batch": batch, "rounds": rounds, "tokens": form.sequences * form.context}

@@ -5,7 +5,8 @@ from pathlib import Path
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tables import spread, table
+
+from simulations.tables import spread, table
 
 COLORS = {"AdamW": "#000000", "LARS": "#009E73", "LAMB": "#0072B2", "MERIT": "#D55E00"}
 CLOSE = 1.01

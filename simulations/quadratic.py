@@ -1,6 +1,6 @@
 """A noisy quadratic, whose steps to a goal can be computed: what checks the measurement of critical batch sizes.
 
-    python simulations/quadratic.py             S_min, E_min and B_crit as they are, a quarter of a minute
+    python -m simulations.quadratic             S_min, E_min and B_crit as they are, a quarter of a minute
 
 L(w) = sum_i h_i w_i^2 / 2 and gradients h_i w_i + s_i z_i / sqrt(B) with z normal. E[w_i^2] obeys
 m <- (1 - lr h_i)^2 m + lr^2 s_i^2 / B exactly.
@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from goals import Curve, steps_to
 from scipy.optimize import minimize_scalar
 
 from fedbatch.batch.critical import fit_critical_batch_size
+from simulations.goals import Curve, steps_to
 
 Floats = npt.NDArray[np.float64]
 DIMENSIONS, NOISE = 2000, 1.0

@@ -1,7 +1,7 @@
 """A long run in one process: do memory and open files stay where they are?
 
-    python simulations/soak.py                  1,000 rounds on digits, about ten seconds
-    python simulations/soak.py --rounds 10000
+    python -m simulations.soak                  1,000 rounds on digits, about ten seconds
+    python -m simulations.soak --rounds 10000
 
 Rounds before --warm-up fill caches and are not counted. Reads /proc, so Linux only. The exit code is 1 where resident
 memory grew by more than 2 % or a descriptor was left open.

@@ -1,7 +1,7 @@
 """Small, large, or a switch between them: who wins at equal rounds, examples, bytes and simulated seconds?
 
-    python simulations/switching.py             all settings; over an hour of one core
-    python simulations/switching.py --quick     digits, tiny, one seed, about a minute
+    python -m simulations.switching             all settings; over an hour of one core
+    python -m simulations.switching --quick     digits, tiny, one seed, about a minute
 
 Every contender gets its own learning rate, tuned on one grid by the mean accuracy over all cost axes with a seed that
 is not reported. The controllers are our own design; see docs/phases.md. Finished runs are skipped. Writes
@@ -19,11 +19,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 
 import numpy as np
 import polars as pl
-from study import command
-from study_runs import run_once
-from switching_costs import AXES, LINKS, accuracy_at, budgets, cost_to, costs
-from switching_report import FRONT, markdown, save_figure
-from tuning import tuned
+
+from simulations.study import command
+from simulations.study_runs import run_once
+from simulations.switching_costs import AXES, LINKS, accuracy_at, budgets, cost_to, costs
+from simulations.switching_report import FRONT, markdown, save_figure
+from simulations.tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from study_runs import status
 
 from fedbatch.batch.time_model import TimeModel
+from simulations.study_runs import status
 
 LINKS = {
     "seconds, LAN": TimeModel(0.001, 0.0, 0.001, 1e8, 1e8),

@@ -7,8 +7,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
-from switching_costs import AXES
-from tables import spread, table
+
+from simulations.switching_costs import AXES
+from simulations.tables import spread, table
 
 XTICKS, YTICKS = (30, 50, 100, 200, 400), (5_000, 10_000, 20_000, 50_000, 100_000)
 FIXED = ("small", "middle", "large")

@@ -1,7 +1,7 @@
 """Width, depth and large batches: gradient diversity at initialisation, and the largest batch that costs no epochs.
 
-    python simulations/width.py             everything, about a quarter of an hour of one core
-    python simulations/width.py --quick     two depths, three draws, under two minutes
+    python -m simulations.width             everything, about a quarter of an hour of one core
+    python -m simulations.width --quick     two depths, three draws, under two minutes
 
 After Chen et al. 2018, of whom only the abstract is known to us: networks of equal size are compared (1) at
 initialisation, closed forms beside measurements; (2) in training on digits, learning rate tuned for every batch: the
@@ -23,13 +23,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 import torch
-from critical_batch_size import fit, of_task
-from critical_tasks import DIGITS, Task
-from diversity import Family, deep, diversity, two_layer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from study import command
-from tables import spread, table
+
+from simulations.critical_batch_size import fit, of_task
+from simulations.critical_tasks import DIGITS, Task
+from simulations.diversity import Family, deep, diversity, two_layer
+from simulations.study import command
+from simulations.tables import spread, table
 
 SUMMARY = __doc__.splitlines()[0]
 PARAMETERS = 16_384

@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "simulations" / "active_learning.py"
+ROOT = Path(__file__).parents[2]
+MODULE = "simulations.active_learning"
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as python simulations/active_learning.py has it
-    import active_learning
+def study():
+    from simulations import active_learning
 
     return active_learning
 
@@ -39,7 +39,7 @@ def test_all_selectors_have_the_same_budget_and_work(study):
 
 
 def test_labels_needed_are_read_off_the_mean_curve(study):
-    from active_learning_report import labels_for, markdown
+    from simulations.active_learning_report import labels_for, markdown
 
     table = pl.DataFrame(
         [*rows("a", [0.5, 0.7, 0.9]), *rows("a", [0.5, 0.9, 0.9], 1), *rows("margin", [0.5, 0.6, 0.7])]
@@ -55,7 +55,7 @@ def test_labels_needed_are_read_off_the_mean_curve(study):
 
 
 def test_separated_blobs_are_chosen_as_by_one_owner(study):
-    from active_learning_overlap import one
+    from simulations.active_learning_overlap import one
 
     found = one(0.1, 1.0, iid=True, seed=0)
     assert found["two_level"] >= 0.95 > found["global_only"] > 0
@@ -63,8 +63,8 @@ def test_separated_blobs_are_chosen_as_by_one_owner(study):
 
 @pytest.mark.slow
 def test_the_quick_study_runs(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", MODULE, "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     table = pl.read_parquet(tmp_path / "results" / "active_learning.parquet")
     assert set(table["status"]) == {"finished"} and table["labels_used"].max() == 120

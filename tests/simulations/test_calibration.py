@@ -7,13 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "simulations"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))  # as python simulations/calibration.py has it
-    import calibration_cells
+def study():
+    from simulations import calibration_cells
 
     return calibration_cells
 
@@ -65,7 +64,7 @@ TABLE = pl.DataFrame(
 
 
 def test_held_out_data_choose_the_weight_and_the_test_split_reports_it(study):
-    from calibration_report import headline
+    from simulations.calibration_report import headline
 
     found = headline(TABLE)["digits, iid"]
     assert found["chosen"] == "CE + 1 SB-ECE" and found["seeds"] == 2
@@ -75,8 +74,8 @@ def test_held_out_data_choose_the_weight_and_the_test_split_reports_it(study):
 
 @pytest.mark.slow
 def test_the_report_shows_means_spread_shifts_and_failures(study, tmp_path):
-    from calibration_figures import save_figures
-    from calibration_report import markdown
+    from simulations.calibration_figures import save_figures
+    from simulations.calibration_report import markdown
 
     failed = pl.DataFrame([{"part": "loss", "dataset": "digits", "status": "failed", "loss": "CE"}])
     text = markdown(pl.concat([TABLE, failed], how="diagonal"))
@@ -91,7 +90,7 @@ def test_the_report_shows_means_spread_shifts_and_failures(study, tmp_path):
 
 
 def test_shifts_keep_shape_and_grow(study):
-    from shifts import SEVERITIES, SHIFTS
+    from simulations.shifts import SEVERITIES, SHIFTS
 
     images = np.random.default_rng(0).normal(size=(5, 1, 8, 8)).astype(np.float32)
     for shift in SHIFTS.values():
@@ -104,8 +103,8 @@ def test_shifts_keep_shape_and_grow(study):
 
 @pytest.mark.slow
 def test_the_quick_study_runs(tmp_path):
-    command = [sys.executable, str(FOLDER / "calibration.py"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "simulations.calibration", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     table = pl.read_parquet(tmp_path / "results" / "calibration.parquet")
     assert set(table["status"]) == {"finished"} and set(table["level"]) == {"none", "client", "example"}

@@ -4,8 +4,8 @@ import torch
 
 
 @pytest.fixture
-def cartpole(simulations):
-    import cartpole
+def cartpole():
+    from simulations import cartpole
 
     return cartpole
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "simulations" / "client_counts.py"
+ROOT = Path(__file__).parents[2]
+MODULE = "simulations.client_counts"
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as python simulations/client_counts.py has it
-    import client_counts
+def study():
+    from simulations import client_counts
 
     return client_counts
 
@@ -45,10 +45,19 @@ def test_a_run_that_cannot_be_is_recorded_and_does_not_stop_the_study(study, tmp
 
 @pytest.mark.slow
 def test_quick_form_runs_and_resumes(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
-    subprocess.run(command, check=True, timeout=300, cwd=SCRIPT.parents[1])
+    command = [
+        sys.executable,
+        "-m",
+        MODULE,
+        "--quick",
+        "--out",
+        str(tmp_path / "out"),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
     written = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("runs/*/summary.json"))]
-    subprocess.run(command, check=True, timeout=60, cwd=SCRIPT.parents[1])
+    subprocess.run(command, check=True, timeout=60, cwd=ROOT)
     assert written == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("runs/*/summary.json"))]
     table = pl.read_parquet(tmp_path / "out/results/client_counts.parquet")
     assert len(table) == 4 * 2 * 3 and table["method"].n_unique() == 4

@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture
-def study(simulations):
-    import critical_batch_size
+def study():
+    from simulations import critical_batch_size
 
     return critical_batch_size
 
@@ -40,8 +40,8 @@ def test_runs_that_did_not_arrive_are_left_out_and_counted(study):
     assert row["unreached"] == 1 and row["b_crit"] == pytest.approx(100)
 
 
-def test_each_goal_gets_its_own_best_rate_from_a_seed_that_is_not_reported(study, simulations):
-    from goals import Curve
+def test_each_goal_gets_its_own_best_rate_from_a_seed_that_is_not_reported(study):
+    from simulations.goals import Curve
 
     asked = []
 
@@ -59,7 +59,7 @@ def test_each_goal_gets_its_own_best_rate_from_a_seed_that_is_not_reported(study
 
 
 def test_the_report_tells_correlation_temperature_and_draws(study, tmp_path):
-    from critical_batch_size_report import markdown, save_figure, save_fronts
+    from simulations.critical_batch_size_report import markdown, save_figure, save_fronts
 
     rows = [row for k in range(4) for row in points(f"task {k}", 10.0 * 4**k, b_noise=30.0 * 4**k)]
     fits = pl.DataFrame(study.fit(rows))
@@ -76,9 +76,8 @@ def test_the_report_tells_correlation_temperature_and_draws(study, tmp_path):
 
 @pytest.mark.slow
 def test_the_known_answer_of_the_quadratic_is_recovered(study):
-    import quadratic
-
     from fedbatch.batch.critical import fit_critical_batch_size
+    from simulations import quadratic
 
     for row in study.fit(study.of_quadratic((0, 1))):
         exact = [quadratic.exact_steps(batch, row["goal"]) for batch in quadratic.BATCHES]

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 
-def test_the_schedule_sees_as_many_examples_as_the_fixed_batch(simulations):
-    from dp_language import CLIENTS, FULL, cells
+def test_the_schedule_sees_as_many_examples_as_the_fixed_batch():
+    from simulations.dp_language import CLIENTS, FULL, cells
 
     (schedule,) = (cell for cell in cells(FULL) if cell.part == "schedule")
     given = dict(option.split("=", 1) for option in schedule.overrides)
@@ -14,8 +14,8 @@ def test_the_schedule_sees_as_many_examples_as_the_fixed_batch(simulations):
     assert int(given["controller.phases.large.cohort_size"]) == CLIENTS
 
 
-def test_the_report_gives_percent_and_draws_one_line_for_each_epsilon(simulations, tmp_path):
-    from dp_language import markdown, save_figure
+def test_the_report_gives_percent_and_draws_one_line_for_each_epsilon(tmp_path):
+    from simulations.dp_language import markdown, save_figure
 
     rows = []
     for epsilon, accuracy in {8.0: 0.2, math.inf: 0.3}.items():
@@ -29,8 +29,8 @@ def test_the_report_gives_percent_and_draws_one_line_for_each_epsilon(simulation
 
 
 @pytest.mark.slow
-def test_the_quick_form_runs_every_cell(simulations, tmp_path):
-    import dp_language
+def test_the_quick_form_runs_every_cell(tmp_path):
+    from simulations import dp_language
 
     dp_language.main(["--quick", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
     rows = pl.read_parquet(tmp_path / "results" / "dp_language.parquet")

@@ -6,13 +6,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "simulations" / "dp_tradeoff.py"
+ROOT = Path(__file__).parents[2]
+MODULE = "simulations.dp_tradeoff"
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as python simulations/dp_tradeoff.py has it
-    import dp_tradeoff
+def study():
+    from simulations import dp_tradeoff
 
     return dp_tradeoff
 
@@ -48,7 +48,7 @@ def test_the_most_accurate_learning_rate_is_taken_and_failures_are_shown(study, 
 
 
 def test_the_report_shows_means_spread_knee_and_failures(study, tmp_path):
-    from dp_tradeoff_report import knee, markdown, save_figure
+    from simulations.dp_tradeoff_report import knee, markdown, save_figure
 
     rows = []
     for batch in (100.0, 400.0):
@@ -72,8 +72,8 @@ def test_the_report_shows_means_spread_knee_and_failures(study, tmp_path):
 
 @pytest.mark.slow
 def test_the_quick_study_runs(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", MODULE, "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     table = pl.read_parquet(tmp_path / "results" / "dp_tradeoff.parquet")
     assert set(table["status"]) == {"finished"}

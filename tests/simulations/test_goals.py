@@ -5,8 +5,8 @@ import pytest
 
 
 @pytest.fixture
-def goals(simulations):
-    import goals
+def goals():
+    from simulations import goals
 
     return goals
 

@@ -3,8 +3,8 @@ import pytest
 
 
 @pytest.mark.slow
-def test_the_quick_form_runs_every_condition(simulations, tmp_path):
-    import noise_scale_conditions as study
+def test_the_quick_form_runs_every_condition(tmp_path):
+    from simulations import noise_scale_conditions as study
 
     study.main(["--quick", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
     rows = pl.read_parquet(tmp_path / "results" / "noise_scale_conditions.parquet")

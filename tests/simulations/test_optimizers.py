@@ -13,8 +13,8 @@ def rows():
     return pl.DataFrame(found)
 
 
-def test_the_report_finds_the_largest_batch_that_keeps_the_loss(simulations, tmp_path):
-    from optimizers_report import markdown, save_figure
+def test_the_report_finds_the_largest_batch_that_keeps_the_loss(tmp_path):
+    from simulations.optimizers_report import markdown, save_figure
 
     text = markdown(rows())
     assert "| MERIT | 64 | 64 |" in text and "| LARS | 64 | none |" in text and "| AdamW | 64 | none |" in text
@@ -24,8 +24,8 @@ def test_the_report_finds_the_largest_batch_that_keeps_the_loss(simulations, tmp
 
 
 @pytest.mark.slow
-def test_the_quick_form_trains_every_optimizer(simulations, tmp_path, capsys):
-    import optimizers
+def test_the_quick_form_trains_every_optimizer(tmp_path, capsys):
+    from simulations import optimizers
 
     optimizers.main(["--quick", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
     found = pl.read_parquet(tmp_path / "results" / "optimizers.parquet")

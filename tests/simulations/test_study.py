@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 
-def test_results_go_where_they_are_asked_to(simulations, tmp_path, capsys):
-    from study import ROOT, command
+def test_results_go_where_they_are_asked_to(tmp_path, capsys):
+    from simulations.study import ROOT, command
 
     with command("name", "summary", "small", ["--out", str(tmp_path)]) as study:
         assert not study.quick and study.runs == ROOT / "runs" / "name"
@@ -16,8 +16,8 @@ def test_results_go_where_they_are_asked_to(simulations, tmp_path, capsys):
     assert (tmp_path / "results" / "name.md").read_text() == "told" and study.figure().parent.is_dir()
 
 
-def test_the_quick_form_leaves_nothing_behind(simulations):
-    from study import ROOT, command
+def test_the_quick_form_leaves_nothing_behind():
+    from simulations.study import ROOT, command
 
     with command("name", "summary", "small", ["--quick"]) as study:
         assert study.quick and study.out.is_dir()
@@ -26,18 +26,17 @@ def test_the_quick_form_leaves_nothing_behind(simulations):
 
 
 @pytest.mark.parametrize("name", ["tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions"])
-def test_examples_in_docstrings(simulations, name):
-    found = doctest.testmod(importlib.import_module(name))
+def test_examples_in_docstrings(name):
+    found = doctest.testmod(importlib.import_module(f"simulations.{name}"))
     assert found.attempted and not found.failed
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_rows_of_cells_come_in_their_order_whatever_the_processes(simulations, jobs):
+def test_rows_of_cells_come_in_their_order_whatever_the_processes(jobs):
     from functools import partial
 
-    import diversity
-    import width
-    from study import command
+    from simulations import diversity, width
+    from simulations.study import command
 
     families = [diversity.Family("linear", 4, k, 2) for k in (2, 3, 4)]
     with command("name", "summary", "small", ["--quick", "--jobs", jobs], True) as study:

@@ -26,8 +26,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_costs_by_hand(simulations, folder):
-    from switching_costs import accuracy_at, budgets, cost_to, costs
+def test_costs_by_hand(folder):
+    from simulations.switching_costs import accuracy_at, budgets, cost_to, costs
 
     record = costs(folder)
     last = record.row(-1, named=True)
@@ -41,8 +41,8 @@ def test_costs_by_hand(simulations, folder):
     assert (found["rounds"], found["examples"], found["bytes"]) == (5, 800, 400_000)
 
 
-def test_a_failed_run_has_no_accuracy(simulations, tmp_path):
-    from switching_costs import accuracy_at, cost_to, costs
+def test_a_failed_run_has_no_accuracy(tmp_path):
+    from simulations.switching_costs import accuracy_at, cost_to, costs
 
     record = costs(tmp_path)
     assert (
@@ -50,8 +50,8 @@ def test_a_failed_run_has_no_accuracy(simulations, tmp_path):
     )
 
 
-def test_the_report_compares_with_the_best_fixed_batch_and_draws(simulations, tmp_path):
-    from switching_report import markdown, save_figure
+def test_the_report_compares_with_the_best_fixed_batch_and_draws(tmp_path):
+    from simulations.switching_report import markdown, save_figure
 
     accuracies = {"small": (0.70, 0.80), "large": (0.78, 0.60), "switch": (0.77, 0.79)}
     rows = []
@@ -76,8 +76,8 @@ def test_the_report_compares_with_the_best_fixed_batch_and_draws(simulations, tm
 
 
 @pytest.mark.slow
-def test_the_quick_form_has_every_contender_and_axis(simulations, tmp_path, capsys):
-    import switching
+def test_the_quick_form_has_every_contender_and_axis(tmp_path, capsys):
+    from simulations import switching
 
     switching.main(["--quick", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
     rows = pl.read_parquet(tmp_path / "results" / "switching.parquet")

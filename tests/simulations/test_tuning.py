@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def test_no_neighbour_costs_less(simulations):
-    from tuning import tuned
+def test_no_neighbour_costs_less():
+    from simulations.tuning import tuned
 
     @given(st.floats(-5, 5), st.floats(1.2, 4.0))
     def holds(log_best, factor):
@@ -18,8 +18,8 @@ def test_no_neighbour_costs_less(simulations):
     holds()
 
 
-def test_a_rate_that_diverges_sends_the_walk_down(simulations):
-    from tuning import tuned
+def test_a_rate_that_diverges_sends_the_walk_down():
+    from simulations.tuning import tuned
 
     tried = []
 
@@ -31,8 +31,8 @@ def test_a_rate_that_diverges_sends_the_walk_down(simulations):
     assert len(tried) == len(set(tried))
 
 
-def test_the_walk_ends_where_it_is_when_it_has_had_its_runs(simulations):
-    from tuning import tuned
+def test_the_walk_ends_where_it_is_when_it_has_had_its_runs():
+    from simulations.tuning import tuned
 
     tried = []
     assert tuned(lambda rate: tried.append(rate) or -rate, start=1.0, runs=4) == 4.0

@@ -7,8 +7,8 @@ import torch
 
 
 @pytest.fixture
-def diversity(simulations):
-    import diversity
+def diversity():
+    from simulations import diversity
 
     return diversity
 
@@ -46,16 +46,16 @@ def test_deep_linear_networks_approach_the_closed_form(diversity, teacher):
     assert np.median(drawn) == pytest.approx(diversity.deep(128, 3, teacher), rel=0.1)
 
 
-def test_a_batch_between_two_that_were_tried(simulations):
-    from width import largest_batch
+def test_a_batch_between_two_that_were_tried():
+    from simulations.width import largest_batch
 
     assert largest_batch([8, 32], [100.0, 110.0]) == 32
     assert math.isnan(largest_batch([8, 32], [100.0, math.nan]))
     assert largest_batch([8, 32, 128], [100.0, 100.0, 144.0]) == pytest.approx(64, rel=0.01)
 
 
-def test_sizes_of_what_is_compared_are_equal(simulations):
-    from width import PARAMETERS, WIDTHS
+def test_sizes_of_what_is_compared_are_equal():
+    from simulations.width import PARAMETERS, WIDTHS
 
     for layers in (2, 4, 16):
         assert layers * round(math.sqrt(PARAMETERS / layers)) ** 2 == pytest.approx(PARAMETERS, rel=0.03)
@@ -64,8 +64,8 @@ def test_sizes_of_what_is_compared_are_equal(simulations):
 
 
 @pytest.mark.slow
-def test_the_quick_form(simulations, tmp_path, capsys):
-    import width
+def test_the_quick_form(tmp_path, capsys):
+    from simulations import width
 
     width.main(["--quick", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
     assert pl.read_parquet(tmp_path / "results" / "width_training.parquet")["steps"].is_finite().any()
