@@ -171,7 +171,14 @@ def doctor(_: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"status": status, "report": report, "doctor": doctor}
+def critical(arguments: list[str]) -> int:
+    """``fedbatch critical RUN...``: what one run says of other batch sizes; 0, or 2 where it says nothing."""
+    from fedbatch.results.critical_command import main
+
+    return main(arguments)
+
+
+COMMANDS = {"status": status, "report": report, "critical": critical, "doctor": doctor}
 
 
 def stop(error: OSError, folder: Path | None) -> NoReturn:

@@ -1,0 +1,70 @@
+"""``fedbatch critical RUN...``: what one run says of the batch size, on the terminal and as a picture."""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fedbatch.errors import ConfigError
+from fedbatch.results.critical import Critical, critical
+from fedbatch.results.critical_figure import save_critical_figure
+from fedbatch.results.critical_points import in_order, points
+from fedbatch.results.critical_table import costs_table, goals_table, ladder, points_table, sentences
+
+FIGURE = "critical.png"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0, or 2 with one line where the runs say nothing; 1 where the picture cannot be written."""
+    given = _parser().parse_args(arguments)
+    try:
+        first, *others = in_order([Path(run) for run in given.runs])
+        found = critical(first, sorted(set(given.loss), reverse=True) if given.loss else None)
+        batches = _batches(found, given.batches, given.cohorts)
+        measured = list(points(found, others))
+        console = Console()
+        console.print(goals_table(found))
+        console.print(costs_table(found, batches))
+        if measured:
+            console.print(points_table(found, measured))
+        for line in sentences(found):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for doubt in found.doubts:
+            console.print(f"warning: {doubt}", style="bold", highlight=False, markup=False, soft_wrap=True)
+        save_critical_figure(found, batches, measured, first / FIGURE)
+        console.print(f"picture: {first / FIGURE}", highlight=False, markup=False, soft_wrap=True)
+    except ConfigError as error:
+        print(f"fedbatch: critical: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fedbatch: critical: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="fedbatch critical",
+        description="What one run says of the rounds, examples, bytes and seconds that other batches would need.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the run that predicts, and others to set beside it")
+    parser.add_argument("--loss", type=float, action="append", help="a training loss to get to; may be given again")
+    parser.add_argument("--batches", type=_numbers, help="global batches, e.g. 16,64,256")
+    parser.add_argument("--cohorts", type=_numbers, help="numbers of clients instead, e.g. 8,32")
+    return parser
+
+
+def _numbers(text: str) -> list[float]:
+    numbers = [float(word) for word in text.split(",")]
+    if not all(0 < number < float("inf") for number in numbers):
+        raise ValueError
+    return numbers
+
+
+def _batches(found: Critical, batches: list[float] | None, cohorts: list[float] | None) -> list[float]:
+    if batches and found.unit == "clients":
+        raise ConfigError(f"{found.run} is counted in clients; give --cohorts in the place of --batches")
+    chosen = [*(batches or []), *(cohort * found.client_batch for cohort in cohorts or [])]
+    return sorted(chosen) or ladder(found)
