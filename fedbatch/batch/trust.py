@@ -62,8 +62,7 @@ def doubts(goal: ToLoss, evidence: Evidence) -> tuple[str, ...]:
         )
     if goal.s_min < NOISELESS_STEPS:
         found.append(
-            f"only {goal.s_min:.0f} noiseless steps up to this loss, where {NOISELESS_STEPS} make a fair test; take the "
-            "numbers as rough, or train on"
+            f"only {goal.s_min:.0f} noiseless steps up to this loss, where {NOISELESS_STEPS} are a fair test: rough"
         )
     return (*found, *_drift(evidence))
 

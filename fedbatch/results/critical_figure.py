@@ -50,7 +50,8 @@ def save_critical_figure(found: Critical, batches: Sequence[float], points: Sequ
         axes.annotate(
             text + (" (run)" if is_own(found, batch) else ""),
             (cost.rounds, cost.examples),
-            xytext=(7, 5),
+            xytext=(-7, -12),
+            ha="right",
             textcoords="offset points",
             fontsize=9,
         )

@@ -74,7 +74,7 @@ def read(folder: Path) -> Record:
     for row in each_row(folder / FILE):
         if any(name in row for name in PRIVATE):
             raise ConfigError(
-                f"{folder}: a private run: gradients are clipped and privacy noise falls as 1 / batch^2, so these sums do "
+                f"{folder}: a private run: gradients are clipped, privacy noise falls as 1 / batch^2, and the sums do "
                 "not hold; run the config with privacy=none, or read its column noise_scale_dp"
             )
         if missing := [name for name in NEEDED if name not in row]:

@@ -46,16 +46,21 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
     for name in ("batch", "rounds", "examples", "clients x each", "sent", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for batch in batches:
-        ways = [found.predict(batch)]
-        if found.unit == "examples" and not math.isclose(batch, found.batch, rel_tol=1e-6):
-            ways.append(found.predict(batch, cohort=found.cohort))
-        possible = [way for way in ways if way.cohort <= found.population and min(way.cohort, way.client_batch) > 0.99]
+        cost = found.predict(batch)
         name = f"{batch:,.0f}{' (run)' if is_own(found, batch) else ''}"
-        heads = [name, f"{ways[0].rounds:,.0f} ({_between(ways[0].rounds_interval)})", f"{ways[0].examples:,.0f}"]
-        for cells in [_way(way) for way in possible] or [("-", "", "")]:
+        heads = [name, f"{cost.rounds:,.0f} ({_between(cost.rounds_interval)})", f"{cost.examples:,.0f}"]
+        for cells in [_way(way) for way in ways(found, batch)] or [("-", "", "")]:
             table.add_row(*heads, *cells)
             heads = [""] * len(heads)
     return table
+
+
+def ways(found: Critical, batch: float) -> list[Prediction]:
+    """The same batch by more or fewer clients, and by more or fewer examples of each, as far as there are any."""
+    found_ways = [found.predict(batch)]
+    if found.unit == "examples" and not math.isclose(batch, found.batch, rel_tol=1e-6):
+        found_ways.append(found.predict(batch, cohort=found.cohort))
+    return [way for way in found_ways if way.cohort <= found.population and min(way.cohort, way.client_batch) > 0.99]
 
 
 def points_table(found: Critical, points: Sequence[Point]) -> Table:
