@@ -62,7 +62,7 @@ def doubts(goal: ToLoss, evidence: Evidence) -> tuple[str, ...]:
         )
     if goal.s_min < NOISELESS_STEPS:
         found.append(
-            f"only {goal.s_min:.0f} noiseless steps up to this loss, where {NOISELESS_STEPS} are a fair test: rough"
+            f"only {goal.s_min:.0f} noiseless steps up to this loss: rough numbers, from {NOISELESS_STEPS} on fair"
         )
     return (*found, *_drift(evidence))
 

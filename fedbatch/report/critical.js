@@ -12,13 +12,11 @@ function goalsTable(table, { goals, unit }) {
 }
 
 function costsTable(table, { costs }) {
-  fill(table, ["batch", "rounds", "examples", "clients × each", "sent", "seconds"], costs.flatMap(cost => {
-    const name = number(cost.batch) + (cost.own ? " (this run)" : "");
-    const heads = [name, estimate(cost.rounds, cost.interval), number(cost.examples, 3)];
-    const ways = cost.ways.map(([clients, each, sent, seconds]) =>
-      [`${number(clients, 3)} × ${number(each, 3)}`, bytes(sent), number(seconds, 3)]);
-    return (ways.length ? ways : [["-", "", ""]]).map((way, i) => row([...(i ? ["", "", ""] : heads), ...way]));
-  }));
+  fill(table, ["batch", "clients × each", "rounds", "examples", "sent", "seconds"], costs.flatMap(cost =>
+    cost.ways.map(([clients, each, rounds, interval, examples, sent, seconds], i) => row([
+      i ? "" : number(cost.batch) + (cost.own ? " (this run)" : ""), `${number(clients, 3)} × ${number(each, 3)}`,
+      estimate(rounds, interval), number(examples, 3), bytes(sent), number(seconds, 3),
+    ]))));
 }
 
 function front({ loss, goals, costs }) {

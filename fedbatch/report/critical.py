@@ -46,13 +46,15 @@ def _goal(found: Critical, goal: ToLoss, batches: list[float]) -> dict[str, Any]
 
 
 def _cost(found: Critical, batch: float) -> dict[str, Any]:
-    """A batch's needs to the lowest loss, by each way that there are clients for."""
+    """A batch's needs to the lowest loss, by each way to make it."""
     cost = found.predict(batch)
     return {
         "batch": batch,
         "own": is_own(found, batch),
         "rounds": cost.rounds,
-        "interval": cost.rounds_interval,
         "examples": cost.examples,
-        "ways": [[way.cohort, way.client_batch, way.bytes, way.seconds] for way in ways(found, batch)],
+        "ways": [
+            [way.cohort, way.client_batch, way.rounds, way.rounds_interval, way.examples, way.bytes, way.seconds]
+            for way in ways(found, batch)
+        ],
     }

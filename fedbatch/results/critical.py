@@ -1,25 +1,21 @@
 """The critical batch size of a run, read from its folder: what it says of every other batch and cohort."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fedbatch.batch.critical import Bounds
 from fedbatch.batch.one_run import ToLoss, to_losses
 from fedbatch.batch.trust import doubts
-from fedbatch.build import build
 from fedbatch.errors import ConfigError
 from fedbatch.results.critical_rows import Record, curve_of, evidence, read
 from fedbatch.results.folder import config_values
+from fedbatch.results.round_seconds import round_seconds
 
 SHARES = (0.2, 0.4, 0.7, 1.0)
 """Of the rounds, at which a run's loss becomes a goal where none is given."""
-DRAWS = 16
-"""Cohorts whose simulated seconds are averaged."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,8 @@ class Critical:
         cohort: clients of a round in the first phase.
         client_batch: ``batch / cohort``.
         population: clients in all.
+        drift: share of client drift in the noise of a client's gradient, in [0, 1], which more examples of the same
+            clients do not average; 0 where it was not measured; NaN after local steps, which say nothing of that.
         is_fixed: whether the run has one phase; its own cost is then what the sums say, by definition.
         goals: the losses asked for, the highest first, with S_min, E_min and B_crit to each.
         doubts: reasons not to trust the numbers up to the lowest of them, with what to do; best empty.
@@ -75,6 +73,7 @@ class Critical:
     cohort: float
     client_batch: float
     population: int
+    drift: float
     is_fixed: bool
     goals: tuple[ToLoss, ...]
     doubts: tuple[str, ...]
@@ -93,8 +92,8 @@ class Critical:
             goal: one of ``goals``; None for the lowest loss.
 
         Raises:
-            ValueError: neither is given, or one is not positive; or clients would take other numbers of examples in a
-                run that is counted in clients, which says nothing of that.
+            ValueError: neither is given, or one is not positive; or clients would take other numbers of examples
+                after local steps.
         """
         if batch is None and cohort is None:
             raise ValueError("give a batch, a cohort or both")
@@ -103,9 +102,13 @@ class Critical:
         if not (batch > 0 and cohort > 0):
             raise ValueError(f"batch and cohort must be positive (got {batch:g} and {cohort:g})")
         each = batch / cohort
-        if self.unit == "clients" and abs(each / self.client_batch - 1) > 1e-9:
-            raise ValueError("this run is counted in clients: it says nothing of other examples a client")
-        cost = (goal or self.goals[-1]).at(batch if self.unit == "examples" else cohort)
+        noise = 1.0  # of a client, for its noise in the run
+        if abs(each / self.client_batch - 1) > 1e-9:
+            noise = (1 - self.drift) * self.client_batch / each + self.drift
+        if noise != noise:
+            raise ValueError("local steps: this run says nothing of other numbers of examples a client")
+        clients = cohort / noise  # of the run's own noise, that average as much
+        cost = (goal or self.goals[-1]).at(clients * (self.client_batch if self.unit == "examples" else 1.0))
         low, high = cost.steps_interval
         return Prediction(
             batch=batch,
@@ -164,11 +167,12 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
         cohort=record.cohort,
         client_batch=record.client_batch,
         population=config["population"],
+        drift=float("nan") if record.unit == "clients" else 0.0 if known.everybody else known.drift or 0.0,
         is_fixed=record.is_fixed,
         goals=tuple(goals),
         doubts=doubts(goals[-1], known) + more,
         bytes_per_client=record.bytes_down + record.bytes_up,
-        _seconds=_seconds(config, record),
+        _seconds=round_seconds(config, record),
     )
 
 
@@ -180,20 +184,3 @@ def round_up(loss: float) -> float:
     """
     near = float(f"{loss:.3g}")
     return near if near >= loss else float(f"{near + 10.0 ** (np.floor(np.log10(abs(loss))) - 2):.3g}")
-
-
-def _seconds(config: Mapping[str, Any], record: Record) -> Callable[[float, float], float]:
-    try:
-        model = build("time_model", config["time_model"])
-    except (ConfigError, KeyError):  # one's own, and not where it was
-        return lambda cohort, each: float("nan")
-    return partial(_round_seconds, model, config["seed"], config["population"], record)
-
-
-def _round_seconds(model: Any, seed: int, population: int, record: Record, cohort: float, each: float) -> float:
-    """Mean over cohorts drawn anew, of as many clients as there are at most."""
-    rng, count = np.random.default_rng(seed), min(max(round(cohort), 1), population)
-    examples = np.full(count, max(round(each), 1), np.int64)
-    cohorts = (np.sort(rng.choice(population, count, replace=False)).astype(np.int64) for _ in range(DRAWS))
-    up, down = round(record.bytes_up), round(record.bytes_down)
-    return float(np.mean([model.round_seconds(seed, clients, examples, down, up) for clients in cohorts]))

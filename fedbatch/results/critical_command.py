@@ -1,9 +1,11 @@
 """``fedbatch critical RUN...``: what one run says of the batch size, on the terminal and as a picture."""
 
+import math
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -18,8 +20,8 @@ FIGURE = "critical.png"
 
 def main(arguments: Sequence[str]) -> int:
     """0, or 2 with one line where the runs say nothing; 1 where the picture cannot be written."""
-    given = _parser().parse_args(arguments)
     try:
+        given = _parser().parse_args(arguments)
         first, *others = in_order([Path(run) for run in given.runs])
         found = critical(first, sorted(set(given.loss), reverse=True) if given.loss else None)
         batches = _batches(found, given.batches, given.cohorts)
@@ -44,8 +46,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as everywhere."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="fedbatch critical",
         description="What one run says of the rounds, examples, bytes and seconds that other batches would need.",
     )
@@ -57,14 +65,17 @@ def _parser() -> ArgumentParser:
 
 
 def _numbers(text: str) -> list[float]:
-    numbers = [float(word) for word in text.split(",")]
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = [0.0]
     if not all(0 < number < float("inf") for number in numbers):
-        raise ValueError
+        raise ArgumentTypeError(f"give positive numbers, e.g. 16,64,256 (got {text!r})")
     return numbers
 
 
 def _batches(found: Critical, batches: list[float] | None, cohorts: list[float] | None) -> list[float]:
-    if batches and found.unit == "clients":
-        raise ConfigError(f"{found.run} is counted in clients; give --cohorts in the place of --batches")
+    if batches and math.isnan(found.drift):
+        raise ConfigError(f"--batches: {found.run} has local steps, and is counted in clients; give --cohorts")
     chosen = [*(batches or []), *(cohort * found.client_batch for cohort in cohorts or [])]
     return sorted(chosen) or ladder(found)

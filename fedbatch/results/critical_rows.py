@@ -138,8 +138,9 @@ def _rounds(columns: Mapping[str, Floats], number: npt.NDArray[np.int64], phases
 
 def evidence(record: Record, curve: LossCurve, config: Mapping[str, Any], rounds: float) -> Evidence:
     """What the run says of itself up to a round, for `fedbatch.batch.trust.doubts`."""
-    at = min(int(rounds), len(record.drift) - 1)
-    within, drift = max(record.within[at], 0.0) / record.client_batch, max(record.drift[at], 0.0)
+    noise = np.maximum(record.within[: int(rounds) + 1], 0.0) / record.client_batch
+    drift = np.maximum(record.drift[: int(rounds) + 1], 0.0)
+    known = np.isfinite(noise) & np.isfinite(drift) & (noise + drift > 0)
     partitioner = config["partitioner"]
     alike = partitioner.get("kind") in ALIKE or partitioner.get("_target_", "").endswith("drawn")
     way = max(curve.way, float(np.nan_to_num(record.start)) - float(curve.losses.min()))
@@ -147,7 +148,7 @@ def evidence(record: Record, curve: LossCurve, config: Mapping[str, Any], rounds
         clients=record.clients,
         climb=curve.climb / way,
         jump=jumps(record.fixed_losses) / way,
-        drift=drift / (drift + within) if drift + within > 0 else None,
+        drift=float(np.median(drift[known] / (drift + noise)[known])) if known.any() else None,
         mixed=record.unit == "examples" and not alike,
         everybody=record.cohort >= config["population"],
     )

@@ -18,15 +18,15 @@ def ladder(found: Critical) -> list[float]:
     """
     if found.unit == "clients":
         cohorts = sorted({max(round(found.cohort * 2.0**i), 1) for i in range(-2, 4)})
-        return [cohort * found.client_batch for cohort in cohorts]
+        return [cohort * found.client_batch for cohort in cohorts if cohort <= found.population]
     return [found.batch * 4.0**i for i in range(-1, 3) if found.batch * 4.0**i >= 1]
 
 
 def goals_table(found: Critical) -> Table:
     """A line for each loss: the run's own rounds, and S_min, E_min and B_crit with their intervals."""
-    table = Table(title=f"{escape(str(found.run))}: {found.loss}", title_justify="left")
-    names = ("loss", "rounds", "least rounds", f"least {found.unit}", f"B_crit ({found.unit})")
-    for name in names:
+    title = f"{escape(str(found.run))}: {found.loss}, B_crit in {found.unit}"
+    table = Table(title=title, title_justify="left")
+    for name in ("loss", "rounds", "least rounds", f"least {found.unit}", "B_crit"):
         table.add_column(name, justify="right", no_wrap=True)
     for goal in found.goals:
         table.add_row(
@@ -43,24 +43,32 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
     """What each batch needs to get to the lowest loss; a line for more clients, and one for more examples of each."""
     title = f"to {found.loss} {found.goals[-1].loss:.4g}, at the rate that suits each batch"
     table = Table(title=title, title_justify="left")
-    for name in ("batch", "rounds", "examples", "clients x each", "sent", "seconds"):
+    for name in ("batch", "clients x each", "rounds", "examples", "sent", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for batch in batches:
-        cost = found.predict(batch)
-        name = f"{batch:,.0f}{' (run)' if is_own(found, batch) else ''}"
-        heads = [name, f"{cost.rounds:,.0f} ({_between(cost.rounds_interval)})", f"{cost.examples:,.0f}"]
-        for cells in [_way(way) for way in ways(found, batch)] or [("-", "", "")]:
-            table.add_row(*heads, *cells)
-            heads = [""] * len(heads)
+        own = " (run)" if is_own(found, batch) else ""
+        for i, way in enumerate(ways(found, batch)):
+            table.add_row(
+                f"{batch:,.0f}{own}" if i == 0 else "",
+                f"{way.cohort:,.4g} x {way.client_batch:,.4g}",
+                f"{way.rounds:,.0f} ({_between(way.rounds_interval)})",
+                f"{way.examples:,.0f}",
+                size(way.bytes),
+                "" if math.isnan(way.seconds) else f"{way.seconds:,.3g}",
+            )
     return table
 
 
 def ways(found: Critical, batch: float) -> list[Prediction]:
-    """The same batch by more or fewer clients, and by more or fewer examples of each, as far as there are any."""
+    """The same batch by more or fewer clients, and by more or fewer examples of each, as far as there are any.
+
+    A batch that neither makes is one of more clients than there are.
+    """
     found_ways = [found.predict(batch)]
-    if found.unit == "examples" and not math.isclose(batch, found.batch, rel_tol=1e-6):
+    if not math.isnan(found.drift) and not math.isclose(batch, found.batch, rel_tol=1e-6):
         found_ways.append(found.predict(batch, cohort=found.cohort))
-    return [way for way in found_ways if way.cohort <= found.population and min(way.cohort, way.client_batch) > 0.99]
+    possible = [w for w in found_ways if w.cohort <= found.population and min(w.cohort, w.client_batch) > 0.99]
+    return possible or found_ways[:1]
 
 
 def points_table(found: Critical, points: Sequence[Point]) -> Table:
@@ -112,12 +120,6 @@ def _telling(found: Critical) -> float:
     power = round(math.log2(target)) or (1 if target >= 1 else -1)
     batch = found.batch * 2.0**power
     return batch if power > 0 or own * 2.0**power >= 1 else 4 * found.batch
-
-
-def _way(cost: Prediction) -> tuple[str, str, str]:
-    """Clients and examples of each, and what that way costs."""
-    seconds = "" if math.isnan(cost.seconds) else f"{cost.seconds:,.3g}"
-    return f"{cost.cohort:,.4g} x {cost.client_batch:,.4g}", size(cost.bytes), seconds
 
 
 def size(number: float) -> str:
