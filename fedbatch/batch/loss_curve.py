@@ -96,8 +96,9 @@ def loss_curve(steps: npt.ArrayLike, losses: npt.ArrayLike) -> LossCurve:
     counts = np.diff(starts, append=len(seen))
     at, seen = np.add.reduceat(at, starts) / counts, np.add.reduceat(seen, starts) / counts
     low, high = _windows(len(seen))
-    smooth = _window_means(seen)
-    return LossCurve(_window_means(at), smooth, (seen - smooth) / np.sqrt(1 - 1 / (high - low)))
+    middle, smooth = _window_means(at), _window_means(seen)
+    residuals = (seen - _extended(at, middle, smooth)) / np.sqrt(1 - 1 / (high - low))
+    return LossCurve(middle, smooth, residuals)
 
 
 def jumps(losses: npt.ArrayLike) -> float:
@@ -119,8 +120,19 @@ def jumps(losses: npt.ArrayLike) -> float:
     return float(np.sqrt(2 * np.mean(above**2) / 1.5))
 
 
+def _extended(at: Floats, steps: Floats, losses: Floats) -> Floats:
+    """The smoothed losses at the observations; beyond the middle of the last window at the slope of its like before."""
+    ends = np.interp(at, steps, losses)
+    width = max(1, int(HALF_WIDTH * len(at)))
+    slope = (losses[-1] - losses[-1 - width]) / (steps[-1] - steps[-1 - width])
+    ends += np.maximum(at - steps[-1], 0.0) * slope
+    return ends + np.minimum(at - steps[0], 0.0) * (losses[1] - losses[0]) / (steps[1] - steps[0])
+
+
 def _falling(steps: Floats, losses: Floats) -> Falling:
     """Isotonic regression up to the lowest point: a low outlier is averaged with the higher losses after it."""
+    own = np.diff(steps, prepend=-np.inf) > 0  # the last windows may be the same
+    steps, losses = steps[own], losses[own]
     end = int(losses.argmin()) + 1
     found = isotonic_regression(losses[:end], increasing=False)
     starts, counts = found.blocks[:-1], np.diff(found.blocks)

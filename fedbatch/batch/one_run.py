@@ -87,7 +87,7 @@ class ToLoss:
 
 
 def to_losses(rounds: Rounds, curve: LossCurve, losses: Sequence[float], seed: int = 0) -> list[ToLoss]:
-    """Sums up to each of the losses that the curve gets to within the rounds.
+    """Sums up to each of the losses that the curve passes within the rounds.
 
     Args:
         rounds: of the run, from its first.
@@ -103,7 +103,7 @@ def to_losses(rounds: Rounds, curve: LossCurve, losses: Sequence[float], seed: i
     found = []
     for loss in losses:
         steps = falling.steps_to(loss)
-        if 0 < steps <= len(rounds.traces):
+        if loss < falling.losses[0] and steps <= len(rounds.traces):
             factors = np.array([_steps_to(each, loss, falling) for each in again]) / steps
             found.append(_to_loss(rounds, loss, steps, factors, rng))
     return found
@@ -131,5 +131,5 @@ def _steps_to(resampled: Falling, loss: float, curve: Falling) -> float:
 
 def interval(values: Floats) -> Bounds:
     """The middle 90 % of (R,) values, which may be infinite."""
-    ordered, out = np.sort(values), int(len(values) * (1 - COVERAGE) / 2)
+    ordered, out = np.sort(values), round(len(values) * (1 - COVERAGE) / 2)
     return float(ordered[out]), float(ordered[-1 - out])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fedbatch.batch.critical import Bounds
+from fedbatch.batch.loss_curve import LossCurve
 from fedbatch.batch.one_run import ToLoss, to_losses
 from fedbatch.batch.trust import doubts
 from fedbatch.errors import ConfigError
@@ -142,18 +143,7 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
     folder = Path(run)
     config, record = config_values(folder), read(folder)
     curve = curve_of(folder, record)
-    falling = curve.falling()
-    if losses is None:
-        losses = sorted({round_up(falling.after(share * falling.steps[-1])) for share in SHARES}, reverse=True)
-    try:
-        goals = to_losses(record.rounds, curve, losses := sorted(losses, reverse=True))
-    except ValueError as error:
-        raise ConfigError(f"{folder}: {error}") from error
-    if missed := [loss for loss in losses if loss not in [goal.loss for goal in goals]]:
-        raise ConfigError(
-            f"{folder}: {record.loss} never got to {missed[0]:g}; it fell from {falling.losses[0]:.3g} to "
-            f"{falling.losses[-1]:.3g}"
-        )
+    goals = _goals(folder, record, curve, losses)
     known = evidence(record, curve, config, goals[-1].steps)
     in_clients = record.unit == "examples" and known.drifts
     if in_clients:
@@ -174,6 +164,22 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
         bytes_per_client=record.bytes_down + record.bytes_up,
         _seconds=round_seconds(config, record),
     )
+
+
+def _goals(folder: Path, record: Record, curve: LossCurve, losses: Sequence[float] | None) -> list[ToLoss]:
+    falling = curve.falling()
+    asked = losses or {round_up(falling.after(share * falling.steps[-1])) for share in SHARES}
+    try:
+        goals = to_losses(record.rounds, curve, sorted(asked, reverse=True))
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    passed = {goal.loss for goal in goals}
+    if missed := [loss for loss in asked if loss not in passed and (losses or not goals)]:
+        raise ConfigError(
+            f"{folder}: {record.loss} does not pass {missed[0]:g}; it falls from {falling.losses[0]:.4g} to "
+            f"{falling.losses[-1]:.4g}"
+        )
+    return goals
 
 
 def round_up(loss: float) -> float:
