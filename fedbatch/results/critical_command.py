@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         first, *others = in_order([Path(run) for run in given.runs])
         found = critical(first, sorted(set(given.loss), reverse=True) if given.loss else None)
         batches = _batches(found, given.batches, given.cohorts)
-        measured = list(points(found, others))
+        measured = points(found, [first, *others]) if others else []
         console = Console()
         console.print(goals_table(found))
         console.print(costs_table(found, batches))

@@ -1,62 +1,84 @@
 """Other runs beside the one that predicts: when they passed the same losses."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fedbatch.errors import ConfigError
 from fedbatch.results.critical import Critical
-from fedbatch.results.critical_rows import curve_of, read
-from fedbatch.results.folder import config_values
+from fedbatch.results.critical_rows import Record, curve_of, read
+from fedbatch.results.folder import config_values, leaves
 from fedbatch.results.load import run_folders
 
+Floats = npt.NDArray[np.float64]
 TASK = ("dataset", "model", "loss", "client_work")
 """Keys that runs must share for their losses to be comparable."""
+VARIED = ("seed", "run_dir", "rounds")
+"""Ends of keys in which runs of the same settings may differ."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What another run needed.
+    """What runs of one batch needed, at the best of their settings.
 
     Attributes:
-        run: its folder.
-        batch: examples of a round, in its first phase.
-        rounds: to each goal of the run that predicts; NaN where it did not get there.
-        predicted: what that run says of this batch; NaN where the batch changed.
+        batch: examples of a round; in the first phase, where it changed.
+        runs: how many there are.
+        rounds: to each goal of the run that predicts, the mean over seeds, and the fewest over other settings such as
+            the learning rate; NaN where none got there.
+        predicted: what that run says of this batch; NaN where it changed.
     """
 
-    run: Path
     batch: float
+    runs: int
     rounds: tuple[float, ...]
     predicted: tuple[float, ...]
 
 
-def points(found: Critical, folders: Sequence[Path]) -> Iterator[Point]:
-    """When other runs passed the goals of ``found``.
+def points(found: Critical, folders: Sequence[Path]) -> list[Point]:
+    """When runs passed the goals of ``found``, by batch and cohort, rising.
 
     Raises:
         ConfigError: a run has another task or another column of the loss, or cannot be read.
     """
-    task = config_values(found.run)
+    groups: dict[tuple[float, float, bool], dict[str, list[Floats]]] = {}
     for folder in folders:
         record, config = read(folder), config_values(folder)
-        if other := [name for name in TASK if config.get(name) != task.get(name)]:
-            raise ConfigError(f"{folder}: another {other[0]} than {found.run}, so that their losses are not comparable")
-        if record.loss != found.loss:
-            raise ConfigError(
-                f"{folder}: its losses are {record.loss}, and those of {found.run} {found.loss}; give runs with the "
-                "same training_set_examples"
-            )
-        try:
-            falling = curve_of(folder, record).falling()
-            rounds = tuple(falling.steps_to(goal.loss) for goal in found.goals)
-        except ConfigError:  # it never falls, and that is its result
-            rounds = (math.nan,) * len(found.goals)
-        batch = record.cohort * record.client_batch
-        cohort = record.cohort if found.unit == "examples" else batch / found.client_batch
-        told = (found.predict(batch, cohort, goal).rounds if record.is_fixed else math.nan for goal in found.goals)
-        yield Point(folder, batch, rounds, tuple(told))
+        rounds = _rounds(found, folder, record, config)
+        settings = str(sorted((key, str(value)) for key, value in leaves(config) if not key.endswith(VARIED)))
+        shape = record.cohort * record.client_batch, record.cohort, record.is_fixed
+        groups.setdefault(shape, {}).setdefault(settings, []).append(rounds)
+    return [_point(found, *shape, list(groups[shape].values())) for shape in sorted(groups)]
+
+
+def _rounds(found: Critical, folder: Path, record: Record, config: Mapping[str, Any]) -> Floats:
+    task = config_values(found.run)
+    if other := [name for name in TASK if config.get(name) != task.get(name)]:
+        raise ConfigError(f"{folder}: another {other[0]} than {found.run}, so that their losses are not comparable")
+    if record.loss != found.loss:
+        raise ConfigError(
+            f"{folder}: its losses are {record.loss}, and those of {found.run} {found.loss}; give runs with the same "
+            "training_set_examples"
+        )
+    try:
+        falling = curve_of(folder, record).falling()
+    except ConfigError:  # it never falls, and that is its result
+        return np.full(len(found.goals), np.nan)
+    return np.array([falling.steps_to(goal.loss) for goal in found.goals])
+
+
+def _point(found: Critical, batch: float, cohort: float, is_fixed: bool, settings: list[list[Floats]]) -> Point:
+    means = np.array([np.mean(rounds, axis=0) for rounds in settings])
+    fewest = np.where(np.isnan(means), np.inf, means).min(axis=0)
+    cohort = batch / found.client_batch if math.isnan(found.drift) else cohort  # after local steps only clients differ
+    told = (found.predict(batch, cohort, goal).rounds if is_fixed else math.nan for goal in found.goals)
+    rounds = tuple(float(value) if value < math.inf else math.nan for value in fewest)
+    return Point(batch, sum(map(len, settings)), rounds, tuple(told))
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
