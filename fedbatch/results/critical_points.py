@@ -1,5 +1,6 @@
 """Other runs beside the one that predicts: when they passed the same losses."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fedbatch.results.critical_rows import Record, curve_of, read
 from fedbatch.results.folder import config_values, leaves
 from fedbatch.results.load import run_folders
 
+log = logging.getLogger("fedbatch")
 Floats = npt.NDArray[np.float64]
 TASK = ("dataset", "model", "loss", "client_work")
 """Keys that runs must share for their losses to be comparable."""
@@ -41,17 +43,22 @@ class Point:
 
 
 def points(found: Critical, folders: Sequence[Path]) -> list[Point]:
-    """When runs passed the goals of ``found``, by batch and cohort, rising.
+    """When runs passed the goals of ``found``, by batch and cohort, rising; unusable records are named and left out.
 
     Raises:
-        ConfigError: a run has another task or another column of the loss, or cannot be read.
+        ConfigError: a run has another task or another column of the loss.
     """
     groups: dict[tuple[float, float, bool], dict[str, list[Floats]]] = {}
     for folder in folders:
-        record, config = read(folder), config_values(folder)
+        config = config_values(folder)
+        try:
+            record = read(folder)
+        except ConfigError as error:  # a run that broke off at once, in a sweep of rates, must not hide the others
+            log.warning("left out: %s", error)
+            continue
         rounds = _rounds(found, folder, record, config)
         settings = str(sorted((key, str(value)) for key, value in leaves(config) if not key.endswith(VARIED)))
-        shape = record.cohort * record.client_batch, record.cohort, record.is_fixed
+        shape = round(record.cohort * record.client_batch), round(record.cohort), record.is_fixed  # they may be drawn
         groups.setdefault(shape, {}).setdefault(settings, []).append(rounds)
     return [_point(found, *shape, list(groups[shape].values())) for shape in sorted(groups)]
 

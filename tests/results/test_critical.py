@@ -186,10 +186,11 @@ def test_wrong_arguments_are_one_line_and_exit_2(write, capsys, monkeypatch, arg
     assert error.startswith("fedbatch: critical: ") and error.count("\n") == 1
 
 
-def test_the_command_beside_other_runs(write, capsys):
+def test_the_command_beside_other_runs(write, capsys, caplog):
     first = write("s/64")
     # Four times the batch, and 0.75 after 32 rounds where 31.25 are predicted.
     write("s/256", lambda i: row(i, cohort_size=64, global_batch=256, train_loss=1 - i / 128), "cohort_size=64")
+    write("s/broke", rounds=1)
     write("s/high", lambda i: row(i, train_loss=1 + i), "server_optimizer.lr=9")
     for seed, share in ((0, 120), (1, 152)):  # a slower rate, whose seeds need 30 and 38 rounds
         slow = (f"seed={seed}", "cohort_size=64", "server_optimizer.lr=0.01")
@@ -198,6 +199,7 @@ def test_the_command_beside_other_runs(write, capsys):
     told = capsys.readouterr().out
     assert "│   256 │    3 │   32 / 31 │" in told and "│    64 │    2 │   50 / 50 │" in told and "64 (run)" in told
     assert "A batch of 128 needs about 1.3 x fewer rounds than 64 for 1.5 x the examples." in told
+    assert "left out: " in caplog.text and "broke: 1 rounds in its record" in caplog.text
     assert (first / "critical.png").stat().st_size > 10_000
     assert (
         main([str(first.parent), "--loss", "0.75"]) == 0
