@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from fedbatch.results.critical import Critical
@@ -39,10 +40,9 @@ def save_critical_figure(found: Critical, batches: Sequence[float], points: Sequ
         )
         rounds = np.array([cost.rounds for cost in costs])
         axes.plot(rounds, rounds * drawn, color=color, lw=2.2 if lowest else 1.2, label=f"{found.loss} {goal.loss:.4g}")
-        if found.is_fixed:
-            axes.plot(
-                goal.steps, goal.steps * found.batch, "o", color=RUN, ms=8, zorder=4, label=_once(axes, "this run")
-            )
+    if found.is_fixed:
+        own = np.array([goal.steps for goal in found.goals])
+        axes.plot(own, own * found.batch, "o", color=RUN, ms=8, zorder=4, label="this run")
     for batch in batches:
         cost = found.predict(batch)
         axes.plot(cost.rounds, cost.examples, "o", mfc="white", mec=COLOURS[-1], ms=5, zorder=3)
@@ -50,15 +50,18 @@ def save_critical_figure(found: Critical, batches: Sequence[float], points: Sequ
         axes.annotate(
             text + (" (run)" if is_own(found, batch) else ""),
             (cost.rounds, cost.examples),
-            xytext=(-7, -12),
-            ha="right",
+            xytext=(8, 6),
             textcoords="offset points",
             fontsize=9,
+            zorder=6,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )
-    for point in points:
-        rounds = np.array(point.rounds)
+    others = [point for point in points if not is_own(found, point.batch)]
+    if others:
+        rounds = np.array([point.rounds for point in others])
+        spent = rounds * np.array([[point.batch] for point in others])
         axes.plot(
-            rounds, rounds * point.batch, "x", color=OTHERS, ms=7, mew=1.8, zorder=5, label=_once(axes, "other runs")
+            rounds.ravel(), spent.ravel(), "x", color=OTHERS, ms=7, mew=1.8, zorder=5, label="measured in other runs"
         )
     axes.set(xscale="log", yscale="log", xlabel="rounds to the loss", ylabel="examples to the loss")
     for axis in (axes.xaxis, axes.yaxis):
@@ -69,8 +72,3 @@ def save_critical_figure(found: Critical, batches: Sequence[float], points: Sequ
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=144)
-
-
-def _once(axes: object, label: str) -> str:
-    """The label, where the legend does not have it yet; an underscore keeps it out."""
-    return f"_{label}" if label in axes.get_legend_handles_labels()[1] else label  # type: ignore[attr-defined]

@@ -29,7 +29,8 @@ class Point:
     """What runs of one batch needed, at the best of their settings.
 
     Attributes:
-        batch: examples of a round; in the first phase, where it changed.
+        batch: examples of a round, the mean over runs; in the first phase, where it changed.
+        cohort: clients of a round, likewise.
         runs: how many there are.
         rounds: to each goal of the run that predicts, the mean over seeds, and the fewest over other settings such as
             the learning rate; NaN where none got there.
@@ -37,6 +38,7 @@ class Point:
     """
 
     batch: float
+    cohort: float
     runs: int
     rounds: tuple[float, ...]
     predicted: tuple[float, ...]
@@ -48,6 +50,7 @@ def points(found: Critical, folders: Sequence[Path]) -> list[Point]:
     Raises:
         ConfigError: a run has another task or another column of the loss.
     """
+    shapes: dict[tuple[float, float, bool], list[tuple[float, float]]] = {}
     groups: dict[tuple[float, float, bool], dict[str, list[Floats]]] = {}
     for folder in folders:
         config = config_values(folder)
@@ -58,9 +61,11 @@ def points(found: Critical, folders: Sequence[Path]) -> list[Point]:
             continue
         rounds = _rounds(found, folder, record, config)
         settings = str(sorted((key, str(value)) for key, value in leaves(config) if not key.endswith(VARIED)))
-        shape = round(record.cohort * record.client_batch), round(record.cohort), record.is_fixed  # they may be drawn
-        groups.setdefault(shape, {}).setdefault(settings, []).append(rounds)
-    return [_point(found, *shape, list(groups[shape].values())) for shape in sorted(groups)]
+        batch, cohort = record.cohort * record.client_batch, record.cohort
+        key = round(batch), round(cohort), record.is_fixed  # they may be drawn, and differ a little
+        shapes.setdefault(key, []).append((batch, cohort))
+        groups.setdefault(key, {}).setdefault(settings, []).append(rounds)
+    return [_point(found, shapes[key], key[-1], list(groups[key].values())) for key in sorted(groups)]
 
 
 def _rounds(found: Critical, folder: Path, record: Record, config: Mapping[str, Any]) -> Floats:
@@ -79,13 +84,14 @@ def _rounds(found: Critical, folder: Path, record: Record, config: Mapping[str, 
     return np.array([falling.steps_to(goal.loss) for goal in found.goals])
 
 
-def _point(found: Critical, batch: float, cohort: float, is_fixed: bool, settings: list[list[Floats]]) -> Point:
+def _point(found: Critical, shapes: list[tuple[float, float]], is_fixed: bool, settings: list[list[Floats]]) -> Point:
+    batch, cohort = np.mean(shapes, axis=0).tolist()
     means = np.array([np.mean(rounds, axis=0) for rounds in settings])
     fewest = np.where(np.isnan(means), np.inf, means).min(axis=0)
-    cohort = batch / found.client_batch if math.isnan(found.drift) else cohort  # after local steps only clients differ
-    told = (found.predict(batch, cohort, goal).rounds if is_fixed else math.nan for goal in found.goals)
     rounds = tuple(float(value) if value < math.inf else math.nan for value in fewest)
-    return Point(batch, sum(map(len, settings)), rounds, tuple(told))
+    clients = batch / found.client_batch if math.isnan(found.drift) else cohort  # only clients differ after local steps
+    told = (found.predict(batch, clients, goal).rounds if is_fixed else math.nan for goal in found.goals)
+    return Point(batch, cohort, len(shapes), rounds, tuple(told))
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:

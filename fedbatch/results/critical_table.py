@@ -74,7 +74,7 @@ def ways(found: Critical, batch: float) -> list[Prediction]:
 def points_table(found: Critical, points: Sequence[Point]) -> Table:
     """Rounds that runs of each batch needed at the best of their settings, and what the first run says."""
     table = Table(title="measured / predicted rounds, best of the runs of each batch", title_justify="left")
-    for name in ("batch", "runs", *(f"loss {goal.loss:.4g}" for goal in found.goals)):
+    for name in ("batch", "clients", "runs", *(f"loss {goal.loss:.4g}" for goal in found.goals)):
         table.add_column(name, justify="right")
     for point in points:
         pairs = zip(point.rounds, point.predicted, strict=True)
@@ -82,7 +82,7 @@ def points_table(found: Critical, points: Sequence[Point]) -> Table:
             f"{'never' if math.isnan(was) else f'{was:,.0f}'} / {'-' if math.isnan(told) else f'{told:,.0f}'}"
             for was, told in pairs
         )
-        table.add_row(f"{point.batch:,.0f}", str(point.runs), *cells)
+        table.add_row(f"{point.batch:,.0f}", f"{point.cohort:,.0f}", str(point.runs), *cells)
     return table
 
 

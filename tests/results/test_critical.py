@@ -197,7 +197,11 @@ def test_the_command_beside_other_runs(write, capsys, caplog):
         write(f"s/slow{seed}", lambda i, s=share: row(i, cohort_size=64, global_batch=256, train_loss=1 - i / s), *slow)
     assert main([str(first), str(first.parent), "--loss", "0.75", "--batches", "16,64,256"]) == 0
     told = capsys.readouterr().out
-    assert "│   256 │    3 │   32 / 31 │" in told and "│    64 │    2 │   50 / 50 │" in told and "64 (run)" in told
+    assert (
+        "│   256 │      64 │    3 │   32 / 31 │" in told
+        and "│    64 │      16 │    2 │   50 / 50 │" in told
+        and "64 (run)" in told
+    )
     assert "A batch of 128 needs about 1.3 x fewer rounds than 64 for 1.5 x the examples." in told
     assert "left out: " in caplog.text and "broke: 1 rounds in its record" in caplog.text
     assert (first / "critical.png").stat().st_size > 10_000

@@ -1,6 +1,7 @@
 """What one run predicts against what runs at other batches then need, on the default data and model."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ def trained(make_config):
         sizes = (f"client_batch_size={each}", f"server_optimizer.lr={lr}", f"rounds={rounds}")
         config = make_config(*sizes, *evaluated, base=(), folder=f"{each}_{lr}")
         run(config)
-        return config.run_dir
+        return Path(config.run_dir)
 
     return folder
 
