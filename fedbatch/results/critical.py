@@ -11,7 +11,7 @@ from fedbatch.batch.loss_curve import LossCurve
 from fedbatch.batch.one_run import ToLoss, to_losses
 from fedbatch.batch.trust import doubts
 from fedbatch.errors import ConfigError
-from fedbatch.results.critical_rows import Record, curve_of, evidence, read
+from fedbatch.results.critical_rows import Record, beyond_the_law, curve_of, evidence, read
 from fedbatch.results.folder import config_values
 from fedbatch.results.round_seconds import round_seconds
 
@@ -148,7 +148,6 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
     in_clients = record.unit == "examples" and known.drifts
     if in_clients:
         goals = [goal.in_units_of(record.client_batch) for goal in goals]
-    more = (f"{config['aggregator']['_target_']}: the sums are those of the mean",) if config.get("aggregator") else ()
     return Critical(
         run=folder,
         unit="clients" if in_clients else record.unit,
@@ -160,7 +159,7 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
         drift=float("nan") if record.unit == "clients" else 0.0 if known.everybody else known.drift or 0.0,
         is_fixed=record.is_fixed,
         goals=tuple(goals),
-        doubts=doubts(goals[-1], known) + more,
+        doubts=doubts(goals[-1], known) + beyond_the_law(config),
         bytes_per_client=record.bytes_down + record.bytes_up,
         _seconds=round_seconds(config, record),
     )

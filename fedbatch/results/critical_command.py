@@ -13,7 +13,7 @@ from fedbatch.errors import ConfigError
 from fedbatch.results.critical import Critical, critical
 from fedbatch.results.critical_figure import save_critical_figure
 from fedbatch.results.critical_points import in_order, points
-from fedbatch.results.critical_table import costs_table, goals_table, ladder, points_table, sentences
+from fedbatch.results.critical_table import agreement, costs_table, goals_table, ladder, points_table, sentences
 
 FIGURE = "critical.png"
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print(costs_table(found, batches))
         if measured:
             console.print(points_table(found, measured))
-        for line in sentences(found):
+        for line in (*sentences(found), *agreement(found, measured)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         for doubt in found.doubts:
             console.print(f"warning: {doubt}", style="bold", highlight=False, markup=False, soft_wrap=True)

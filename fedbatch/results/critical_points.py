@@ -18,7 +18,7 @@ from fedbatch.results.load import run_folders
 
 log = logging.getLogger("fedbatch")
 Floats = npt.NDArray[np.float64]
-TASK = ("dataset", "model", "loss", "client_work")
+TASK = ("dataset", "model", "loss")
 """Keys that runs must share for their losses to be comparable."""
 VARIED = ("seed", "run_dir", "rounds")
 """Ends of keys in which runs of the same settings may differ."""
@@ -72,6 +72,8 @@ def _rounds(found: Critical, folder: Path, record: Record, config: Mapping[str, 
     task = config_values(found.run)
     if other := [name for name in TASK if config.get(name) != task.get(name)]:
         raise ConfigError(f"{folder}: another {other[0]} than {found.run}, so that their losses are not comparable")
+    if (record.unit == "clients") != math.isnan(found.drift):
+        raise ConfigError(f"{folder}: local steps in it or in {found.run}, but not in both")
     if record.loss != found.loss:
         raise ConfigError(
             f"{folder}: its losses are {record.loss}, and those of {found.run} {found.loss}; give runs with the same "

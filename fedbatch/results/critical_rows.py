@@ -154,6 +154,22 @@ def evidence(record: Record, curve: LossCurve, config: Mapping[str, Any], rounds
     )
 
 
+def beyond_the_law(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Reasons for doubt in how the server steps: the sums are those of plain SGD on the mean."""
+    optimizer = config["server_optimizer"]
+    name, momentum = optimizer.get("_target_", "").rpartition(".")[2], optimizer.get("momentum") or 0
+    found = []
+    if name != "SGD" or momentum:
+        what = f"momentum {momentum:g}" if name == "SGD" else f"server_optimizer {name}"
+        found.append(
+            f"{what}: the law is that of plain SGD; larger batches may gain up to 3 x more (docs/critical.md)"
+        )
+    if config.get("aggregator"):
+        rule = config["aggregator"].get("_target_", "").rpartition(".")[2]
+        found.append(f"aggregator {rule}: the noise was measured of the mean, which the server does not use")
+    return tuple(found)
+
+
 def curve_of(folder: Path, record: Record) -> LossCurve:
     """The smoothed loss of a run.
 

@@ -107,6 +107,24 @@ def sentences(found: Critical) -> Iterator[str]:
         yield "The run's own batch is an input: that its line is right says nothing for the others."
 
 
+def agreement(found: Critical, points: Sequence[Point]) -> Iterator[str]:
+    """How far other batches are from what was predicted of them, in one sentence; none where nothing can be told."""
+    pairs = [
+        pair
+        for point in points
+        if not is_own(found, point.batch)
+        for pair in zip(point.rounds, point.predicted, strict=True)
+        if not any(map(math.isnan, pair))
+    ]
+    if pairs:
+        logs = [abs(math.log(was / told)) for was, told in pairs]
+        rms = math.exp(math.sqrt(sum(log**2 for log in logs) / len(logs)))
+        yield (
+            f"Measured and predicted rounds of other batches differ by a factor of {rms:.2f} (root mean square of "
+            f"{len(logs)}), {math.exp(max(logs)):.2f} at most."
+        )
+
+
 def is_own(found: Critical, batch: float) -> bool:
     """Whether this is the batch of the whole run."""
     return found.is_fixed and math.isclose(batch, found.batch, rel_tol=1e-6)

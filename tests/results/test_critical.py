@@ -203,6 +203,7 @@ def test_the_command_beside_other_runs(write, capsys, caplog):
         and "64 (run)" in told
     )
     assert "A batch of 128 needs about 1.3 x fewer rounds than 64 for 1.5 x the examples." in told
+    assert "differ by a factor of 1.02 (root mean square of 1), 1.02 at most" in told  # 32 / 31.25
     assert "left out: " in caplog.text and "broke: 1 rounds in its record" in caplog.text
     assert (first / "critical.png").stat().st_size > 10_000
     assert (
@@ -221,6 +222,24 @@ def test_a_rate_that_is_too_high_is_said(write):
     assert "rate is probably too high" in fedbatch.critical(jumping, [0.75]).doubts[0]
     climbing = write("climb", lambda i: row(i, train_loss=1 - i / 200 if i < 60 else 0.7 + (i - 60) / 80))
     assert "climbs back" in fedbatch.critical(climbing, [0.75]).doubts[0]
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("server_optimizer=adam", "server_optimizer Adam: the law is that of plain SGD"),
+        ("server_optimizer.momentum=0.9", "momentum 0.9: the law is that of plain SGD"),
+        ("aggregator=median", "aggregator coordinate_median: the noise was measured of the mean"),
+    ],
+)
+def test_servers_beyond_the_law_are_said(write, override, said):
+    assert fedbatch.critical(write("a", row, override), [0.75]).doubts[-1].startswith(said)
+
+
+def test_local_steps_are_not_set_beside_gradients(write, capsys):
+    local = write("local", lambda i: row(i, noise_scale_unit="clients"))
+    assert main([str(write()), str(local), "--loss", "0.75"]) == 2
+    assert "but not in both" in capsys.readouterr().err
 
 
 def test_a_run_of_its_own(make_config, capsys):
