@@ -19,7 +19,7 @@ from fedbatch.batch.critical import COVERAGE, Bounds, Floats
 from fedbatch.batch.loss_curve import Falling, LossCurve
 from fedbatch.batch.noiseless import Rounds, noiseless_sums
 
-RESAMPLES = 400
+RESAMPLES = 300
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def read(folder: Path) -> Record:
         rows.append({name: row.get(name, np.nan) for name in COLUMNS})
     if len(rows) < 4:
         raise ConfigError(f"{folder}: {len(rows)} rounds in its record; it needs 4 at least")
+    if not sum(row["global_batch"] for row in rows) > 0:
+        raise ConfigError(f"{folder}: no examples in its rounds")
     units = sorted({row["noise_scale_unit"] for row in rows})
     if len(units) > 1:
         raise ConfigError(f"{folder}: phases with and without local steps, whose batches have no common unit")
@@ -143,7 +145,8 @@ def evidence(record: Record, curve: LossCurve, config: Mapping[str, Any], rounds
     known = np.isfinite(noise) & np.isfinite(drift) & (noise + drift > 0)
     partitioner = config["partitioner"]
     alike = partitioner.get("kind") in ALIKE or partitioner.get("_target_", "").endswith("drawn")
-    way = max(curve.way, float(np.nan_to_num(record.start)) - float(curve.losses.min()))
+    start = record.start if np.isfinite(record.start) else float(curve.losses[0])
+    way = max(curve.way, start - float(curve.losses.min()))
     return Evidence(
         clients=record.clients,
         climb=curve.climb / way,
@@ -161,9 +164,7 @@ def beyond_the_law(config: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     if name != "SGD" or momentum:
         what = f"momentum {momentum:g}" if name == "SGD" else f"server_optimizer {name}"
-        found.append(
-            f"{what}: the law is that of plain SGD; larger batches may gain up to 3 x more (docs/critical.md)"
-        )
+        found.append(f"{what}: the law is that of plain SGD; larger batches may gain up to 3 x more (docs/critical.md)")
     if config.get("aggregator"):
         rule = config["aggregator"].get("_target_", "").rpartition(".")[2]
         found.append(f"aggregator {rule}: the noise was measured of the mean, which the server does not use")

@@ -1,7 +1,7 @@
 """Seconds that a round of another shape would take, by a run's own time model."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,14 @@ def round_seconds(config: Mapping[str, Any], record: Record) -> Callable[[float,
         model = build("time_model", config["time_model"])
     except (ConfigError, KeyError):  # one's own, and not where it was
         return lambda cohort, each: float("nan")
-    return partial(_round_seconds, model, config["seed"], config["population"], record)
-
-
-def _round_seconds(model: Any, seed: int, population: int, record: Record, cohort: float, each: float) -> float:
-    """Mean over cohorts drawn anew, of as many clients as there are at most."""
-    rng, count = np.random.default_rng(seed), min(max(round(cohort), 1), population)
-    examples = np.full(count, max(round(each), 1), np.int64)
-    cohorts = (np.sort(rng.choice(population, count, replace=False)).astype(np.int64) for _ in range(DRAWS))
+    population, seed = config["population"], config["seed"]
     up, down = round(record.bytes_up), round(record.bytes_down)
-    return float(np.mean([model.round_seconds(seed, clients, examples, down, up) for clients in cohorts]))
+
+    @cache
+    def mean_over_cohorts(count: int, each: int) -> float:
+        rng, examples = np.random.default_rng(seed), np.full(count, each, np.int64)
+        cohorts = (np.sort(rng.choice(population, count, replace=False)).astype(np.int64) for _ in range(DRAWS))
+        return float(np.mean([model.round_seconds(seed, clients, examples, down, up) for clients in cohorts]))
+
+    # No more clients than there are take part.
+    return lambda cohort, each: mean_over_cohorts(min(max(round(cohort), 1), population), max(round(each), 1))

@@ -279,6 +279,34 @@ def test_a_private_run_is_refused_in_words(make_config):
         fedbatch.critical(config.run_dir)
 
 
+SPOILS = {
+    "train_loss": [NAN, math.inf, -3.0, 1e300, None],
+    "round_trace": [NAN, math.inf, -5.0, 0.0, None],
+    "round_grad_sq": [NAN, -math.inf, -5.0, 0.0, 1e-300],
+    "global_batch": [0, 1, 10**9],
+    "cohort_size": [1, 2, 500],
+    "phase": ["[b]", ""],
+    "round": [0, 3, 500],
+}
+
+
+def test_spoilt_records_give_numbers_or_one_line(write, capsys, monkeypatch):
+    monkeypatch.setattr("fedbatch.results.critical_command.save_critical_figure", lambda *_: None)  # most of the time
+    rng = np.random.default_rng(0)
+    for trial in range(20):
+        names = rng.choice(list(SPOILS), 2, replace=False)
+        share = rng.choice([0.02, 0.3, 1.0])
+
+        def spoilt(i, names=names, share=share):
+            chosen = {name: SPOILS[name][rng.integers(len(SPOILS[name]))] for name in names if rng.random() < share}
+            return row(i, **chosen)
+
+        folder = write(f"spoilt{trial}", spoilt, rounds=int(rng.integers(2, 60)))
+        code = main([str(folder)])
+        error = capsys.readouterr().err
+        assert (code, error) == (0, "") or (code == 2 and error.count("\n") == 1), names
+
+
 def test_overwriting_a_run_deletes_its_picture(write):
     from fedbatch.results.folder import clear
 
