@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedbatch.api import Result, run
+    from fedbatch.results.critical import critical
     from fedbatch.results.load import load_rounds, load_runs
     from fedbatch.strategy import NoiseScale
     from fedbatch.trained import evaluate, export, load_model
 
 __version__ = "0.1.0"
-__all__ = ["NoiseScale", "Result", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
+__all__ = ["NoiseScale", "Result", "critical", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
 
 _PLACES = {
     "NoiseScale": "fedbatch.strategy",
     "Result": "fedbatch.api",
+    "critical": "fedbatch.results.critical",
     "evaluate": "fedbatch.trained",
     "export": "fedbatch.trained",
     "load_model": "fedbatch.trained",

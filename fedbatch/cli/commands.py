@@ -1,5 +1,6 @@
 """What ``fedbatch COMMAND`` does besides running: look at runs, score and export what they trained."""
 
+import inspect
 import json
 import logging
 import sys
@@ -12,10 +13,13 @@ from fedbatch.core.errors import ConfigError
 def run_command(name: str, *arguments: str) -> int:
     """Exit status of a command: 0, or 2 with one line that says what is wrong."""
     if {"--help", "-h"} & set(arguments):
-        print(COMMANDS[name].__doc__)
+        print(inspect.getdoc(COMMANDS[name]))
         return 0
     try:
         COMMANDS[name](list(arguments))
+    except PermissionError as error:
+        print(f"fedbatch: {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except (ConfigError, FileNotFoundError, NotADirectoryError) as error:
         print(f"fedbatch: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
         return 2
@@ -50,6 +54,17 @@ def doctor(_: list[str]) -> None:
         Console().print(table, "", highlight=False)
 
 
+def critical(arguments: list[str]) -> None:
+    """Fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64,256] [--cohorts 8,32].
+
+    What the first run says of the rounds, examples, bytes and seconds that other batches would need; other runs are set
+    beside it. --loss: a training loss to get to, may be given again. --batches: global batches; --cohorts: clients.
+    """
+    from fedbatch.cli.critical import main
+
+    main(arguments)
+
+
 def evaluate(arguments: list[str]) -> None:
     """Fedbatch evaluate RUN [dataset=... metrics=...]: scores of its model on the test split, as JSON."""
     from fedbatch.trained import evaluate
@@ -72,6 +87,7 @@ def export(arguments: list[str]) -> None:
 COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "status": status,
     "report": report,
+    "critical": critical,
     "evaluate": evaluate,
     "export": export,
     "doctor": doctor,

@@ -122,6 +122,7 @@ function choose(run, move = false) {
   find("statement").textContent = s.statement || "";
   headline(run);
   drawRun();
+  drawCritical(run);
   const reasons = (run.curves.switch || []).map((why, i) => [run.curves.rounds[i], why]).filter(([, why]) => why);
   find("switches").replaceChildren(...reasons.slice(0, 20).map(([round, why]) => element("li", `after round ${round}: ${why}`)));
   const shown = value => value === undefined ? "-" : value === null ? "null" : String(value);

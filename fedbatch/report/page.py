@@ -14,7 +14,7 @@ from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
 from fedbatch.results.store import write_atomically
 
-SCRIPTS = ("draw.js", "charts.js", "compare.js", "page.js")
+SCRIPTS = ("draw.js", "charts.js", "compare.js", "critical.js", "page.js")
 
 
 def write_report(paths: Sequence[Path], target: Path | None = None) -> Path:

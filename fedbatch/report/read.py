@@ -13,6 +13,7 @@ from fedbatch.config.compose import config_json
 from fedbatch.core.columns import COLUMNS, column, named, seen_as
 from fedbatch.core.files import from_json
 from fedbatch.privacy.statement import headline
+from fedbatch.report.critical import critical_values
 from fedbatch.results.folder import leaves
 from fedbatch.results.record import FILE, each_row, sample, thinned
 from fedbatch.results.status import state
@@ -21,6 +22,8 @@ Row = Mapping[str, Any]
 STAGES = ("plan_seconds", "client_seconds", "aggregate_seconds", "step_seconds", "evaluate_seconds")
 UNBOUNDED = 1e300
 """An interval that is open above, where JSON has no infinity."""
+CRITICAL = 40
+"""Runs of a page up to which each says what batch it would take; each takes a tenth of a second."""
 POINTS, LEAST, MOST = 60_000, 100, 2_000
 """Rounds in a page, and the fewest and most of one run: 500 runs make a page of 10 MB."""
 
@@ -37,6 +40,8 @@ def read_runs(folders: Sequence[Path], top: Path) -> dict[str, Any]:
     for run, folder in zip(runs, folders, strict=True):
         run["link"] = os.path.relpath(folder, top)
         run["name"] = folder.name if len(runs) == 1 else run["link"]
+        if run["config"] and len(runs) <= CRITICAL:
+            run["critical"] = plain(critical_values(folder))
     configs = [run["config"] for run in runs if run["config"]]
     common = {key: value for key, value in configs[0].items() if _all_have(configs, key, value)} if configs else {}
     for run in runs:
@@ -117,7 +122,7 @@ def plain(value: Any) -> Any:
     """Mappings and lists with what JSON cannot say replaced: not-a-number by null, infinity by `UNBOUNDED`."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return _number(value) if isinstance(value, float) else value
 

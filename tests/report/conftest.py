@@ -71,14 +71,14 @@ PRIVACY = {
 
 @pytest.fixture
 def write_run(make_config):
-    """``write_run("a", *overrides, columns={}, summary={})``: a finished run of six rounds."""
+    """``write_run("a", *overrides, columns={}, summary={})``: a finished run of six rounds. Columns may be of i."""
 
     def write(name, *overrides, rounds=6, columns=None, summary=None) -> Path:
         config = make_config(*overrides, folder=name)
         store = RunStore(Path(config.run_dir), config)
         with store.recording(0):
             for i in range(rounds):
-                store.append(row(i, **(columns or {})))
+                store.append(row(i, **(columns(i) if callable(columns) else columns or {})))
         said = json.loads((store.folder / "summary.json").read_text())
         last = {"status": "finished", "noise_scale": 8.0, "noise_scale_low": 2.0, "noise_scale_high": 20.0}
         (store.folder / "summary.json").write_text(json.dumps(said | last | (summary or {})))

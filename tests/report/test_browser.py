@@ -141,3 +141,27 @@ def test_five_hundred_runs(browser, write_run, tmp_path):
     assert opened(browser, target) == []
     assert len(rows(browser)) == 500 and "500 of 500 runs" in text(browser, "#shown")
     assert text(browser, "#groups").count("\n") == 1  # one group: seeds are no difference
+
+
+def noisy(i):
+    """A round whose noise is that of one batch, of a run whose loss passes 0.75 half-way."""
+    columns = {"rounds": i + 1, "phase": "fixed", "cohort_size": 16, "global_batch": 64, "train_loss": 1 - i / 200}
+    estimates = {"round_trace": 64.0, "round_grad_sq": 1.0, "switch": "", "bytes_up": 16 * i, "bytes_down": 16 * i}
+    return columns | estimates | {"test_loss": float("nan")}
+
+
+def test_what_batch(browser, write_run):
+    folder = write_run("a", "population=100", rounds=100, columns=noisy)
+    assert opened(browser, write_report([folder])) == []
+    assert "64 (this run)" in text(browser, "#critical-costs") and "64 x 4" in text(browser, "#critical-costs")
+    assert "twice their least (B_crit" in text(browser, "#critical-text")
+    assert min(drawn(browser, "#critical-chart").values()) > 0
+    assert browser.execute_script("return document.getElementById('critical-doubts').children.length") == 0
+    lines = "return document.querySelectorAll('#critical-goals tbody tr').length"
+    assert browser.execute_script(lines) == 4
+
+
+def test_why_a_run_does_not_say_what_batch(browser, write_run):
+    assert opened(browser, write_report([write_run("old", columns={"round_trace": float("nan")})])) == []
+    assert "This run does not say: its record has no round_grad_sq" in text(browser, "#critical-text")
+    assert drawn(browser, "#critical-chart") == {} and browser.get_log("browser") == []
