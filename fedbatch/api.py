@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbatch.config import given
+from fedbatch.config import given, trust
 from fedbatch.config.compose import composed, groups
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.core.errors import ConfigError
@@ -119,7 +119,7 @@ def configured(overrides: tuple[str, ...], values: Mapping[str, Any]) -> RunConf
         whole["run_dir"] = str(whole["resume"])
         folder = Path(whole["run_dir"])
         same = saved_objects(folder, whole)
-        return continued(folder, [key for key in changed if key not in same], whole)
+        return continued(folder, [key for key in changed if key not in same], whole, trust.named(values))
     if "run_dir" not in changed:
         whole["run_dir"] = str(unused(Path("runs", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))))
     return parse(whole)

@@ -1,10 +1,13 @@
 """The Flower ClientApp: decode, do the work for the clients this node hosts, encode."""
 
+import json
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
+from fedbatch.config.trust import EVERYTHING, ON_A_NODE, refuse_overrides, refuse_strangers, trusted_by
 from fedbatch.core.errors import ConfigError
 from fedbatch.node import held_out as node_held_out
 from fedbatch.node import query as active_node
@@ -91,8 +94,16 @@ def files(run: Task, context: Context) -> NodeFiles:
 
 
 def load(context: Context) -> Task:
-    """What this node works with."""
+    """What this node works with.
+
+    Raises:
+        ConfigError: the config names code that this node does not trust, or cannot be run.
+    """
+    trusted = trusted_by(context.node_config)
+    if EVERYTHING not in trusted:
+        refuse_overrides("" if context.run_config.get("config") else str(context.run_config.get("overrides", "")))
     text = config_json(context.run_config)
+    refuse_strangers(json.loads(text), trusted, ON_A_NODE)
     if "data" in context.node_config:
         text = on_own_data(from_json(text), context.node_config).to_json()
     run = task.load(text)

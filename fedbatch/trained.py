@@ -14,6 +14,7 @@ from fedbatch.config import given
 from fedbatch.config.build import build
 from fedbatch.config.compose import composed
 from fedbatch.config.schema import RunConfig
+from fedbatch.config.trust import OF_A_FOLDER, named, refuse_strangers
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import write_atomically
 from fedbatch.data.check_dataset import checked
@@ -22,7 +23,7 @@ from fedbatch.metrics.evaluate import example_sums, logits_of, told
 from fedbatch.metrics.report import Predicted
 from fedbatch.models.flat import FlatModel
 from fedbatch.results import identity as identities
-from fedbatch.results.folder import saved_config
+from fedbatch.results.folder import begun_values, saved_config
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
 from fedbatch.setup.task import Task
@@ -31,27 +32,29 @@ EVALUATED = ("dataset", "metrics")
 """What may be chosen anew when a trained model is scored."""
 
 
-def load_model(run: str | Path, **objects: Any) -> nn.Module:
+def load_model(run: str | Path, *, trust: Sequence[str] = (), **objects: Any) -> nn.Module:
     """The model of a run's last checkpoint on the CPU, in evaluation mode; the run may be finished or broken off.
 
     Args:
         run: the run folder.
+        trust: modules whose code the run's config may name, e.g. ``["my_models"]``.
         objects: those that `fedbatch.run` was given, e.g. ``model=my_factory``.
 
     Raises:
         ConfigError: there is no run, no checkpoint, or its data or model cannot be built any more.
     """
     with given.kept(objects):
-        module = trained(Path(run))[1].module
+        module = trained(Path(run), trust_of(trust, objects))[1].module
     return module.eval()
 
 
-def evaluate(run: str | Path, *overrides: str, **values: Any) -> dict[str, Any]:
+def evaluate(run: str | Path, *overrides: str, trust: Sequence[str] = (), **values: Any) -> dict[str, Any]:
     """Scores of a run's model on the test split of its data set, or of another.
 
     Args:
         run: the run folder.
         overrides: as on the command line, of ``dataset`` and ``metrics`` only, e.g. ``"dataset=digits"``.
+        trust: modules whose code the run's config may name.
         values: ``dataset`` or ``metrics`` as an object, and the objects that `fedbatch.run` was given.
 
     Returns:
@@ -62,7 +65,7 @@ def evaluate(run: str | Path, *overrides: str, **values: Any) -> dict[str, Any]:
     """
     objects, nodes = given.sorted_out(values)
     with given.kept(objects):
-        held, model = trained(Path(run))
+        held, model = trained(Path(run), trust_of(trust, objects))
         parts = {**chosen(held.config, overrides), **{name: nodes[name] for name in EVALUATED if name in nodes}}
         data = fitting(held, parts["dataset"])
         metrics = build("metrics", parts["metrics"]) if parts["metrics"] else None
@@ -93,14 +96,14 @@ def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
     return data
 
 
-def export(run: str | Path, path: str | Path, **objects: Any) -> None:
+def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), **objects: Any) -> None:
     """Write the parameters and buffers of a run's model as ``.safetensors``, or ``.pt`` for ``torch.load``.
 
     Raises:
         ConfigError: another ending, or the package ``safetensors`` is not there.
     """
     target = Path(path)
-    module, state = load_model(run, **objects), {}
+    module, state = load_model(run, trust=trust, **objects), {}
     for name, value in module.state_dict().items():
         state[name] = value.detach().clone(memory_format=torch.contiguous_format)
     if target.suffix == ".pt":
@@ -117,14 +120,24 @@ def export(run: str | Path, path: str | Path, **objects: Any) -> None:
     write_atomically(target, save(state, metadata=about))
 
 
-def trained(folder: Path) -> tuple[Task, FlatModel]:
+def trust_of(trust: Sequence[str], objects: Mapping[str, Any]) -> list[str]:
+    """What a caller trusts: the modules that he names, and the targets of what he gives."""
+    return [*trust, *named({key: given.node(key, value) for key, value in objects.items()})]
+
+
+def trained(folder: Path, trust: Sequence[str] = ()) -> tuple[Task, FlatModel]:
     """Data and loss of a run, and its model with what its last checkpoint holds.
 
     Raises:
-        ConfigError: there is no run or no checkpoint in the folder.
+        ConfigError: there is no run or no checkpoint in the folder, or its config names code that is not trusted.
     """
-    config = saved_config(folder)
     parts: dict[str, Any] = {name: {} for name in ("privacy", "temperature", "active", "faults", "aggregator")}
+    values = begun_values(folder)
+    try:
+        refuse_strangers({**values, **parts}, trust, OF_A_FOLDER)
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.yaml'}: {error}") from error
+    config = saved_config(folder)
     try:
         state = load_latest(folder / "checkpoints")
     except FileNotFoundError as error:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
-from fedbatch.cli.commands import COMMANDS, run_command
+from fedbatch.cli.commands import COMMANDS, run_command, without_trust
 from fedbatch.config.compose import config_dir, groups
 from fedbatch.config.explain import empty_choices, explain, wrong_folder
 from fedbatch.config.schema import RunConfig, parse
@@ -51,6 +51,11 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         make_importable(sys.argv[2:])
         sys.exit(run_command(*sys.argv[1:]))
+    try:
+        sys.argv[1:], trusted = without_trust(sys.argv[1:])
+    except ConfigError as error:
+        refuse(error)
+    sys.argv += [f"trust=[{','.join(trusted)}]"] if trusted else []
     if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]):
         refuse(ConfigError(problem))
     make_importable(sys.argv[1:])

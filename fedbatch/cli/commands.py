@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedbatch.core.errors import ConfigError
@@ -16,7 +16,7 @@ def run_command(name: str, *arguments: str) -> int:
         print(inspect.getdoc(COMMANDS[name]))
         return 0
     try:
-        COMMANDS[name](list(arguments))
+        COMMANDS[name](*without_trust(arguments))
     except PermissionError as error:
         print(f"fedbatch: {name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
@@ -26,7 +26,26 @@ def run_command(name: str, *arguments: str) -> int:
     return 0
 
 
-def status(folders: list[str]) -> None:
+def without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments that are left, and the modules that ``--trust MODULE`` or ``--trust=MODULE`` name.
+
+    Raises:
+        ConfigError: a --trust without a name.
+    """
+    left, trusted = list[str](), list[str]()
+    words = iter(arguments)
+    for word in words:
+        if word != "--trust" and not word.startswith("--trust="):
+            left.append(word)
+            continue
+        name = next(words, "") if word == "--trust" else word.removeprefix("--trust=")
+        if not name:
+            raise ConfigError("--trust: give the name of a module, e.g. --trust my_loss")
+        trusted += name.split(",")
+    return left, trusted
+
+
+def status(folders: list[str], _: list[str]) -> None:
     """Fedbatch status FOLDER...: the runs there, and how to go on with those that are not done."""
     from rich.console import Console
 
@@ -36,14 +55,18 @@ def status(folders: list[str]) -> None:
         Console().print(status_table(folder))
 
 
-def report(folders: list[str]) -> None:
-    """Fedbatch report RUN_OR_SWEEP...: one page on them all."""
+def report(folders: list[str], trust: list[str]) -> None:
+    """Fedbatch report RUN_OR_SWEEP... [--trust MODULE]: one page on them all."""
     from fedbatch.report.page import told, write_report
+    from fedbatch.report.read import strangers
 
-    print(told(write_report([Path(folder) for folder in folders or ["runs"]])))
+    paths = [Path(folder) for folder in folders or ["runs"]]
+    print(told(write_report(paths, trust=trust)))
+    for line in strangers(paths, trust):
+        print(f"fedbatch: report: {line}", file=sys.stderr)
 
 
-def doctor(_: list[str]) -> None:
+def doctor(*_: list[str]) -> None:
     """Fedbatch doctor: what is there, and how to get what is missing."""
     from rich.console import Console
 
@@ -54,37 +77,37 @@ def doctor(_: list[str]) -> None:
         Console().print(table, "", highlight=False)
 
 
-def critical(arguments: list[str]) -> None:
-    """Fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64,256] [--cohorts 8,32].
+def critical(arguments: list[str], trust: list[str]) -> None:
+    """Fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64,256] [--cohorts 8,32] [--trust MODULE].
 
     What the first run says of the rounds, examples, bytes and seconds that other batches would need; other runs are set
     beside it. --loss: a training loss to get to, may be given again. --batches: global batches; --cohorts: clients.
     """
     from fedbatch.cli.critical import main
 
-    main(arguments)
+    main(arguments, trust)
 
 
-def evaluate(arguments: list[str]) -> None:
-    """Fedbatch evaluate RUN [dataset=... metrics=...]: scores of its model on the test split, as JSON."""
+def evaluate(arguments: list[str], trust: list[str]) -> None:
+    """Fedbatch evaluate RUN [dataset=... metrics=...] [--trust MODULE]: test scores of its model, as JSON."""
     from fedbatch.trained import evaluate
 
     if not arguments:
         raise ConfigError("give the folder of a run, e.g. fedbatch evaluate runs/a dataset=digits")
-    print(json.dumps(evaluate(arguments[0], *arguments[1:]), indent=2))
+    print(json.dumps(evaluate(arguments[0], *arguments[1:], trust=trust), indent=2))
 
 
-def export(arguments: list[str]) -> None:
-    """Fedbatch export RUN FILE: its model's parameters and buffers as FILE.safetensors or FILE.pt."""
+def export(arguments: list[str], trust: list[str]) -> None:
+    """Fedbatch export RUN FILE [--trust MODULE]: its model's parameters and buffers as FILE.safetensors or FILE.pt."""
     from fedbatch.trained import export
 
     if len(arguments) != 2:
         raise ConfigError("give the folder of a run and a file, e.g. fedbatch export runs/a model.safetensors")
-    export(*arguments)
+    export(arguments[0], arguments[1], trust=trust)
     print(f"{arguments[1]}: {Path(arguments[1]).stat().st_size / 1e6:.2f} MB")
 
 
-COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
+COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
     "report": report,
     "critical": critical,

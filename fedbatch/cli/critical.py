@@ -17,7 +17,7 @@ from fedbatch.results.critical_table import agreement, costs_table, goals_table,
 FIGURE = "critical.png"
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str], trust: Sequence[str] = ()) -> None:
     """Print what the runs say and draw it.
 
     Raises:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     given = _parser().parse_args(arguments)
     first, *others = in_order([Path(run) for run in given.runs])
-    found = critical(first, sorted(set(given.loss), reverse=True) if given.loss else None)
+    found = critical(first, sorted(set(given.loss), reverse=True) if given.loss else None, trust)
     batches = _batches(found, given.batches, given.cohorts)
     measured = points(found, [first, *others]) if others else []
     console = Console()

@@ -35,7 +35,7 @@ VERSION = 1
 
 CONTINUED = (
     *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
-    *("tracker", "report", "version"),
+    *("tracker", "report", "trust", "version"),
 )
 """What may change when a run is resumed without making it another run."""
 
@@ -106,6 +106,7 @@ class RunConfig:
     training_set_examples: int = 0
     report: str = "html"
     resume: str | None = None
+    trust: list[str] = field(default_factory=list)
     overwrite: bool = False
 
     def to_json(self) -> str:

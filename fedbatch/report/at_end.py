@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-_begun: list[Path] = []
+from fedbatch.config.trust import named
+
+_begun: list[tuple[Path, list[str]]] = []
 
 
 class ReportAtEnd(Callback):
@@ -29,12 +31,12 @@ def write_reports() -> None:
     """Write the page of what has begun in this process and say where it is; nothing where no run got so far."""
     ended_badly = sys.exc_info()[0] is not None
     while _begun:
-        folder = _begun.pop()
+        folder, own = _begun.pop()
         if any(folder.rglob("summary.json")):
             from fedbatch.report.page import told, write_report
 
             try:
-                print(told(write_report([folder])))
+                print(told(write_report([folder], trust=own)))
             except OSError as error:  # the run itself is safe; what ended it badly was told
                 if not ended_badly:
                     print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)
@@ -47,4 +49,4 @@ def forget() -> None:
 
 def _note(config: DictConfig, folder: str) -> None:
     if config.report != "none":
-        _begun.append(Path(folder))
+        _begun.append((Path(folder), named(OmegaConf.to_container(config))))

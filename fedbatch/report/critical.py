@@ -1,5 +1,6 @@
 """The section on the critical batch size as the plain values that the page shows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ POINTS = 40
 """Of a curve over batches."""
 
 
-def critical_values(folder: Path) -> dict[str, Any]:
+def critical_values(folder: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
     """Numbers, curves, sentences and doubts of one run; or the reason why there are none."""
     try:
-        found = critical(folder)
+        found = critical(folder, trust=trust)
     except Exception as error:  # it calls a time model of one's own, and must not cost the page
         return {"reason": (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{folder}: ")}
     batches = ladder(found)

@@ -17,19 +17,20 @@ from fedbatch.results.store import write_atomically
 SCRIPTS = ("draw.js", "charts.js", "compare.js", "critical.js", "page.js")
 
 
-def write_report(paths: Sequence[Path], target: Path | None = None) -> Path:
+def write_report(paths: Sequence[Path], target: Path | None = None, trust: Sequence[str] = ()) -> Path:
     """Write one page on all runs at or below ``paths``.
 
     Args:
         paths: run folders, or folders of them.
         target: the file; else ``report.html`` in the one path, or in the working folder where there are several.
+        trust: modules whose code the runs' time models may name.
 
     Raises:
         FileNotFoundError: a path without a run.
     """
     target = target or (paths[0] if len(paths) == 1 else Path()) / "report.html"
     folders = sorted({folder for path in paths for folder in run_folders(path)}, key=_natural)
-    values = read_runs(folders, target.parent)
+    values = read_runs(folders, target.parent, trust)
     values["title"] = paths[0].resolve().name if len(paths) == 1 else f"{len(folders)} runs"
     write_atomically(target, page(values).encode())
     return target

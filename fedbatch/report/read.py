@@ -3,18 +3,21 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fedbatch.config.compose import config_json
+from fedbatch.config.trust import OF_A_FOLDER, refuse_strangers
 from fedbatch.core.columns import COLUMNS, column, named, seen_as
+from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import from_json
 from fedbatch.privacy.statement import headline
 from fedbatch.report.critical import critical_values
-from fedbatch.results.folder import leaves
+from fedbatch.results.folder import config_values, leaves
+from fedbatch.results.load import run_folders
 from fedbatch.results.record import FILE, each_row, sample, thinned
 from fedbatch.results.status import state
 
@@ -28,12 +31,13 @@ POINTS, LEAST, MOST = 60_000, 100, 2_000
 """Rounds in a page, and the fewest and most of one run: 500 runs make a page of 10 MB."""
 
 
-def read_runs(folders: Sequence[Path], top: Path) -> dict[str, Any]:
+def read_runs(folders: Sequence[Path], top: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
     """All that a page shows of runs: their common config, the default one, and each run with what it has of its own.
 
     Args:
         folders: run folders, at or below ``top``, which their names and links are relative to.
         top: the folder that the page will lie in.
+        trust: modules whose code the runs' time models may name.
     """
     most = min(MOST, max(LEAST, POINTS // len(folders)))
     runs = [read_run(folder, most) for folder in folders]
@@ -41,12 +45,25 @@ def read_runs(folders: Sequence[Path], top: Path) -> dict[str, Any]:
         run["link"] = os.path.relpath(folder, top)
         run["name"] = folder.name if len(runs) == 1 else run["link"]
         if run["config"] and len(runs) <= CRITICAL:
-            run["critical"] = plain(critical_values(folder))
+            run["critical"] = plain(critical_values(folder, trust))
     configs = [run["config"] for run in runs if run["config"]]
     common = {key: value for key, value in configs[0].items() if _all_have(configs, key, value)} if configs else {}
     for run in runs:
         run["config"] = {key: value for key, value in run["config"].items() if key not in common}
     return {"runs": runs, "common": common, "defaults": flat(json.loads(config_json({}))), "columns": columns()}
+
+
+def strangers(paths: Iterable[Path], trust: Sequence[str]) -> Iterator[str]:
+    """A line for each run whose section on the batch size is left out, because its time model is not trusted."""
+    for folder in sorted({folder for path in paths for folder in run_folders(path)}):
+        try:
+            values = config_values(folder)
+        except ConfigError:  # damaged, which the page says
+            continue
+        try:
+            refuse_strangers({"time_model": values.get("time_model")}, trust, OF_A_FOLDER)
+        except ConfigError as error:
+            yield f"{folder / 'config.yaml'}: {error}"
 
 
 def columns() -> dict[str, Any]:

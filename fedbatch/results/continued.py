@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from fedbatch.config.schema import CONTINUED, DEFAULTS, RunConfig, parse
+from fedbatch.config.trust import OF_A_FOLDER, refuse_strangers
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.folder import begun_values
 
 
-def continued(folder: Path, changed: Iterable[str], values: Mapping[str, Any]) -> RunConfig:
+def continued(folder: Path, changed: Iterable[str], values: Mapping[str, Any], own: Iterable[str] = ()) -> RunConfig:
     """The config of the run in ``folder`` with the keys that were ``changed`` as they are in ``values``.
 
     Args:
         folder: of the run.
         changed: dotted names.
-        values: a whole config, with ``run_dir`` and ``resume``.
+        values: a whole config, with ``run_dir`` and ``resume``; its ``trust`` counts, that of the folder does not.
+        own: targets that the caller has given himself.
 
     Raises:
-        ConfigError: there is no run, or a key cannot change.
+        ConfigError: there is no run, a key cannot change, or the folder names code that is not trusted.
     """
     if not values["resume"]:
         raise ConfigError("resume must be the folder of an earlier run (got '')")
@@ -30,7 +32,12 @@ def continued(folder: Path, changed: Iterable[str], values: Mapping[str, Any]) -
         raise ConfigError(f"resume: {error}") from error
     changed = list(changed)
     refuse(changed, values, old)
-    given = {name.split(".")[0] for name in changed} | {"resume", "run_dir"}
+    given = {name.split(".")[0] for name in changed} | {"resume", "run_dir", "trust"}  # not what the folder trusts
+    theirs = {name: value for name, value in old.items() if name not in given}
+    try:
+        refuse_strangers(theirs, [*values["trust"], *own], OF_A_FOLDER)
+    except ConfigError as error:
+        raise ConfigError(f"resume: {folder / 'config.yaml'}: {error}") from error
     try:
         return parse(old | {name: values[name] for name in given})
     except ConfigError as error:

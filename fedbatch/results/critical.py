@@ -124,7 +124,7 @@ class Critical:
         )
 
 
-def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical:
+def critical(run: str | Path, losses: Sequence[float] | None = None, trust: Sequence[str] = ()) -> Critical:
     """What the record of one run says of the rounds, examples, bytes and seconds that other batches would need.
 
     The theory is in `fedbatch.batch.one_run`, and how far it is off in docs/critical.md. Read ``doubts`` first.
@@ -132,6 +132,7 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
     Args:
         run: a run folder, of a run that is done or under way.
         losses: to be reached; None for those after 20, 40, 70 and 100 % of the rounds.
+        trust: modules whose code the run's time model may name.
 
     Raises:
         ConfigError: not a run; a private run; a record without estimates of the noise, or whose loss does not fall; or
@@ -161,7 +162,7 @@ def critical(run: str | Path, losses: Sequence[float] | None = None) -> Critical
         goals=tuple(goals),
         doubts=doubts(goals[-1], known) + beyond_the_law(config),
         bytes_per_client=record.bytes_down + record.bytes_up,
-        _seconds=round_seconds(config, record),
+        _seconds=round_seconds(config, record, trust),
     )
 
 

@@ -1,12 +1,13 @@
 """Seconds that a round of another shape would take, by a run's own time model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from fedbatch.config.build import build
+from fedbatch.config.trust import OF_A_FOLDER, refuse_strangers
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.critical_rows import Record
 
@@ -14,8 +15,15 @@ DRAWS = 16
 """Cohorts whose seconds are averaged."""
 
 
-def round_seconds(config: Mapping[str, Any], record: Record) -> Callable[[float, float], float]:
-    """Seconds of a round by numbers of clients and examples of each; NaN where the run's model cannot be built."""
+def round_seconds(
+    config: Mapping[str, Any], record: Record, trust: Sequence[str] = ()
+) -> Callable[[float, float], float]:
+    """Seconds of a round by numbers of clients and examples of each; NaN where the run's model cannot be built.
+
+    Raises:
+        ConfigError: the model is code that is not trusted.
+    """
+    refuse_strangers({"time_model": config.get("time_model")}, trust, OF_A_FOLDER)
     try:
         model = build("time_model", config["time_model"])
     except (ConfigError, KeyError):  # one's own, and not where it was

@@ -17,6 +17,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedbatch.config.trust import EVERYTHING
+
 SERVER_NODE_ID = 1
 
 
@@ -50,7 +52,10 @@ def stamp(message: Message, message_id: str) -> Message:
 
 
 class Configured(ClientApp):
-    """A ClientApp with its run config: Flower's simulation of an app that is no folder has none."""
+    """A ClientApp with its run config: Flower's simulation of an app that is no folder has none.
+
+    Nodes of a simulation are the researcher's own and trust what the run's config names.
+    """
 
     def __init__(self, app: ClientApp, run_config: dict):
         super().__init__()
@@ -58,7 +63,8 @@ class Configured(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """The app's answer; its state is that of ``context``."""
-        return self._app(message, replace(context, run_config=self._run_config))
+        node_config = {**context.node_config, "trust": EVERYTHING}
+        return self._app(message, replace(context, run_config=self._run_config, node_config=node_config))
 
 
 def serve(server_app: ServerApp, grid: Grid, run_config: dict[str, Any]) -> None:

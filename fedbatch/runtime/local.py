@@ -8,6 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
+from fedbatch.config.trust import EVERYTHING
 from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, serve, stamp
 
 CLIENT_ERROR = 0
@@ -15,6 +16,8 @@ CLIENT_ERROR = 0
 
 class LocalGrid(Grid):
     """Delivers each message by calling the ClientApp, one after the other: deterministic and easy to debug.
+
+    Its nodes are the researcher's own and trust what the run's config names.
 
     Args:
         client_app: the ClientApp of every node.
@@ -29,7 +32,7 @@ class LocalGrid(Grid):
             SERVER_NODE_ID + 1 + i: new_context(
                 self._run.run_id,
                 SERVER_NODE_ID + 1 + i,
-                {"partition-id": i, "num-partitions": num_nodes},
+                {"partition-id": i, "num-partitions": num_nodes, "trust": EVERYTHING},
                 run_config,
             )
             for i in range(num_nodes)
