@@ -28,6 +28,7 @@ from fedbatch.config.explain import empty_choices, explain, wrong_folder
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.core.interrupt import ending_at_once
+from fedbatch.core.visible import visible
 from fedbatch.report.at_end import forget, write_reports
 
 
@@ -97,7 +98,7 @@ def _main(composed: DictConfig) -> float | None:
             from fedbatch.results.sweep import finished_before, placed
 
             if (earlier := finished_before(config)) is not None:
-                print(f"{earlier}: finished before, left as it is")
+                print(f"{visible(earlier)}: finished before, left as it is")
                 return summary_of(earlier).get(config.target_metric)
             config = placed(config)
         with locked(Path(config.run_dir)):  # the run itself will ask again, after what takes its time
@@ -148,7 +149,7 @@ def help_page() -> str:
 def stop(error: OSError, folder: Path | None) -> NoReturn:
     """Say what the disk or the folder would not do, in one line, and exit with 1; checkpoints are as they were."""
     print(
-        f"fedbatch: {error.filename2 or error.filename or folder or 'run folder'}: {error.strerror or error}; "
+        f"fedbatch: {visible(error.filename2 or error.filename or folder or 'run folder')}: {error.strerror or error}; "
         f"when that is mended, {go_on(folder) or 'start again'}",
         file=sys.stderr,
     )
@@ -166,7 +167,7 @@ def go_on(folder: Path | None) -> str:
 
 def failed(error: RunFailedError) -> NoReturn:
     """Say why the run could not go on, and exit with 1."""
-    print(f"fedbatch: {error}; the record so far is in the run folder", file=sys.stderr)
+    print(f"fedbatch: {visible(error)}; the record so far is in the run folder", file=sys.stderr)
     raise SystemExit(1)
 
 
@@ -175,13 +176,16 @@ def fault(error: Exception) -> NoReturn:
     log = Path("fedbatch-error.log")
     log.write_text("".join(traceback.format_exception(error)))
     text = " ".join(str(error).split())
-    print(f"fedbatch: internal error, {type(error).__name__}: {text}; where it happened is in {log}", file=sys.stderr)
+    print(
+        f"fedbatch: internal error, {type(error).__name__}: {visible(text)}; where it happened is in {log}",
+        file=sys.stderr,
+    )
     raise SystemExit(1)
 
 
 def refuse(error: Exception) -> NoReturn:
     """Say what is wrong in one line and exit with 2."""
-    print(f"fedbatch: {explain(error)}", file=sys.stderr)
+    print(f"fedbatch: {visible(explain(error))}", file=sys.stderr)
     raise SystemExit(2)
 
 

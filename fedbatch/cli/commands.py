@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.core.visible import visible
 
 
 def run_command(name: str, *arguments: str) -> int:
@@ -18,10 +19,10 @@ def run_command(name: str, *arguments: str) -> int:
     try:
         COMMANDS[name](*without_trust(arguments))
     except PermissionError as error:
-        print(f"fedbatch: {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"fedbatch: {name}: {visible(error.filename)}: {error.strerror}", file=sys.stderr)
         return 1
     except (ConfigError, FileNotFoundError, NotADirectoryError) as error:
-        print(f"fedbatch: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+        print(f"fedbatch: {name}: {visible(str(error).removeprefix(f'{name}: '))}", file=sys.stderr)
         return 2
     return 0
 
@@ -63,7 +64,7 @@ def report(folders: list[str], trust: list[str]) -> None:
     paths = [Path(folder) for folder in folders or ["runs"]]
     print(told(write_report(paths, trust=trust)))
     for line in strangers(paths, trust):
-        print(f"fedbatch: report: {line}", file=sys.stderr)
+        print(f"fedbatch: report: {visible(line)}", file=sys.stderr)
 
 
 def doctor(*_: list[str]) -> None:
@@ -104,7 +105,7 @@ def export(arguments: list[str], trust: list[str]) -> None:
     if len(arguments) != 2:
         raise ConfigError("give the folder of a run and a file, e.g. fedbatch export runs/a model.safetensors")
     export(arguments[0], arguments[1], trust=trust)
-    print(f"{arguments[1]}: {Path(arguments[1]).stat().st_size / 1e6:.2f} MB")
+    print(f"{visible(arguments[1])}: {Path(arguments[1]).stat().st_size / 1e6:.2f} MB")
 
 
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {

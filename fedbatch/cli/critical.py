@@ -9,6 +9,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.core.visible import visible
 from fedbatch.results.critical import Critical, critical
 from fedbatch.results.critical_figure import save_critical_figure
 from fedbatch.results.critical_points import in_order, points
@@ -34,11 +35,11 @@ def main(arguments: Sequence[str], trust: Sequence[str] = ()) -> None:
     if measured:
         console.print(points_table(found, measured))
     for line in (*sentences(found), *agreement(found, measured)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
     for doubt in found.doubts:
-        console.print(f"warning: {doubt}", style="bold", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"warning: {visible(doubt)}", style="bold", highlight=False, markup=False, soft_wrap=True)
     save_critical_figure(found, batches, measured, first / FIGURE)
-    console.print(f"picture: {first / FIGURE}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"picture: {visible(first / FIGURE)}", highlight=False, markup=False, soft_wrap=True)
 
 
 class _Parser(ArgumentParser):

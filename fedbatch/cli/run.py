@@ -8,6 +8,7 @@ from rich.console import Console
 from fedbatch.api import execute
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.files import from_json
+from fedbatch.core.visible import visible
 from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
 from fedbatch.results.record import FILE, each_row, sample
@@ -39,5 +40,5 @@ def report(folder: Path) -> dict[str, Any]:
         console.print(calibration_table(summary["calibration"]))
     if "privacy" in summary:
         console.print(headline(summary["privacy"]), highlight=False, soft_wrap=True)
-    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"run folder: {visible(folder)}", highlight=False, soft_wrap=True)
     return summary

@@ -59,6 +59,15 @@ function logAxis(values) {
   return { type: "log", tickvals: marks, ticktext: marks.map(v => number(v)) };
 }
 
+// Plotly obeys tags in texts. Names are anybody's, so that they are shown as they are.
+function shownTexts(value) {
+  if (typeof value === "string") return value.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  if (Array.isArray(value)) return value.map(each => shownTexts(each));
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, each]) =>
+    [key, ["name", "text", "title", "ticktext", "annotations", "xaxis", "yaxis"].includes(key) ? shownTexts(each) : each]));
+}
+
 function chart(box, { id, title, note = "", data, layout = {} }) {
   const figure = element("figure"), caption = element("figcaption", title);
   if (note) caption.append(element("div", note, { className: "note" }));
@@ -67,15 +76,15 @@ function chart(box, { id, title, note = "", data, layout = {} }) {
   area.setAttribute("aria-label", title);
   figure.append(caption, area);
   box.append(figure);
-  const axis = { gridcolor: "#e8e8e8", linecolor: "#999999", automargin: true, exponentformat: "SI" };
-  Plotly.newPlot(area, data, {
+  const texts = shownTexts(layout), axis = { gridcolor: "#e8e8e8", linecolor: "#999999", automargin: true, exponentformat: "SI" };
+  Plotly.newPlot(area, shownTexts(data), {
     margin: { l: 10, r: 10, t: 10, b: 10 },
     font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: "#1a1a1a" },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     hovermode: "closest",
-    ...layout,
-    xaxis: { ...axis, ...layout.xaxis },
-    yaxis: { ...axis, ...layout.yaxis },
+    ...texts,
+    xaxis: { ...axis, ...texts.xaxis },
+    yaxis: { ...axis, ...texts.yaxis },
   }, { responsive: true, displayModeBar: false });
 }
 

@@ -153,10 +153,10 @@ const count = page.runs.length, states = Map.groupBy ? Map.groupBy(page.runs, ru
 document.title = `${page.title}: fedbatch report`;
 document.querySelector("h1").textContent = page.title;
 find("made").textContent = [`${count} run${count > 1 ? "s" : ""}`, ...[...states].map(([name, runs]) => `${runs.length} ${name}`)].join(", ");
-const linked = decodeURIComponent(location.hash.slice(1));
+const linked = location.hash.slice(1);
 axisSwitch();
 if (count > 1) study();
-choose(page.runs.find(run => run.name === linked) || page.runs[0]);
+choose(page.runs.find(run => encodeURIComponent(run.name) === linked) || page.runs[0]);
 
 // Charts have the width of the screen; paper is narrower.
 const resize = width => document.querySelectorAll(".chart").forEach(area => Plotly.relayout(area, width ? { width, autosize: false } : { width: null, autosize: true }));

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fedbatch
+from fedbatch.core.visible import visible
 from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
 from fedbatch.results.store import write_atomically
@@ -46,11 +47,8 @@ def page(values: dict[str, Any]) -> str:
         "DATA": json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "VERSION": fedbatch.__version__,
     }
-    html = _file("page.html")
-    for name, text in parts.items():
-        before, after = html.split(f"@{name}@")
-        html = before + text + after
-    return html
+    # In one pass: a name in the data may look like a place in the template.
+    return re.sub(rf"@({'|'.join(parts)})@", lambda place: parts[place[1]], _file("page.html"))
 
 
 def plotly_js() -> str:
@@ -62,7 +60,7 @@ def plotly_js() -> str:
 
 def told(target: Path) -> str:
     """What the command line says of a page that was written."""
-    return f"report: {target} ({os.path.getsize(target) / 1e6:.1f} MB, opens in any browser)"
+    return f"report: {visible(target)} ({os.path.getsize(target) / 1e6:.1f} MB, opens in any browser)"
 
 
 def _natural(path: Path) -> list[str | int]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -42,8 +43,9 @@ def read_runs(folders: Sequence[Path], top: Path, trust: Sequence[str] = ()) -> 
     most = min(MOST, max(LEAST, POINTS // len(folders)))
     runs = [read_run(folder, most) for folder in folders]
     for run, folder in zip(runs, folders, strict=True):
-        run["link"] = os.path.relpath(folder, top)
-        run["name"] = folder.name if len(runs) == 1 else run["link"]
+        place = os.path.relpath(folder, top)
+        run["link"] = link(place)
+        run["name"] = folder.name if len(runs) == 1 else place
         if run["config"] and len(runs) <= CRITICAL:
             run["critical"] = plain(critical_values(folder, trust))
     configs = [run["config"] for run in runs if run["config"]]
@@ -51,6 +53,15 @@ def read_runs(folders: Sequence[Path], top: Path, trust: Sequence[str] = ()) -> 
     for run in runs:
         run["config"] = {key: value for key, value in run["config"].items() if key not in common}
     return {"runs": runs, "common": common, "defaults": flat(json.loads(config_json({}))), "columns": columns()}
+
+
+def link(place: str) -> str:
+    """A relative path as a link that is never more than that, whatever the folders are called.
+
+    >>> link("javascript:alert(1)"), link("../50% #1?")
+    ('./javascript%3Aalert%281%29', './../50%25%20%231%3F')
+    """
+    return place if place == "." else "./" + quote(os.fsencode(place.replace(os.sep, "/")))
 
 
 def strangers(paths: Iterable[Path], trust: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedbatch.batch.critical import Bounds
+from fedbatch.core.visible import visible
 from fedbatch.results.critical import Critical, Prediction
 from fedbatch.results.critical_points import Point
 
@@ -24,7 +25,7 @@ def ladder(found: Critical) -> list[float]:
 
 def goals_table(found: Critical) -> Table:
     """A line for each loss: the run's own rounds, and S_min, E_min and B_crit with their intervals."""
-    title = f"{escape(str(found.run))}: {found.loss}, B_crit in {found.unit}"
+    title = f"{escape(visible(found.run))}: {found.loss}, B_crit in {found.unit}"
     table = Table(title=title, title_justify="left")
     for name in ("loss", "rounds", "least rounds", f"least {found.unit}", "B_crit"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from fedbatch.core.columns import seen_as
+from fedbatch.core.visible import visible
 
 log = logging.getLogger("fedbatch")
 PLAIN_LINES = 20
@@ -52,14 +53,16 @@ class Progress:
         noise = f"{row[seen_as('noise_scale', row)]:.4g} {row['noise_scale_unit']}"
         accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
         self._bar.update(
-            self._task, completed=row["rounds"], phase=escape(row["phase"]), accuracy=accuracy, noise=noise
+            self._task, completed=row["rounds"], phase=escape(visible(row["phase"])), accuracy=accuracy, noise=noise
         )
         if not self._console.is_terminal and row["rounds"] % max(1, self._rounds // PLAIN_LINES) == 0:
             self._console.print(
-                f"round {row['rounds']:>5}/{self._rounds}  {row['phase']:<6} batch {row['global_batch']:>6}  "
+                f"round {row['rounds']:>5}/{self._rounds}  {visible(row['phase']):<6} batch {row['global_batch']:>6}  "
                 f"accuracy {accuracy}  noise scale {noise}",
                 highlight=False,
                 soft_wrap=True,
             )
         if row["switch"]:
-            self._console.print(f"after round {row['rounds']}: {row['switch']}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"after round {row['rounds']}: {visible(row['switch'])}", highlight=False, soft_wrap=True
+            )

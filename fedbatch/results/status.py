@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from fedbatch.core.visible import visible
 from fedbatch.results.load import run_folders, summary_of
 
 QUIET_SECONDS = 300.0
@@ -30,7 +31,8 @@ def status_table(path: str | Path) -> Table:
             remark = f"{remark}; " if remark else ""
             remark += f"fedbatch resume={folder}"
         shown = f"{accuracy:.3f}" if isinstance(accuracy, float) and accuracy == accuracy else ""
-        table.add_row(escape(str(folder)), kind, str(rounds_done(folder)), shown, escape(remark))
+        cells = (folder, kind, rounds_done(folder), shown, remark)
+        table.add_row(*(Text(visible(cell)) for cell in cells))  # what others wrote is no markup
     return table
 
 

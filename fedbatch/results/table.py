@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from fedbatch.core.columns import seen_as
+from fedbatch.core.visible import visible
 
 Row = dict[str, Any]
 
@@ -30,13 +31,13 @@ def phase_table(rows: Iterable[Row]) -> Table:
             tested = last if last["test_loss"] == last["test_loss"] else tested
         tested = tested or last
         table.add_row(
-            last["phase"],
+            visible(last["phase"]),
             f"{begin['rounds']}-{last['rounds']}",
             f"{last['global_batch']:,}",
             f"{last['examples']:,}",
             f"{tested['test_accuracy']:.3f}",
             f"{tested['test_loss']:.3f}",
-            f"{last[seen_as('noise_scale', last)]:.4g} {last['noise_scale_unit']}",
+            f"{last[seen_as('noise_scale', last)]:.4g} {visible(last['noise_scale_unit'])}",
             *([f"{last['labels_used']:,}"] if queried else []),
             *([f"{tested[spent]:.3g}"] if private else []),
         )
