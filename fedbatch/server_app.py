@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -29,7 +30,7 @@ from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.runtime.interruptible import InterruptibleGrid
 from fedbatch.server import evaluate as evaluation
 from fedbatch.server import temperature as posthoc
-from fedbatch.server.hosts import discover
+from fedbatch.server.hosts import check_hosts, discover
 from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.server.resume import begin, resume, save
 from fedbatch.server.rounds import run_rounds
@@ -144,6 +145,8 @@ def new_server(run: Task, grid: Grid) -> Server:
         raise ConfigError(
             f"population ({config.population}) differs from the {len(hosts.clients)} clients that the nodes host"
         )
+    known = run.partition.sizes(np.arange(config.population, dtype=np.int64))
+    check_hosts(hosts, known, exact=run.privacy is not None)
     return Server(
         task=run,
         grid=grid,

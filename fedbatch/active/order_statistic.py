@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints, bits
 
 Floats = npt.NDArray[np.floating]
@@ -41,6 +42,9 @@ def random_keys(clients: Ints, slots: Ints, salt: int) -> Ints:
 def smallest(count: Count, wanted: Ints) -> Ints:
     """Key of the ``wanted[g]``-th smallest in each group (G,); every group has that many, and ``wanted >= 1``.
 
+    Raises:
+        RunFailedError: counts contradict each other.
+
     >>> keys = np.array([5, 9, 2, 70])
     >>> smallest(lambda lows, width, bins: histogram(keys, np.zeros(4, int), lows, width, bins), np.array([3]))
     array([9])
@@ -71,6 +75,8 @@ def narrowed(count: Count, wanted: Ints) -> Iterator[tuple[Ints, int, bool]]:
         width_bits -= step
         below = count(lows, 1 << width_bits, 1 << step).cumsum(axis=1)
         bin_ = (below < left[:, None]).sum(axis=1)
+        if (bin_ >= below.shape[1]).any():
+            raise RunFailedError("histograms hold fewer examples than were counted before; a node answers as it likes")
         separated = bool((below[rows, bin_] == left).all())
         left = left - np.where(bin_ > 0, below[rows, np.maximum(bin_ - 1, 0)], 0)
         lows = lows + (bin_ << width_bits)

@@ -48,6 +48,8 @@ COLUMNS = (
     Column("phase", "name of the phase"),
     Column("switch", "why the phase changes after this round, empty if it does not"),
     Column("lr", "learning rate of the server optimizer", shown=("curve", "compare")),
+    Column("rejected_evaluations", "nodes whose scores of held-out examples were not valid; absent without"),
+    Column("bounded_nodes", "nodes whose updates were far longer than others' and were scaled down; absent without"),
     Column("cohort_size", "clients that gave an update", "clients", shown=("curve",)),
     Column(
         "global_batch",

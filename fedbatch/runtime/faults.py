@@ -151,7 +151,12 @@ class FaultyGrid:
                 lie = rows.mean(axis=0) - strength * rows.std(axis=0)
             else:
                 lie = vector(reply.content) * (-strength if attack == "sign_flip" else strength)
+            told = float(np.linalg.norm(vector(reply.content).astype(np.float64)))
             reply.content = with_array(reply.content, "arrays", vector_name(reply.content), lie)
+            if "sq_norms" in reply.content.array_records["clients"] and told:  # a lie that agrees with itself
+                squares = reply.content.array_records["clients"]["sq_norms"].numpy()
+                longer = (float(np.linalg.norm(lie.astype(np.float64))) / told) ** 2
+                reply.content = with_array(reply.content, "clients", "sq_norms", squares * longer)
 
 
 def vector_name(content: RecordDict) -> str:

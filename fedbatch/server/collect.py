@@ -1,10 +1,13 @@
 """A round's client work without privacy: plan, send, add up, measure."""
 
-from functools import partial
+import logging
+import math
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from fedbatch.aggregation.bounded import averaged, bounded, limits, longest
 from fedbatch.aggregation.sums import combine, combine_single, nobody
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
@@ -12,11 +15,14 @@ from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.server import measure
 from fedbatch.server.exchange import exchange
+from fedbatch.server.plausible import check_update
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import Contribution, TrainPlan, Updates
+
+log = logging.getLogger("fedbatch")
 
 
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
@@ -29,6 +35,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
     check = partial(check_sizes, server, server.task.work(phase.name))
     answers, rejected = exchange(server.grid, plans, kind, server.task.config, state.round, check)
     clock.lap("client_seconds")
+    answers, norms, bounds = bound(server, state, phase, answers)
 
     if not plans:
         total = nobody(state.params, state.buffers)
@@ -57,8 +64,48 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             "excluded_clients": len(total.excluded),
             "rejected_replies": len(rejected),
             "executor": answers[0].executor if answers else "",
+            **({"bounded_nodes": len(bounds)} if bounds else {}),
         },
+        changes={"norms": norms},
     )
+
+
+def bound(
+    server: Server, state: ServerState, phase: Phase, answers: list[Any]
+) -> tuple[list[Any], dict[str, float], list[str]]:
+    """Answers without updates far longer than other nodes', the averages of lengths, and a line for each bounded node.
+
+    A node goes by its first client, and lengths by phase, whose work makes them long or short.
+    """
+    nodes = {int(clients[0]): node for node, clients in server.hosts.by_node(server.hosts.clients).items()}
+    if len(nodes) < 3:
+        return answers, state.norms, []
+    start, firsts = f"{phase.name}/", {node: first for first, node in nodes.items()}
+    before = {int(name.removeprefix(start)): v for name, v in state.norms.items() if name.startswith(start)}
+    hosts = server.hosts
+    owners = [firsts[int(hosts.nodes[np.searchsorted(hosts.clients, named(answer)[0])])] for answer in answers]
+    now = {first: longest(answer) for first, answer in zip(owners, answers, strict=True)}
+    allowed, said = limits(now, before), []
+    for first, limit in allowed.items():
+        if math.isfinite(limit):
+            said.append(
+                f"the updates of node {nodes[first]} (client {first} and more) are far longer than those of others"
+            )
+            tell_once(said[-1])
+    kept = [bounded(a, allowed[f]) if math.isfinite(allowed[f]) else a for f, a in zip(owners, answers, strict=True)]
+    averages = averaged({first: min(v, allowed[first]) for first, v in now.items() if v}, before)
+    return kept, state.norms | {f"{start}{first}": value for first, value in averages.items()}, said
+
+
+def named(answer: Contribution | Updates) -> Ints:
+    """All clients that an answer names."""
+    return np.concatenate([answer.clients, answer.excluded])
+
+
+@lru_cache(maxsize=256)
+def tell_once(line: str) -> None:
+    """One line for each node in a process; the record counts them all."""
+    log.warning("%s and were bounded (told once; see bounded_nodes)", line)
 
 
 def plan_cohort(server: Server, phase: Phase, round_: int) -> tuple[Ints, Ints]:
@@ -104,3 +151,4 @@ def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates
         raise MessageError("num_examples are not those that were asked for")
     if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
         raise MessageError("weights are not those of the run's weighting")
+    check_update(answer, plan)

@@ -1,5 +1,6 @@
 """A round's client work under differential privacy: charge, send, add up, release, measure from what is released."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fedbatch.privacy.release import Released, release
 from fedbatch.server.charging import how_computed, released_once, run_nonce
 from fedbatch.server.exchange import exchange
 from fedbatch.server.measure import Measured
+from fedbatch.server.plausible import check_private
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
@@ -37,12 +39,14 @@ def collect_private(
     privacy, params = privacy.in_run(nonce), fingerprint(state.params)
     named = public_cohort(server, privacy, phase, state.round)
 
+    check = partial(check_private, server, privacy, phase)
+
     def ask(due: Release) -> tuple[list[PrivateContribution], tuple[Ints, dict[int, str]]]:
         cohort = draw_cohort(server, privacy, phase, due) if named is None else named
         plans = make_plans(server, state, phase, cohort, due.attempt, nonce)
         clock.lap("plan_seconds")
         answers, rejected = exchange(
-            server.grid, plans, PrivateContribution, server.task.config, state.round, secret=named is None
+            server.grid, plans, PrivateContribution, server.task.config, state.round, check, secret=named is None
         )
         clock.lap("client_seconds")
         return answers, (cohort, rejected)

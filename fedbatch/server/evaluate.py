@@ -1,10 +1,13 @@
 """What is measured of the model between rounds: all that the experimenter pays for, and no client's device."""
 
+from functools import partial
+
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.models.attention import attention_logits
 from fedbatch.server import temperature as posthoc
 from fedbatch.server.exchange import per_client_accuracy
 from fedbatch.server.held_out import HeldOut
+from fedbatch.server.plausible import check_evaluation
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
 
@@ -42,7 +45,8 @@ def held_out(server: Server, state: ServerState) -> Row:
     """Scores of what clients hold out; with privacy, which does not cover them, none."""
     if server.task.privacy is not None:
         return {}
-    row: Row = dict(per_client_accuracy(server.grid, server.hosts, state, server.task.config))
+    check = partial(check_evaluation, server)
+    row: Row = dict(per_client_accuracy(server.grid, server.hosts, state, server.task.config, check))
     if server.task.calibration is not None:
         columns = server.task.calibration.columns(HeldOut(server, state))
         row |= {f"held_out_{name}": value for name, value in columns.items()}

@@ -170,15 +170,22 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
         raise MessageError(f"executor must be {asked} (got {answer.executor!r})")
 
 
-def per_client_accuracy(grid: Grid, hosts: Hosts, state: ServerState, config: RunConfig) -> dict[str, Any]:
-    """Percentiles over clients of the accuracy on each client's own held-out examples."""
+def per_client_accuracy(
+    grid: Grid,
+    hosts: Hosts,
+    state: ServerState,
+    config: RunConfig,
+    check: Callable[[Evaluation, Any], None] | None = None,
+) -> dict[str, Any]:
+    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`."""
     plans = {
         node: EvaluatePlan(state.params, state.buffers, clients)
         for node, clients in hosts.by_node(hosts.clients).items()
     }
-    answers, _ = exchange(grid, plans, Evaluation, config, state.round)
+    answers, rejected = exchange(grid, plans, Evaluation, config, state.round, check)
     counts = np.concatenate([a.counts for a in answers])
     correct = np.concatenate([a.correct for a in answers])
     accuracy = correct[counts > 0] / counts[counts > 0]
     percentiles = np.percentile(accuracy, [5, 25, 50, 75, 95]) if len(accuracy) else np.full(5, np.nan)
-    return {f"client_accuracy_p{q}": float(v) for q, v in zip((5, 25, 50, 75, 95), percentiles, strict=True)}
+    columns = {f"client_accuracy_p{q}": float(v) for q, v in zip((5, 25, 50, 75, 95), percentiles, strict=True)}
+    return columns | ({"rejected_evaluations": len(rejected)} if rejected else {})

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import check_noise_is_whole, slope_key
 from fedbatch.server.exchange import exchange
+from fedbatch.server.plausible import check_sums, check_temperatures
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
 
@@ -52,7 +51,9 @@ class HeldOut:
         """Each client's own temperature (P,), 1 for those that did not answer."""
         found = np.ones(len(self.server.hosts.clients))
         plans = self._plans("scaled_nll", torch.ones(1, dtype=torch.float64))
-        answers, _ = exchange(self.server.grid, plans, Temperatures, self.server.task.config, self.state.round)
+        answers, _ = exchange(
+            self.server.grid, plans, Temperatures, self.server.task.config, self.state.round, check_temperatures
+        )
         for answer in answers:
             found[np.searchsorted(self.server.hosts.clients, answer.clients)] = answer.temperatures
         return found
@@ -116,10 +117,5 @@ def slope_plans(
 
 
 def _answers(server: Server, plans: Mapping[int, SumsPlan | SlopePlan], size: int, round_: int) -> list[Sums]:
-    answers, _ = exchange(server.grid, plans, Sums, server.task.config, round_, partial(_check_size, size))
+    answers, _ = exchange(server.grid, plans, Sums, server.task.config, round_, partial(check_sums, server, size))
     return answers
-
-
-def _check_size(size: int, answer: Sums, plan: Any) -> None:
-    if answer.sums.shape != (size,):
-        raise MessageError(f"sums must have length {size} (got {len(answer.sums)})")

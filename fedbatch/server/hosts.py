@@ -15,6 +15,10 @@ from fedbatch.wire.codec import MessageError, decode
 from fedbatch.wire.messages import Hosted
 
 POLL_SECONDS = 0.5
+MOST_EXAMPLES = 10**9
+"""Of a client."""
+MOST_TIMES = 100.0
+"""As many examples as a typical client of the other nodes: nobody gets all the say by claiming more."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,38 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
         clients.append(answer.clients)
         sizes.append(answer.num_examples)
         hosts.append(np.full(len(answer.clients), reply.metadata.src_node_id, dtype=np.uint64))
+    if not clients:
+        raise ConfigError(f"nodes: none of {len(nodes)} has said in time which clients it hosts")
     ids = np.concatenate(clients)
     order = np.argsort(ids, kind="stable")
     if (np.diff(ids[order]) == 0).any():
         raise ConfigError("two nodes host the same client; give each node its own partition-id")
     return Hosts(ids[order], np.concatenate(hosts)[order], np.concatenate(sizes)[order])
+
+
+def check_hosts(hosts: Hosts, known: Ints, exact: bool) -> None:
+    """Each node hosts clients of the population, with as many examples as can be true.
+
+    Args:
+        hosts: as nodes report it, of the whole population.
+        known: int64 (P,) examples of each client in the run's own data; a node may have data of its own.
+        exact: whether nobody may have other data, as under privacy.
+
+    Raises:
+        ConfigError: naming a node for which that does not hold.
+    """
+    wrong = hosts.clients != np.arange(len(hosts.clients))
+    if wrong.any():
+        node, client = hosts.nodes[wrong][0], hosts.clients[wrong][0]
+        raise ConfigError(f"node {node} hosts client {client}, and clients are numbered 0 .. {len(hosts.clients) - 1}")
+    other = hosts.num_examples != known
+    for node in np.unique(hosts.nodes[other]):
+        own = hosts.nodes == node
+        typical = float(np.median(hosts.num_examples[~own])) if not own.all() else float("inf")
+        most = min(MOST_EXAMPLES, max(MOST_TIMES * typical, float(known[own].max())))
+        row = int(np.argmax(np.where(own & other, hosts.num_examples, -1)))
+        said = f"node {node} says that client {hosts.clients[row]} has {hosts.num_examples[row]} examples"
+        if exact:
+            raise ConfigError(f"{said}; a private run takes {known[row]} from its config, as every node must")
+        if hosts.num_examples[row] > most:
+            raise ConfigError(f"{said}, where {most:.0f} is the most that is taken; check its data or leave it out")

@@ -10,8 +10,9 @@ Nothing but counts, thresholds and the summaries of 1 is sent. With the clusters
 one owner of all pools.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from fedbatch.active.two_level import Summaries, merge
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.server.ask import ask
+from fedbatch.server.plausible_labels import check_clusters, check_counts, check_labelled, check_scored
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 from fedbatch.wire.codec import MessageError
@@ -62,14 +64,22 @@ class Poll:
         """Clients of each node, in the order in which answers come."""
         return self.server.hosts.by_node(self.server.hosts.clients)
 
-    def ask(self, kind: type[Answer], plans: Mapping[int, Any]) -> list[Answer]:
-        """The answers in the order of the plans.
+    def ask(
+        self, kind: type[Answer], plans: Mapping[int, Any], check: Callable[[Any, Any], None] | None = None
+    ) -> list[Answer]:
+        """The answers in the order of the plans, each checked against its plan.
 
         Raises:
             RunFailedError: a node gave none, or none that is valid: labels of all are needed to go on.
         """
         group, timeout = f"query-{self.query}", self.server.task.config.round_timeout_seconds
-        replies = ask(self.server.grid, plans, kind, ACTION, group, timeout, lambda _: {}, check_asked)
+
+        def check_all(answer: Answer, plan: Any) -> None:
+            check_asked(answer, plan)
+            if check is not None:
+                check(answer, plan)
+
+        replies = ask(self.server.grid, plans, kind, ACTION, group, timeout, lambda _: {}, check_all)
         self.bytes_down += replies.bytes_down
         self.bytes_up += replies.bytes_up
         for node, reason in replies.rejected.items():
@@ -95,7 +105,15 @@ def choose_own(poll: Poll, state: ServerState | None, quotas: Ints) -> list[Labe
         node: OwnPlan(*given, clients, quotas[np.searchsorted(hosts.clients, clients)], poll.query)
         for node, clients in poll.nodes.items()
     }
-    return poll.ask(Labelled, plans)
+    classes, pools = poll.server.task.num_classes, poll.server.hosts
+    check = partial(check_labelled, pools, labels_before(state, len(hosts.clients)), classes)
+    return poll.ask(Labelled, plans, check)
+
+
+def labels_before(state: ServerState | None, count: int) -> Ints:
+    """Labels of each client (P,) before a query; none where nothing was asked for yet."""
+    known = None if state is None else state.labels.num_labelled.numpy()
+    return np.zeros(count, np.int64) if known is None or not len(known) else np.asarray(known, np.int64)
 
 
 def cluster_pools(poll: Poll, state: ServerState) -> list[Ints]:
@@ -103,12 +121,14 @@ def cluster_pools(poll: Poll, state: ServerState) -> list[Ints]:
     active = poll.server.task.active
     assert active is not None
     nodes = poll.nodes
-    answers = poll.ask(LocalClusters, {node: ClusterPlan(state.params, state.buffers, c) for node, c in nodes.items()})
+    plans = {node: ClusterPlan(state.params, state.buffers, clients) for node, clients in nodes.items()}
+    answers = poll.ask(LocalClusters, plans, partial(check_clusters, poll.server.hosts))
     sizes = np.concatenate([answer.cluster_sizes for answer in answers])
     shared = sizes > 0
     deviations = np.concatenate([answer.deviations.numpy() for answer in answers])
     centroids = np.concatenate([answer.centroids.numpy() for answer in answers])
-    if len(deviations) != shared.sum() or centroids.size % max(1, len(deviations)):
+    widths = {len(a.centroids) / len(a.deviations) for a in answers if len(a.deviations)}
+    if len(deviations) != shared.sum() or len(widths) > 1 or centroids.size % max(1, len(deviations)):
         raise RunFailedError("the summaries of clusters do not fit their number; do all nodes run the same fedbatch?")
     centroids = centroids.reshape(len(deviations), centroids.size // max(1, len(deviations)))
     groups = np.empty(len(sizes), np.int64)
@@ -128,7 +148,8 @@ def choose_together(poll: Poll, state: ServerState, groups: list[Ints], labels_w
     """
     nodes = poll.nodes
     plans = {node: ScorePlan(state.params, state.buffers, clients, poll.query) for node, clients in nodes.items()}
-    left = sum(int(answer.num_unlabelled.sum()) for answer in poll.ask(Scored, plans))
+    hosts, before = poll.server.hosts, labels_before(state, len(poll.server.hosts.clients))
+    left = sum(int(a.num_unlabelled.sum()) for a in poll.ask(Scored, plans, partial(check_scored, hosts, before)))
     chosen = choose(poll, groups, min(labels_wanted, left), left)
     reports = groups or everything(poll)
     num_groups = 1 + max((int(own.max(initial=-1)) for own in groups), default=-1)
@@ -136,7 +157,7 @@ def choose_together(poll: Poll, state: ServerState, groups: list[Ints], labels_w
         node: PickPlan(clients, own, chosen.thresholds, chosen.limit, chosen.by_pick, poll.query, report, num_groups)
         for (node, clients), own, report in zip(nodes.items(), chosen.groups, reports, strict=True)
     }
-    return poll.ask(Labelled, picks)
+    return poll.ask(Labelled, picks, partial(check_labelled, hosts, before, poll.server.task.num_classes))
 
 
 @dataclass(frozen=True)
@@ -194,7 +215,7 @@ def counter(poll: Poll, groups: list[Ints], limit: int, by_pick: bool) -> Count:
             node: CountPlan(clients, own, lows, width, bins, limit, by_pick)
             for (node, clients), own in zip(poll.nodes.items(), groups, strict=True)
         }
-        answers = poll.ask(Counts, plans)
+        answers = poll.ask(Counts, plans, partial(check_counts, poll.server.hosts))
         if any(len(answer.histogram) != len(lows) * bins for answer in answers):
             raise RunFailedError(f"query {poll.query}: a histogram does not have the bins that were asked for")
         total = np.sum([answer.histogram for answer in answers], axis=0)

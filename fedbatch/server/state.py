@@ -55,6 +55,7 @@ class ServerState:
         labels: what is known of labels in a run that queries for them.
         switches: phase changes so far, as ``{"round", "from", "to", "reason"}``.
         answered: nodes that have answered, which ``faults.stale`` needs to know.
+        norms: average length of the longest update of nodes, by phase and first client; see `aggregation.bounded`.
     """
 
     round: int
@@ -72,6 +73,7 @@ class ServerState:
     labels: Labels = field(default_factory=Labels)
     switches: tuple[dict[str, Any], ...] = ()
     answered: tuple[int, ...] = ()
+    norms: dict[str, float] = field(default_factory=dict)
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""

@@ -1,0 +1,199 @@
+"""What follows from the server's own plan must be true of the answer to it; else the answer is refused in words."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.random import Ints
+from fedbatch.metrics.temperature import LEAST, MOST
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.server.server import Server
+from fedbatch.wire.codec import MessageError
+from fedbatch.wire.messages import (
+    Contribution,
+    Evaluation,
+    PrivateContribution,
+    PrivatePlan,
+    SlopePlan,
+    Sums,
+    SumsPlan,
+    Temperatures,
+    TrainPlan,
+    Updates,
+    Vector,
+)
+
+ROUNDING, LEAST_LENGTH = 0.05, 1e-5
+"""By how much a sum may be longer than its parts: relatively, as low precision rounds, and in all."""
+LARGEST = 1e80
+"""Of squared lengths: more is beyond float32, and its square beyond float64."""
+TAIL = 12.0
+"""Standard deviations that noise never passes (1e-32)."""
+
+
+def require(holds: bool, what: str) -> None:
+    """Refuse an answer of which something does not hold.
+
+    Raises:
+        MessageError: saying what.
+    """
+    if not holds:
+        raise MessageError(what)
+
+
+def check_update(answer: Contribution | Updates, plan: TrainPlan) -> None:
+    """A sum is no longer than its parts together, and numbers about clients are such as there can be.
+
+    Raises:
+        MessageError: it is longer, or they are not.
+    """
+    require(bool((np.abs(answer.losses) <= LARGEST).all()), "losses are beyond what can be added up")
+    if isinstance(answer, Updates):
+        require(length(answer.updates) ** 2 <= LARGEST, "updates are beyond what can be added up")
+        return
+    require(bool((answer.sq_norms <= LARGEST).all()), "sq_norms are beyond what can be added up")
+    weight, longest = float(answer.weights.sum()), float(answer.weights @ np.sqrt(answer.sq_norms))
+    require(
+        length(answer.update_sum) <= (1 + ROUNDING) * longest + LEAST_LENGTH * weight,
+        "update_sum is longer than its clients' updates together, by sq_norms",
+    )
+    require(
+        length(answer.buffer_sum) <= math.sqrt(LARGEST) * max(weight, 1.0), "buffer_sum is beyond what can be added up"
+    )
+    require(
+        length(answer.unit_sum) <= (1 + ROUNDING) * len(answer.clients) + LEAST_LENGTH,
+        "unit_sum is longer than so many unit vectors",
+    )
+    if len(answer.half_dots) and len(answer.half_sq_diffs):
+        # Of halves h, with shares of at least a third: h1'h2 <= 9/8 |g|^2 and >= -|h1 - h2|^2 / 4.
+        highest = 1.125 * (1 + ROUNDING) * answer.sq_norms + LEAST_LENGTH
+        lowest = -(1 + ROUNDING) * answer.half_sq_diffs / 2 - LEAST_LENGTH
+        require(bool((answer.half_sq_diffs >= 0).all()), "half_sq_diffs must not be negative")
+        require(bool((answer.half_sq_diffs <= LARGEST).all()), "half_sq_diffs are beyond what can be added up")
+        inside = (lowest <= answer.half_dots) & (answer.half_dots <= highest)
+        require(bool(inside.all()), "half_dots are not those of halves of such updates")
+
+
+def check_private(
+    server: Server, privacy: PrivacyPlan, phase: Phase, answer: PrivateContribution, plan: PrivatePlan
+) -> None:
+    """The sums of a release have its coordinates, and are no longer than clipping and noise allow.
+
+    Raises:
+        MessageError: they are not.
+    """
+    require(answer.update_sum.dtype == plan.params.dtype, f"update_sum must be {plan.params.dtype}")
+    require(answer.extra_sums.dtype == torch.float64, "extra_sums must be float64")
+    number = privacy.num_extras(phase)
+    require(len(answer.extra_sums) == number, f"extra_sums must have length {number} (got {len(answer.extra_sums)})")
+    count, size = len(plan.clients), plan.params.numel()
+    mechanism, norm = privacy.mechanism, plan.clip_norm
+    shares = 0.0 if mechanism.server_adds_noise else mechanism.noise_shares(1)
+    noise = privacy.release_noise(phase, norm, shares, size)
+    units = float(privacy.terms.sizes[plan.clients].sum()) if mechanism.clips_examples else float(count)
+    noise_length = noise.update * (math.sqrt(size) + TAIL)
+    limit = units * norm + math.sqrt(count) * noise_length
+    work: Any = server.task.work(phase.name)
+    if mechanism.clips_examples and not work.is_gradient:
+        sizes = privacy.terms.sizes[plan.clients].astype(np.float64)
+        step = (sizes * norm + noise_length) / (privacy.terms.sample_rate(phase) * np.maximum(sizes, 1))
+        growth = (1 + work.lr * work.proximal) ** np.arange(privacy.steps(phase), dtype=np.float64)
+        limit = float(sizes @ (work.lr * step * growth.sum()))
+    require(
+        length(answer.update_sum) <= min((1 + ROUNDING) * limit + LEAST_LENGTH, math.sqrt(LARGEST)),
+        "update_sum is longer than clipping and noise allow",
+    )
+    spread = TAIL * math.sqrt(count) * (privacy.extra_deviations(phase, noise) if shares else np.zeros(number))
+    most = [units * norm**2] if privacy.has_squares(phase) else []
+    most += [count / 2] if privacy.follows_quantile else []
+    least = [0.0] if privacy.has_squares(phase) else []
+    least += [-count / 2] if privacy.follows_quantile else []
+    high = np.minimum((1 + ROUNDING) * np.array(most) + spread + LEAST_LENGTH, LARGEST)
+    low = np.maximum(np.array(least) - spread - LEAST_LENGTH, -LARGEST)
+    extras = answer.extra_sums.numpy()
+    require(bool(((low <= extras) & (extras <= high)).all()), "extra_sums are not within what clipping and noise allow")
+
+
+def check_evaluation(server: Server, answer: Evaluation, _: object = None) -> None:
+    """Nobody has more right than examples, or more examples held out than there can be.
+
+    Raises:
+        MessageError: somebody does.
+    """
+    most = most_held_out(server, answer.clients)
+    require(bool((answer.counts <= most).all()), "counts are more than clients can hold out")
+    right = (answer.correct >= 0) & (answer.correct <= answer.counts * (1 + 1e-9))
+    require(bool(right.all()), "correct must be in 0 .. counts")
+    require(bool((answer.loss_sums[answer.counts == 0] == 0).all()), "loss_sums of no example must be 0")
+    require(bool((np.abs(answer.loss_sums) <= LARGEST).all()), "loss_sums are beyond what can be added up")
+
+
+def check_sums(server: Server, size: int, answer: Sums, plan: SumsPlan | SlopePlan) -> None:
+    """Sums have the length of their statistic and the values that so many predictions can give.
+
+    Raises:
+        MessageError: they do not.
+    """
+    require(answer.sums.shape == (size,), f"sums must have length {size} (got {len(answer.sums)})")
+    require(answer.sums.dtype == torch.float64, "sums must be float64")
+    values = answer.sums.numpy()
+    labels = server.task.train_y.shape[1] if server.task.train_y.dim() == 2 else 1
+    examples = float(most_held_out(server, plan.clients).sum())
+    if isinstance(plan, SlopePlan):
+        check_slope(server, examples, values, plan)
+        return
+    most = np.full(size, examples * labels)
+    if plan.statistic == "scores":
+        most = most * [1, LARGEST, 2, 1]
+    least = np.zeros(size)
+    if plan.statistic == "scaled_nll":
+        most, least[1] = np.full(size, LARGEST), -LARGEST
+    slack = 1e-6 * (1 + np.minimum(most, 1e12))
+    inside = (least - slack <= values) & (values <= most + slack)
+    require(bool(inside.all()), f"sums are not within what {examples:.0f} held-out examples can give")
+
+
+def check_slope(server: Server, examples: float, values: Vector, plan: SlopePlan) -> None:
+    """A sum of clipped slopes is no larger than clipping and noise allow.
+
+    Raises:
+        MessageError: it is larger.
+    """
+    privacy = server.task.privacy
+    assert privacy is not None  # only private runs ask
+    mechanism, count = privacy.mechanism, len(plan.clients)
+    units = examples if mechanism.clips_examples else float(count)
+    share = 0.0 if mechanism.server_adds_noise else mechanism.noise_shares(1)
+    noise = privacy.temperature_noise * plan.clip_norm * math.sqrt(share * count)
+    limit = units * plan.clip_norm * (1 + 1e-6) + TAIL * noise
+    require(bool(np.abs(values).max() <= limit), "sums are larger than clipping and noise allow")
+
+
+def check_temperatures(answer: Temperatures, _: object = None) -> None:
+    """Temperatures are in the range that is searched.
+
+    Raises:
+        MessageError: one is not.
+    """
+    inside = (answer.temperatures >= LEAST * (1 - 1e-6)) & (answer.temperatures <= MOST * (1 + 1e-6))
+    require(bool(inside.all()), f"temperatures must be in {LEAST:g} .. {MOST:g}")
+
+
+def most_held_out(server: Server, clients: Ints) -> Ints:
+    """The most examples (K,) that clients hold out, by what they train on and the run's ``client_holdout``."""
+    known = server.task.partition.whole.sizes(clients)
+    told = server.hosts.num_examples[np.searchsorted(server.hosts.clients, clients)]
+    share = server.task.config.client_holdout
+    return np.maximum(known, np.ceil(told * share / (1 - share)).astype(np.int64) + 1)
+
+
+def length(values: Tensor) -> float:
+    """Euclidean length of a vector (d,), quickly where float32 can hold its square."""
+    quick = float(values.dot(values))
+    if 1e-30 < quick < 1e30:
+        return math.sqrt(quick)
+    return float(values.double().norm())
