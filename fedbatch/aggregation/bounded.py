@@ -1,9 +1,9 @@
 """Bounding a node whose updates are far longer than everybody else's: one node must not own the step.
 
 Of three nodes or more, the longest update of a node is compared with the median of the others' longest, R. A node may
-have 10 R; one that always had longer updates, H on average, may have 10 H, but never more than 100 R. What is beyond is
-scaled down as a whole. Heavy tails and unequal batches of honest nodes stay within a factor of ten, so that nothing
-changes for them.
+have 10 R; one that always had longer updates, H on average, may have 10 H, but never more than 100 R. One beyond that
+is scaled down as a whole, to R, so that it has no more say than others. Heavy tails and unequal batches of honest nodes
+stay within a factor of ten, so that nothing changes for them.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,16 @@ Lengths = Mapping[int, float]
 
 
 def limits(now: Lengths, before: Lengths) -> dict[int, float]:
-    """The length that each node's updates may have; infinite where there are fewer than two others to compare with.
+    """The length to which each node's updates are scaled down; infinite where they stay as they are.
+
+    With fewer than two others there is nothing to compare with.
 
     Args:
         now: longest update of each node that answered.
         before: average of the longest updates of nodes in earlier rounds, of all that ever answered.
 
     >>> limits({1: 1.0, 2: 2.0, 3: 1e30}, {})
-    {1: inf, 2: inf, 3: 15.0}
+    {1: inf, 2: inf, 3: 1.5}
     """
     known = {**before, **now}
     found = {}
@@ -38,8 +40,8 @@ def limits(now: Lengths, before: Lengths) -> dict[int, float]:
             others = [known[other] for other in known if other != node]
         middle = float(np.median(others)) if len(others) > 1 else 0.0
         own = min(before.get(node, 0.0), FACTOR * middle)
-        limit = FACTOR * max(middle, own)
-        found[node] = limit if 0 < limit < now[node] else float("inf")
+        most = FACTOR * max(middle, own)
+        found[node] = middle if 0 < most < now[node] else float("inf")
     return found
 
 
