@@ -27,7 +27,7 @@ def run_command(name: str, *arguments: str) -> int:
 
 
 def status(folders: list[str]) -> None:
-    """Fedbatch status FOLDER...: the runs there, and how to go on with those that are not done."""
+    """The runs there, and how to go on with those that are not done: ``fedbatch status FOLDER...``."""
     from rich.console import Console
 
     from fedbatch.results.status import status_table
@@ -37,14 +37,14 @@ def status(folders: list[str]) -> None:
 
 
 def report(folders: list[str]) -> None:
-    """Fedbatch report RUN_OR_SWEEP...: one page on them all."""
+    """One page on them all: ``fedbatch report RUN_OR_SWEEP...``."""
     from fedbatch.report.page import told, write_report
 
     print(told(write_report([Path(folder) for folder in folders or ["runs"]])))
 
 
 def doctor(_: list[str]) -> None:
-    """Fedbatch doctor: what is there, and how to get what is missing."""
+    """What is there, and how to get what is missing: ``fedbatch doctor``."""
     from rich.console import Console
 
     from fedbatch.cli.doctor import tables
@@ -55,7 +55,7 @@ def doctor(_: list[str]) -> None:
 
 
 def critical(arguments: list[str]) -> None:
-    """Fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64,256] [--cohorts 8,32].
+    """What other batches would need: ``fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64] [--cohorts 8,32]``.
 
     What the first run says of the rounds, examples, bytes and seconds that other batches would need; other runs are set
     beside it. --loss: a training loss to get to, may be given again. --batches: global batches; --cohorts: clients.
@@ -66,7 +66,7 @@ def critical(arguments: list[str]) -> None:
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Fedbatch evaluate RUN [dataset=... metrics=...]: scores of its model on the test split, as JSON."""
+    """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...]``."""
     from fedbatch.trained import evaluate
 
     if not arguments:
@@ -75,7 +75,7 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """Fedbatch export RUN FILE: its model's parameters and buffers as FILE.safetensors or FILE.pt."""
+    """Its model's parameters and buffers as FILE.safetensors or FILE.pt: ``fedbatch export RUN FILE``."""
     from fedbatch.trained import export
 
     if len(arguments) != 2:
