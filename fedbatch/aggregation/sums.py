@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedbatch.aggregation.robust import Aggregator
 from fedbatch.core.errors import RunFailedError
-from fedbatch.wire.messages import Contribution, Updates, Vector
+from fedbatch.wire.messages import Contribution, Updates
+from fedbatch.wire.schema import Vector
 
 
 class DivergedError(RunFailedError):

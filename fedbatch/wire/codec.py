@@ -7,7 +7,7 @@ that names the field, never a poisoned model. Nothing is ever unpickled.
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from fedbatch.wire.messages import (
     Temperatures,
     TrainPlan,
     Updates,
-    Vector,
 )
 from fedbatch.wire.queries import (
     ClusterPlan,
@@ -40,6 +39,7 @@ from fedbatch.wire.queries import (
     Scored,
     ScorePlan,
 )
+from fedbatch.wire.schema import Column, Vector, columns_of, types_of
 
 SCHEMA = 3
 """Version of the wire schema; a node with another one is refused."""
@@ -73,31 +73,9 @@ Content = (
     | PickPlan
 )
 Schema = TypeVar("Schema", bound=Content)
-_LABEL_COLUMNS = {"quotas", "num_labelled", "num_unlabelled"}
-_BY_GROUP = {
-    "class_counts",
-    "group_counts",
-    "cluster_sizes",
-    "groups",
-    "report_groups",
-    "lows",
-    "thresholds",
-    "histogram",
-}
-_INT_COLUMNS = {"clients", "batch_sizes", "num_examples", "excluded", "counts"} | _LABEL_COLUMNS | _BY_GROUP
-_ANY_LENGTH = {"excluded"} | _BY_GROUP
+COLUMNS: dict[type, dict[str, Column]] = {kind: columns_of(kind) for kind in get_args(Content)}
+TYPES: dict[type, dict[str, type]] = {kind: types_of(kind) for kind in get_args(Content)}
 _WIRE_DTYPES = {"float32", "float64", "int64"}
-_FINITE_COLUMNS = {
-    "weights",
-    "sq_norms",
-    "losses",
-    "correct",
-    "loss_sums",
-    "half_dots",
-    "half_sq_diffs",
-    "temperatures",
-}
-_POSITIVE_COLUMNS = {"weights", "temperatures"}
 
 
 def encode(message: Content) -> RecordDict:
@@ -134,7 +112,11 @@ def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | 
         raise MessageError(f"expected a {kind.__name__} of schema {SCHEMA}; do both ends run the same fedbatch?")
     values: dict[str, Any] = {**plan}
     values |= {name: _tensor(name, array) for name, array in record.array_records["arrays"].items()}
-    values |= {name: _column(name, array) for name, array in record.array_records["clients"].items()}
+    columns = COLUMNS[kind]
+    for name, array in record.array_records["clients"].items():
+        if name not in columns:
+            raise MessageError(f"{kind.__name__} has no column {name}")
+        values[name] = _column(name, columns[name], array)
     names = {field.name for field in fields(kind)}
     if set(values) != names:
         raise MessageError(f"{kind.__name__} must have {sorted(names)} (got {sorted(values)})")
@@ -145,24 +127,21 @@ def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | 
 
 
 def _check_types(message: Any) -> None:
-    expected = {"Tensor": Tensor, "Vector": np.ndarray, "int": int, "float": float, "str": str, "bool": bool}
-    for field in fields(message):
-        kind = Tensor if field.type is Tensor else expected.get(getattr(field.type, "__name__", ""), np.ndarray)
-        value = getattr(message, field.name)
+    for name, kind in TYPES[type(message)].items():
+        value = getattr(message, name)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise MessageError(f"{field.name} must be a {kind.__name__} (got {type(value).__name__})")
+            raise MessageError(f"{name} must be a {kind.__name__} (got {type(value).__name__})")
 
 
 def _check_lengths(message: Any, lengths: Mapping[str, int]) -> None:
     count = len(message.clients)
-    optional = {"half_dots", "half_sq_diffs"}
-    for field in fields(message):
-        value = getattr(message, field.name)
-        allowed = {0, count} if field.name in optional else {count}
-        if isinstance(value, np.ndarray) and field.name not in _ANY_LENGTH and len(value) not in allowed:
-            raise MessageError(f"{field.name} must have one entry for each of {count} clients (got {len(value)})")
-        if field.name in lengths and len(value) != lengths[field.name]:
-            raise MessageError(f"{field.name} must have length {lengths[field.name]} (got {len(value)})")
+    for name, column in COLUMNS[type(message)].items():
+        size = len(getattr(message, name))
+        if column.length != "any" and size != count and not (column.length == "clients or none" and size == 0):
+            raise MessageError(f"{name} must have one entry for each of {count} clients (got {size})")
+    for name, length in lengths.items():
+        if len(getattr(message, name)) != length:
+            raise MessageError(f"{name} must have length {length} (got {len(getattr(message, name))})")
     if count and not (np.diff(message.clients) > 0).all():
         raise MessageError("clients must be distinct and in ascending order")
 
@@ -213,15 +192,12 @@ def _tensor(name: str, array: Array) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _column(name: str, array: Array) -> Vector:
+def _column(name: str, column: Column, array: Array) -> Vector:
     values = _numpy(name, array)
-    dtype = np.int64 if name in _INT_COLUMNS else np.float64
-    if values.dtype != dtype:
-        raise MessageError(f"{name} must be {np.dtype(dtype)} (got {values.dtype})")
-    if name in _FINITE_COLUMNS and not np.isfinite(values).all():
+    if values.dtype != np.dtype(column.dtype):
+        raise MessageError(f"{name} must be {column.dtype} (got {values.dtype})")
+    if not np.isfinite(values).all():
         raise MessageError(f"{name} has values that are not finite")
-    if name in _POSITIVE_COLUMNS and not (values > 0).all():
-        raise MessageError(f"{name} must be positive")
-    if name in _INT_COLUMNS | {"sq_norms"} and (values < 0).any():
-        raise MessageError(f"{name} must not be negative")
+    if (column.sign == "positive" and not (values > 0).all()) or (column.sign == "not negative" and (values < 0).any()):
+        raise MessageError(f"{name} must {'be positive' if column.sign == 'positive' else 'not be negative'}")
     return values
