@@ -16,13 +16,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.data.dataset import Dataset
 from fedbatch.executors import choose
 from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import run_locally
 from fedbatch.server import exchange
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.state import ServerState
@@ -82,7 +81,7 @@ def fresh_task() -> None:
 
 def run(config: RunConfig) -> tuple[list[dict[str, Any]], dict[str, Any], ServerState]:
     """Run in this process and return the record, the summary and the state in the last checkpoint."""
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     folder = Path(config.run_dir)
     summary = json.loads((folder / "summary.json").read_text())
     return read_rows(folder / "rounds.jsonl"), summary, load_latest(folder / "checkpoints")

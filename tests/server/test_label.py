@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.cli import app
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.core.errors import RunFailedError
 from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import LocalGrid, run_locally
+from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.label import anew
 from fedbatch.setup import task
@@ -23,7 +24,7 @@ QUERIES = ("active.seed_labels=30", "active.labels_per_query=25", "active.querie
 
 
 def run(config):
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     folder = Path(config.run_dir)
     rows = read_rows(folder / "rounds.jsonl")
     exact = [{k: v for k, v in row.items() if not k.endswith("_seconds") and v == v} for row in rows]

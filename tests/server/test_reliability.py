@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.cli import app
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
-from fedbatch.runtime.local import LocalGrid, run_locally
+from fedbatch.runtime.local import LocalGrid
 from fedbatch.server import checkpoint
 from fedbatch.setup import task
 
@@ -32,7 +32,7 @@ CLOCKS = {f"{lap}_seconds" for lap in ("plan", "client", "aggregate", "step", "e
 def run(config):
     """All that must be equal between two runs: hash of the parameters, record, ledger."""
     task.load.cache_clear()
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     return left_by(Path(config.run_dir))
 
 
