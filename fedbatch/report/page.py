@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import fedbatch
+from fedbatch.core.files import write_atomically
 from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
-from fedbatch.results.store import write_atomically
 
 SCRIPTS = ("draw.js", "charts.js", "compare.js", "critical.js", "page.js")
 

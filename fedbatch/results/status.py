@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from fedbatch.results.load import run_folders, summary_of
+from fedbatch.results.folder import summary_of
+from fedbatch.results.load import run_folders
 
 QUIET_SECONDS = 300.0
 """A run that says it is running and has written nothing for so long was probably killed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -22,7 +23,7 @@ class LocalGrid(Grid):
         run_config: the run config that apps see.
     """
 
-    def __init__(self, client_app: ClientApp, num_nodes: int, run_config: dict):
+    def __init__(self, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]):
         self._app = client_app
         self._run = new_run()
         self._contexts = {
@@ -92,12 +93,14 @@ class LocalGrid(Grid):
 class Local:
     """Runs all nodes in this process."""
 
-    def __call__(self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
+    def __call__(
+        self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
+    ) -> None:
         """See `run_locally`."""
         run_locally(server_app, client_app, num_nodes, run_config)
 
 
-def run_locally(server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
+def run_locally(server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]) -> None:
     """Run both apps in this process; an exception of the ServerApp comes through."""
     grid = LocalGrid(client_app, num_nodes, run_config)
     serve(server_app, grid, run_config)

@@ -55,7 +55,9 @@ class Ray:
         if find_spec("ray") is None:
             raise ConfigError("runtime=ray needs Ray: pip install 'fedbatch[ray]', or use runtime=local")
 
-    def __call__(self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
+    def __call__(
+        self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
+    ) -> None:
         """Run both apps; an exception of the ServerApp comes through.
 
         Raises:
