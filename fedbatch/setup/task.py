@@ -24,6 +24,7 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.executors.agreement import SINGLE
 from fedbatch.executors.choose import Executors
 from fedbatch.losses.examples import NO_LABEL
+from fedbatch.losses.reduced import by_example
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
@@ -191,6 +192,7 @@ def load(config_json: str) -> Task:
     dataset, partition = validate.data(config_json)
     controller = validate.controller(config_json)
     loss = build("loss", config.loss)
+    loss = by_example(loss, dataset.num_classes) if dataset.train_y.ndim == 1 else loss
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
     model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
