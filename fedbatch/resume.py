@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedbatch import state as states
+from fedbatch.charging import cost_of_resuming
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.errors import ConfigError
 from fedbatch.faults import FaultyGrid
@@ -56,6 +57,8 @@ def resume(server: Server) -> tuple[Identity, ServerState]:
         identity = identities.of_header(header)
     refuse_changes(folder, server.task.config, identity, now)
     state = replace(load(server, saved), ledger=charged(server, saved))
+    if server.task.privacy and (cost := cost_of_resuming(server, server.task.privacy, state)):
+        log.warning("%s", cost)
     if server.task.config.faults:
         cast(FaultyGrid, server.grid).answered.update(state.answered)
     if identity is None:

@@ -23,7 +23,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
     Args:
         plan: the run's mechanism.
         ledger: what was released.
-        others: private runs beside this one, which it says nothing of.
+        others: private runs beside this one or overwritten, which it says nothing of.
     """
     mechanism, calibration = plan.mechanism, plan.calibration
     schedules = ledger.schedules()
@@ -59,12 +59,14 @@ def spent(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
 
 
 def private_runs_beside(folder: Path) -> int:
-    """Private runs in the folders beside this one, as those of a sweep are."""
-    return sum(path.parent != folder for path in folder.parent.glob(f"*/{FILE}"))
+    """Private runs in the folders beside this one, as those of a sweep are, and those that were overwritten."""
+    ledgers = folder.parent.glob(f"*/{Path(FILE).stem}*.jsonl")
+    return sum(path != folder / FILE for path in ledgers)
 
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
-    beside = f" ({others} private {'run lies' if others == 1 else 'runs lie'} beside this one)" if others else ""
+    runs = f"{others} private {'run lies' if others == 1 else 'runs lie'}"
+    beside = f" ({runs} beside this one or were overwritten)" if others else ""
     reasons = [
         f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
         "extending the run after looking at it",
