@@ -244,6 +244,14 @@ def test_other_examples_are_sampled_from_other_data(make_task):
     assert torch.equal(sum_of(run_, [1]), sum_of(run_, [1]))
 
 
+def test_other_labels_are_other_data(make_task):
+    run_ = make_task("example_local", "model.width=64", "client_batch_size=null")
+    first = sum_of(run_, [0])
+    own = run_.partition.lookup(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    run_.train_y[own] = (run_.train_y[own] + 1) % 10
+    assert np.std((first - sum_of(run_, [0])).numpy()) == pytest.approx(SIGMA * CLIP * (2 * 1.01) ** 0.5, rel=0.1)
+
+
 def test_a_folder_keeps_its_nonce_once_it_has_released_something(tmp_path, make_task):
     mechanism = make_task("example_local", f"privacy.secret_file={tmp_path / 'secret'}").privacy.mechanism
     first = nonce.nonce_of(mechanism, tmp_path, begun=False)
