@@ -9,6 +9,7 @@ the libraries but nothing of fedbatch, which saves most of the time.
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -81,7 +82,7 @@ def survivors(mutants: Iterable[Mutant]) -> list[str]:
     with tempfile.TemporaryDirectory() as place:
         copy = copied(Path(place))
         tests = sorted({test for mutant in mutants for test in mutant.tests})
-        code, told = tried(copy, tests)
+        code, told = tried(copy, tests, LIMIT_SECONDS * 10)
         if code != PASSED:
             raise RuntimeError(f"the tests fail without a mutant: {told}")
         return [mutant.breaks for mutant in mutants if survives(copy, mutant)]
@@ -114,13 +115,14 @@ def copied(place: Path) -> Path:
     return place
 
 
-def tried(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
+def tried(copy: Path, tests: Iterable[str], limit: int = LIMIT_SECONDS) -> tuple[int, str]:
     """Pytest's exit code for these tests of the copy, in a forked process, and in a line how it ended."""
     log = copy / "pytest.log"
     child = os.fork()
     if not child:
         code = 70
         try:
+            signal.alarm(limit)
             code = run_tests(copy, log, tests)
         except BaseException:
             traceback.print_exc()
@@ -133,11 +135,8 @@ def tried(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
 
 def run_tests(copy: Path, log: Path, tests: Iterable[str]) -> int:
     """In the forked process: pytest on the copy, with output to the log."""
-    import signal
-
     import pytest
 
-    signal.alarm(LIMIT_SECONDS)
     with open(log, "w") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
