@@ -75,7 +75,8 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         "classes, words and columns",
         "which examples clients hold out",
         "rounding of floating-point sums and noise",
-        "the length of the run, that it failed or that a round was done again, and the number of examples a client has",
+        "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "
+        "round was done again, and the number of examples a client has",
     ]
     units, unit = plan.terms.units, plan.mechanism.unit
     if plan.delta > default_delta(units) * (1 + 1e-9):
