@@ -278,6 +278,13 @@ def test_a_reply_differs_in_the_noised_sums_only(make_task):
     assert one.update_sum.shape == two.update_sum.shape and one.extra_sums.shape == two.extra_sums.shape == (1,)
 
 
+@pytest.mark.parametrize("mechanism", ["client_central", "example_local"])
+def test_what_is_not_paid_for_does_not_travel(make_task, mechanism):
+    with_squares = contribution(make_task(mechanism), CLIENTS)
+    without = contribution(make_task(mechanism, "privacy.measure_noise_scale=false", folder="other"), CLIENTS)
+    assert with_squares.extra_sums.shape == (1,) and without.extra_sums.shape == (0,)
+
+
 def test_client_level_sums_count_who_is_within_the_clip_norm(make_task):
     run = make_task("client_central", "privacy.clip_quantile=0.5", "cohort_size=20", "client_batch_size=null")
     lengths = np.array([float(sum_of(run, [c], clip_norm=1e9).norm()) for c in range(10)])
