@@ -280,9 +280,11 @@ def test_a_reply_differs_in_the_noised_sums_only(make_task):
 
 @pytest.mark.parametrize("mechanism", ["client_central", "example_local"])
 def test_what_is_not_paid_for_does_not_travel(make_task, mechanism):
-    with_squares = contribution(make_task(mechanism), CLIENTS)
-    without = contribution(make_task(mechanism, "privacy.measure_noise_scale=false", folder="other"), CLIENTS)
-    assert with_squares.extra_sums.shape == (1,) and without.extra_sums.shape == (0,)
+    with_squares = make_task(mechanism)
+    without = make_task(mechanism, "privacy.measure_noise_scale=false", folder="other")
+    for sigma in (1.0, 0.0):
+        assert contribution(with_noise(with_squares, sigma), CLIENTS).extra_sums.shape == (1,)
+        assert contribution(with_noise(without, sigma), CLIENTS).extra_sums.shape == (0,)
 
 
 def test_client_level_sums_count_who_is_within_the_clip_norm(make_task):
