@@ -49,7 +49,7 @@ deploy-demo: $(VENV)/installed
 	$(BIN)/python -m simulations.deployment
 
 data: $(VENV)/installed
-	$(BIN)/python -m fedbatch.data.fetch_fashion_mnist
+	$(BIN)/python -m fedbatch.data.prepare.fetch_fashion_mnist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -22,12 +22,12 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.measure import Row, interleaved, machine, prepare
-from fedbatch.clients.choose import EXECUTORS
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Job
 from fedbatch.clients.per_example import as_examples
+from fedbatch.executors.choose import EXECUTORS
 from fedbatch.losses import CrossEntropy
-from fedbatch.models.cnn import cnn
+from fedbatch.models.convolutional import cnn
 from fedbatch.models.flat import FlatModel
 
 SHAPE, CLASSES, CLIP = (1, 28, 28), 10, Clip(1.0)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.systems import System
 from benchmarks.workload import Data, Workload
-from fedbatch.allocator import keep_freed_memory
+from fedbatch.setup.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 

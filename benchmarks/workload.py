@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedbatch.keys import generator
+from fedbatch.core.random import generator
 
 Work = Literal["fedsgd", "local_sgd"]
 ModelName = Literal["mlp", "cnn"]

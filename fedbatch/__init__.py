@@ -1,14 +1,35 @@
 """fedbatch: federated learning with large global batches, on Flower and PyTorch."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedbatch.api import Result, run
+    from fedbatch.results.load import load_rounds, load_runs
+    from fedbatch.strategy import NoiseScale
+    from fedbatch.trained import evaluate, export, load_model
 
 __version__ = "0.1.0"
-__all__ = ["load_rounds", "load_runs"]
+__all__ = ["NoiseScale", "Result", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
+
+_PLACES = {
+    "NoiseScale": "fedbatch.strategy",
+    "Result": "fedbatch.api",
+    "evaluate": "fedbatch.trained",
+    "export": "fedbatch.trained",
+    "load_model": "fedbatch.trained",
+    "load_rounds": "fedbatch.results.load",
+    "load_runs": "fedbatch.results.load",
+    "run": "fedbatch.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Tables of runs, imported when they are asked for: the command line needs none of it."""
-    if name in __all__:
-        return getattr(import_module("fedbatch.results.load"), name)
+    """Public names, imported when they are asked for: the command line answers without most of it."""
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -3,17 +3,19 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedbatch import node, node_held_out, task
-from fedbatch.active import node as active_node
-from fedbatch.active.labelled import NodeFiles
-from fedbatch.compose import config_json
-from fedbatch.config import from_json
-from fedbatch.errors import ConfigError
-from fedbatch.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
-from fedbatch.node_config import hosted_clients, on_own_data
-from fedbatch.node_private import train_private
-from fedbatch.task import Task
-from fedbatch.wire import MessageError, decode, encode
+from fedbatch.config.compose import config_json
+from fedbatch.config.schema import from_json
+from fedbatch.core.errors import ConfigError
+from fedbatch.node import held_out as node_held_out
+from fedbatch.node import query as active_node
+from fedbatch.node import train as node
+from fedbatch.node.labels import NodeFiles
+from fedbatch.node.private import train_private
+from fedbatch.setup import task
+from fedbatch.setup.nodes import hosted_clients, on_own_data
+from fedbatch.setup.task import Task
+from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 
 app = ClientApp()
 

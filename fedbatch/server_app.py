@@ -10,16 +10,13 @@ from typing import Any, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedbatch import evaluation, posthoc, task
-from fedbatch.aggregate import DivergedError
-from fedbatch.batch.tracker import Tracker
-from fedbatch.build import build, trackers
-from fedbatch.compose import config_json
-from fedbatch.config import from_json
-from fedbatch.errors import ConfigError, Interrupted
-from fedbatch.faults import FaultyGrid
-from fedbatch.hosts import discover
-from fedbatch.interrupt import Asked, listening
+from fedbatch.aggregation.sums import DivergedError
+from fedbatch.batch.average import Averages
+from fedbatch.config.build import build
+from fedbatch.config.compose import config_json
+from fedbatch.config.schema import from_json
+from fedbatch.core.errors import ConfigError, Interrupted
+from fedbatch.core.interrupt import Asked, listening
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.statement import private_runs_beside, spent
@@ -28,13 +25,19 @@ from fedbatch.results.identity import Identity
 from fedbatch.results.lock import locked
 from fedbatch.results.progress import Progress
 from fedbatch.results.store import RunStore
-from fedbatch.resume import begin, resume, save
-from fedbatch.rounds import run_rounds
+from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.runtime.interruptible import InterruptibleGrid
-from fedbatch.server import Row, Server
-from fedbatch.server_step import ServerOptimizer
-from fedbatch.state import ServerState
-from fedbatch.task import Task
+from fedbatch.server import evaluate as evaluation
+from fedbatch.server import temperature as posthoc
+from fedbatch.server.hosts import discover
+from fedbatch.server.optimizer import ServerOptimizer
+from fedbatch.server.resume import begin, resume, save
+from fedbatch.server.rounds import run_rounds
+from fedbatch.server.server import Row, Server
+from fedbatch.server.state import ServerState
+from fedbatch.setup import task
+from fedbatch.setup.task import Task
+from fedbatch.setup.validate import trackers
 from fedbatch.trackers.following import following
 
 app = ServerApp()
@@ -92,7 +95,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
         state, calibration = posthoc.finish(server, state)
         save(server, identity, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
-        store.finish(state, guarantee, calibration, scores)
+        store.finish(state.summary(), guarantee, calibration, scores)
 
 
 def spent_so_far(server: Server, known: Ledger) -> dict[str, Any]:
@@ -155,16 +158,13 @@ def new_server(run: Task, grid: Grid) -> Server:
 def start(server: Server) -> ServerState:
     """The state before round 0."""
     noise, privacy = server.task.config.noise_scale, server.task.privacy
-    tracker = Tracker(noise.decay, noise.z)
     return ServerState(
         round=0,
         params=server.optimizer.model.params,
         buffers=server.optimizer.model.buffers,
         optimizer=server.optimizer.state_dict(),
         control=server.task.controller.start(),
-        noise=tracker,
-        within=tracker,
-        between=tracker,
+        averages=Averages.start(noise.decay, noise.z),
         ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
         clip_norm=float(privacy.mechanism.clip_norm) if privacy else 0.0,
     )

@@ -10,9 +10,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedbatch.batch.average import RunningNoiseScale
 from fedbatch.batch.noise_scale import estimate_weighted
-from fedbatch.batch.phases import Controller, ControlState, Observation
-from fedbatch.batch.tracker import Tracker
+from fedbatch.controllers.phase import Controller, ControlState, Observation, phase_of
 
 log = logging.getLogger("fedbatch")
 
@@ -36,9 +36,9 @@ class NoiseScale(Strategy):
             where updates are gradients up to a common factor: one local step, on as many examples as the weight of
             the reply says, at the same learning rate everywhere. After several steps or epochs it means nothing.
         weight_key: metric of a reply that holds its number of examples, by which updates are averaged.
-        decay: of the averages, in [0, 1); see `fedbatch.batch.tracker.Tracker`.
+        decay: of the averages, in [0, 1); see `fedbatch.batch.average.RunningNoiseScale`.
         z: half-width of the interval in standard errors.
-        controller: phase controller of `fedbatch.batch.controllers` for the next round's nodes (``fraction_train``)
+        controller: phase controller of `fedbatch.controllers` for the next round's nodes (``fraction_train``)
             and batch; None only measures. Its ``cohort_size`` counts nodes, as far as ``min_train_nodes`` allows.
         batch_size_key: key of the train config that tells clients the phase's ``client_batch_size``, where it has
             one; they must heed it.
@@ -67,7 +67,7 @@ class NoiseScale(Strategy):
         self.strategy: Any = strategy
         self.unit = unit
         self.weight_key = weight_key
-        self.tracker = Tracker(decay, z)
+        self.tracker = RunningNoiseScale(decay, z)
         self.controller = controller
         self.control: ControlState | None = controller.start() if controller else None
         self.batch_size_key = batch_size_key
@@ -79,11 +79,10 @@ class NoiseScale(Strategy):
         """Messages of the strategy, with the cohort and batch size of the current phase."""
         self._sent = arrays
         if self.controller is not None and self.control is not None:
-            phase = next(phase for phase in self.controller.phases if phase.name == self.control.phase)
+            phase = phase_of(self.controller.phases, self.control)
             nodes = max(len(list(grid.get_node_ids())), 1)
-            wanted = self.control.cohort_size or phase.cohort_size
             # Strategies round nodes * fraction down, and that must not lose a node to rounding.
-            self.strategy.fraction_train = min((wanted + 0.5) / nodes, 1.0)
+            self.strategy.fraction_train = min((phase.cohort_size + 0.5) / nodes, 1.0)
             if phase.client_batch_size is not None:
                 config[self.batch_size_key] = phase.client_batch_size
         return self.strategy.configure_train(server_round, arrays, config, grid)

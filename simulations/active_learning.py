@@ -87,7 +87,7 @@ def pools(
 DIGITS = Data(
     name="digits",
     common=("model.width=32", "server_optimizer.lr=0.2"),
-    pools=pools("digits", "fedbatch.data.bundled.digits", 1437, 5000),
+    pools=pools("digits", "fedbatch.data.digits", 1437, 5000),
     batch=120,
     rounds=100,
     seed_labels=20,
@@ -97,7 +97,7 @@ DIGITS = Data(
 FASHION = Data(
     name="fashion_mini",
     common=("server_optimizer.lr=0.1",),
-    pools=pools("fashion_mini", "fedbatch.data.fashion.fashion_mini", 2000, 10_000, ("redundant", "plain")),
+    pools=pools("fashion_mini", "fedbatch.data.fashion_mini", 2000, 10_000, ("redundant", "plain")),
     batch=260,
     rounds=100,
     seed_labels=100,

@@ -1,6 +1,6 @@
 """How far the choice of many clients is from that of one owner of all their pools, on blobs of known overlap.
 
-The protocol gives exactly the choice that the clusters imply (tests/active/test_federated.py), so the clusters are all
+The protocol gives exactly the choice that the clusters imply (tests/server/test_query.py), so the clusters are all
 that is varied here.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from fedbatch.active import cluster_margin
 from fedbatch.active.two_level import Summaries, cluster_squared, merge, summarize
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 BLOBS, POINTS, DIMENSIONS, CLIENTS, CANDIDATES, LABELS = 60, 1500, 8, 10, 300, 60
 SPREADS = {"separated": (0.1, 1.0), "moderate": (0.25, 1.3), "heavy": (0.5, 2.6)}

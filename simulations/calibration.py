@@ -29,15 +29,15 @@ from shifts import SEVERITIES, SHIFTS
 from study import command
 from study_runs import run_once, status
 
-from fedbatch import task
-from fedbatch.config import parse
+from fedbatch.config.schema import parse
 from fedbatch.metrics import BinSums, calibration_error, nll, width_edges
 from fedbatch.metrics.evaluate import logits_of
 from fedbatch.metrics.report import Predicted
 from fedbatch.metrics.scaling import SharedTemperature
 from fedbatch.models.flat import FlatModel
-from fedbatch.state import load_latest
-from fedbatch.task import Task
+from fedbatch.server.checkpoint import load_latest
+from fedbatch.setup import task
+from fedbatch.setup.task import Task
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100

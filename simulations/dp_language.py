@@ -25,7 +25,7 @@ from study_runs import final, run_once, status
 from tables import spread, table
 from tuning import tuned
 
-from fedbatch.state import load_latest
+from fedbatch.server.checkpoint import load_latest
 
 SUMMARY = __doc__.splitlines()[0]
 CLIENTS = 64

@@ -25,7 +25,7 @@ from study import command
 from study_runs import final, run_once, status
 
 from fedbatch.privacy import noise_multiplier
-from fedbatch.state import load_latest
+from fedbatch.server.checkpoint import load_latest
 
 SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100

@@ -45,7 +45,7 @@ def run_once(scratch: Path, variant: str, seed: int, extra: list[str]) -> dict[s
     """One run in a process of its own; its line of the table."""
     folder = scratch / f"{variant}-{seed}"
     overrides = [*VARIANTS[variant], *extra, f"seed={seed}", f"run_dir={folder}"]
-    subprocess.run([sys.executable, "-m", "fedbatch.app", *overrides], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "fedbatch", *overrides], check=True, stdout=subprocess.DEVNULL)
     summary = json.loads((folder / "summary.json").read_text())
     rounds = pl.read_parquet(folder / "rounds.parquet")
     switches = summary["phase_switches"]

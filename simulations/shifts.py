@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # comes with scikit-learn
 
-from fedbatch.keys import generator
+from fedbatch.core.random import generator
 
 Images = npt.NDArray[np.float32]
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 from flwr.app import Message
 
 from fedbatch import client_app, server_app
-from fedbatch.compose import config_json
+from fedbatch.config.compose import config_json
 from fedbatch.runtime.flower import SERVER_NODE_ID, new_context
 from fedbatch.runtime.local import LocalGrid
 

@@ -14,8 +14,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch import client_app, server_app
-from fedbatch.compose import config_json
-from fedbatch.errors import ConfigError
+from fedbatch.config.compose import config_json
+from fedbatch.core.errors import ConfigError
 from fedbatch.runtime.local import run_locally
 
 

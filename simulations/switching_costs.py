@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from study_runs import status
 
-from fedbatch.time_model import TimeModel
+from fedbatch.batch.time_model import TimeModel
 
 LINKS = {
     "seconds, LAN": TimeModel(0.001, 0.0, 0.001, 1e8, 1e8),

@@ -16,14 +16,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import build, client_app, exchange, server_app, task
-from fedbatch.clients import choose
-from fedbatch.compose import config_dir
-from fedbatch.config import RunConfig, parse
+from fedbatch import client_app, server_app
+from fedbatch.config.compose import config_dir
+from fedbatch.config.schema import RunConfig, parse
 from fedbatch.data.dataset import Dataset
+from fedbatch.executors import choose
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import run_locally
-from fedbatch.state import ServerState, load_latest
+from fedbatch.server import exchange
+from fedbatch.server.checkpoint import load_latest
+from fedbatch.server.state import ServerState
+from fedbatch.setup import task, validate
 
 torch.set_num_threads(1)
 
@@ -71,8 +74,8 @@ def make_task(make_config):
 def fresh_task() -> None:
     """No task of an earlier test is reused."""
     task.load.cache_clear()
-    build.data.cache_clear()
-    build.controller.cache_clear()
+    validate.data.cache_clear()
+    validate.controller.cache_clear()
     exchange.tell_once.cache_clear()
     choose.tell_once.cache_clear()
 

@@ -11,9 +11,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.serverapp.strategy import FedAdam, FedAvg
 from flwr.serverapp.strategy.strategy import Strategy
 
-from fedbatch.batch.controllers import Adaptive, NoiseScaleSwitch
 from fedbatch.batch.noise_scale import estimate
-from fedbatch.batch.phases import Phase
+from fedbatch.controllers import Adaptive, NoiseScaleSwitch
+from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.flower import new_run, stamp
 from fedbatch.runtime.local import run_locally
 from fedbatch.strategy import NoiseScale

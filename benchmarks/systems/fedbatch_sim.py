@@ -16,24 +16,24 @@ from torch import Tensor
 
 from benchmarks.systems.unmeasured import UNMEASURED, nothing_measured
 from benchmarks.workload import Data, Workload, build_model, flat
-from fedbatch import node
-from fedbatch.batch.controllers import Fixed
-from fedbatch.batch.phases import Phase
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.compose import config_json
-from fedbatch.config import RunConfig, from_json
+from fedbatch.config.compose import config_json
+from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.controllers import Fixed
+from fedbatch.controllers.phase import Phase
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.data.partition import IndexPartition, Ints, Partition
 from fedbatch.losses import CrossEntropy
-from fedbatch.messages import Hosted, TrainPlan
 from fedbatch.models.flat import FlatModel
-from fedbatch.rounds import Row, run_round
+from fedbatch.node import train as node
 from fedbatch.runtime.local import LocalGrid
+from fedbatch.server.rounds import Row, run_round
 from fedbatch.server_app import new_server, start
-from fedbatch.task import Task
-from fedbatch.wire import decode, encode
+from fedbatch.setup.task import Task
+from fedbatch.wire.codec import decode, encode
+from fedbatch.wire.messages import Hosted, TrainPlan
 
 NEVER = 10**9  # rounds: so that none is the last one, which is evaluated
 

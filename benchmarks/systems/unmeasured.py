@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch import measure
-from fedbatch.aggregate import Aggregate, Sum
-from fedbatch.clients import agreement, vmap
-from fedbatch.clients.choose import EXECUTORS
-from fedbatch.clients.fused import chunks
+from fedbatch.aggregation.sums import Aggregate, Sum
 from fedbatch.clients.job import ClientWork, Job
-from fedbatch.clients.stacked_layers import sgd_step
-from fedbatch.measure import Measured
-from fedbatch.messages import Contribution
+from fedbatch.executors import agreement, vmap
+from fedbatch.executors.choose import EXECUTORS
+from fedbatch.executors.fused import chunks
+from fedbatch.executors.stacked_layers import sgd_step
+from fedbatch.server import measure
+from fedbatch.server.measure import Measured
+from fedbatch.wire.messages import Contribution
 
 UNMEASURED = {name: f"{name}_unmeasured" for name in ("fused", "vmap", "loop")}
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedbatch.active.selectors import Pool
-from fedbatch.keys import Ints, generator
+from fedbatch.core.random import Ints, generator
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbatch.active.average_linkage import Floats
-from fedbatch.keys import Ints, generator
+from fedbatch.core.random import Ints, generator
 
 
 def cluster_margin(

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from fedbatch.active.average_linkage import Merges, average_linkage
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 EXACT_POINTS = 10_000
 """Up to so many points the whole matrix of distances is held: 0.8 GB."""

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fedbatch.config import RunConfig
-from fedbatch.errors import ConfigError
-
 SCOPES = ("two_level", "global_only", "local_only")
 
 
@@ -70,42 +67,3 @@ class ActiveLearning:
     def global_cut(self) -> dict[str, float | None]:
         """Where the server does."""
         return {"epsilon": self.selector.epsilon, "mean_cluster_size": self.selector.mean_cluster_size}
-
-
-def check(config: RunConfig, active: ActiveLearning, privacy_unit: str | None, has_positions: bool, pool: int) -> None:
-    """Refuse what cannot be run, or would be claimed and not be true.
-
-    Args:
-        config: of the run.
-        active: its plan for labels.
-        privacy_unit: "client", "example" or None.
-        has_positions: whether an example has a label a position.
-        pool: examples that can be labelled, over all clients.
-
-    Raises:
-        ConfigError: naming the field and the remedy.
-    """
-    needed = active.seed_labels + active.queries * active.labels_per_query
-    for wrong, message in (
-        (
-            config.rounds <= active.queries,
-            f"rounds ({config.rounds}) must be more than active.queries ({active.queries}): every stage needs one",
-        ),
-        (has_positions, "active: labels of single positions cannot be queried; use a data set with one a row"),
-        (
-            needed > pool,
-            f"active: {needed} labels are wanted of {pool} examples; lower active.labels_per_query",
-        ),
-        (
-            privacy_unit == "example",
-            "active: which examples are trained on depends on all of a client's, which example-level privacy does not "
-            "cover; use privacy=client_central or privacy=none",
-        ),
-        (
-            privacy_unit is not None and active.scope != "local_only",
-            f"active.scope={active.scope} sends counts, and two_level raw centroids, outside of the privacy guarantee; "
-            "use active.scope=local_only or privacy=none",
-        ),
-    ):
-        if wrong:
-            raise ConfigError(message)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch.keys import Ints, bits
+from fedbatch.core.random import Ints, bits
 
 Floats = npt.NDArray[np.floating]
 

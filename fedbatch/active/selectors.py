@@ -1,7 +1,7 @@
 """What to label next: one class a selector, all called alike. None of them is ever shown a label.
 
 A selector that ranks examples one by one also has ``scores``: then many clients can select as one, from counts alone
-(`fedbatch.active.federated`).
+(`fedbatch.server.query`).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedbatch.active.average_linkage import Floats
 from fedbatch.active.cluster_margin import cluster_margin, least
 from fedbatch.active.clustering import Embeddings, check_cut
-from fedbatch.keys import Ints, generator
+from fedbatch.core.random import Ints, generator
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from scipy.spatial.distance import cdist
 
 from fedbatch.active.average_linkage import Floats, average_linkage
 from fedbatch.active.clustering import EXACT_POINTS, Embeddings, cut_tree
-from fedbatch.errors import RunFailedError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 
 
 @dataclass(frozen=True)

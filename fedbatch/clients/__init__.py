@@ -1,1 +1,7 @@
-"""What a node does for the clients it hosts: which work (`fedsgd`, `local_sgd`) and how (`fused`, `vmap`, `loop`)."""
+"""What a client computes in a round: which of its examples it draws, and the update that it makes of them."""
+
+from fedbatch.clients.fedsgd import FedSGD
+from fedbatch.clients.job import ClientWork
+from fedbatch.clients.local_sgd import LocalSGD
+
+__all__ = ["ClientWork", "FedSGD", "LocalSGD"]

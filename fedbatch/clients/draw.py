@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch.keys import Ints, bits
+from fedbatch.core.random import Ints, bits
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fedbatch.clients.draw import Draw, first_slots
 from fedbatch.clients.job import Job
+from fedbatch.core.random import Ints, key
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints, key
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class FedSGD:
     """One gradient at the global parameters on ``client_batch_size`` examples, drawn without replacement."""
 
     is_gradient = True
+    is_plain_sgd = True
+    is_per_example = False
 
     def draw(self, partition: Partition, clients: Ints, batch_sizes: Ints, seed: int, round_: int) -> Draw:
         """One step of ``batch_sizes[k]`` examples for each client."""

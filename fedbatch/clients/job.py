@@ -12,18 +12,24 @@ from torch import Tensor
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.parts import half_columns
+from fedbatch.core.random import Ints, bits
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints, bits
-from fedbatch.messages import Contribution
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.wire.messages import Contribution
 
 
 class ClientWork(Protocol):
     """What a client computes on its examples.
 
-    ``is_gradient`` says whether updates are gradients at the global parameters: then they measure the noise scale in
-    examples; otherwise they measure it in clients only.
+    Attributes:
+        is_gradient: updates are gradients at the global parameters: then they measure the noise scale in examples;
+            otherwise they measure it in clients only.
+        is_plain_sgd: steps are plain SGD on a batch, with ``lr`` and ``proximal`` where there are several. Executors
+            may take those of many clients side by side, and privacy may clip them example by example.
+        is_per_example: a client is a single example; see `fedbatch.clients.per_example`.
+
+    The last two are false where they are missing.
     """
 
     is_gradient: bool

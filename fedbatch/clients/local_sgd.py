@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fedbatch.clients.draw import Draw, first_slots
 from fedbatch.clients.job import Job
+from fedbatch.core.random import Ints, key
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints, key
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class LocalSGD:
     proximal: float = 0.0
 
     is_gradient = False
+    is_plain_sgd = True
+    is_per_example = False
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

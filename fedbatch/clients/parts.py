@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 BLOCK = 2**15

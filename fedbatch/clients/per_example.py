@@ -7,7 +7,7 @@ import numpy as np
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.fedsgd import FedSGD
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class PerExample(FedSGD):
     """
 
     per_layer: bool = False
+
+    is_per_example = True
 
 
 def as_examples(positions: Ints, clip: Clip) -> tuple[PerExample, Ints, Draw, np.ndarray]:

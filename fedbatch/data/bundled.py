@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.data.dataset import Dataset
 
 SPLIT_SEED = 2017

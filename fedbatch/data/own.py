@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedbatch.core.random import Ints
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.partition import Partition
-from fedbatch.keys import Ints
 
 
 @dataclass(frozen=True)

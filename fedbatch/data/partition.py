@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.data import partition_cache
 from fedbatch.data.dataset import Dataset
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch import cache
+from fedbatch.core import cache
 from fedbatch.data.dataset import Dataset
 
 Ints = npt.NDArray[np.int64]

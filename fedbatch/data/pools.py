@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.data.dataset import Dataset
 
 SEED = 2021

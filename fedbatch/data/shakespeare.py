@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.data import embedded
 from fedbatch.data.dataset import Dataset
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.losses.sum import Loss, Sum
 
 ENOUGH, MANY = 128, 4096

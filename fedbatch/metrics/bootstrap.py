@@ -2,7 +2,7 @@
 
 import torch
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.metrics.bins import SMALLEST_COUNT, BinSums, Norm
 
 

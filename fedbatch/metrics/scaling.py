@@ -1,7 +1,7 @@
 """Ways to find temperatures after training, from what clients hold out and do not train on."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +25,20 @@ class Clients(Additive, Protocol):
         ...
 
 
+class Scaling(Protocol):
+    """A way to find temperatures.
+
+    ``is_private`` says whether it is one temperature from noised releases, with ``relative_noise`` and ``clip_norm``;
+    else ``fit(held_out)`` gives one for all, or those of the clients (P,).
+    """
+
+    is_private: ClassVar[bool]
+
+
 class SharedTemperature:
     """One temperature for all, with the least -ln p over all clients' held-out examples: exact, by Newton steps."""
+
+    is_private = False
 
     def fit(self, part: Additive) -> float:
         """The temperature in [0.05, 20]."""
@@ -41,6 +53,8 @@ class SharedTemperature:
 class SoftBinTemperature:
     """One temperature for all, with the least soft-binned calibration error, from bin sums on a grid."""
 
+    is_private = False
+
     def fit(self, part: Additive) -> float:
         """One of `GRID`."""
         return least_soft_error(part.sums("soft_bins", 1 / GRID))
@@ -48,6 +62,8 @@ class SoftBinTemperature:
 
 class ClientTemperature:
     """A temperature of its own for each client, from its own held-out examples."""
+
+    is_private = False
 
     def fit(self, part: Clients) -> Any:
         """Temperatures (P,)."""
@@ -71,11 +87,10 @@ class PrivateTemperature:
     relative_noise: float
     clip_norm: float
 
+    is_private = True
+
     def __post_init__(self) -> None:
         if not (self.relative_noise > 0 and 0 < self.clip_norm < float("inf")):
             raise ValueError(
                 f"temperature: relative_noise and clip_norm must be > 0 (got {self.relative_noise}, {self.clip_norm})"
             )
-
-
-Scaling = SharedTemperature | SoftBinTemperature | ClientTemperature | PrivateTemperature

@@ -1,1 +1,9 @@
-"""Models: functions ``(input_shape, num_classes, **size) -> torch.nn.Module``, one file each, and `FlatModel`."""
+"""Models: functions of input shape and number of classes that give a new ``nn.Module``."""
+
+from fedbatch.models.convolutional import cnn
+from fedbatch.models.dense_autoencoder import autoencoder
+from fedbatch.models.linear import logistic, mlp
+from fedbatch.models.resnet import resnet18
+from fedbatch.models.transformer import bert, gpt
+
+__all__ = ["autoencoder", "bert", "cnn", "gpt", "logistic", "mlp", "resnet18"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 PhaseSpec = tuple[float, float, float]
 Divergences = np.ndarray[Any, np.dtype[np.float64]]

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedbatch import cache
-from fedbatch.errors import ConfigError
+from fedbatch.core import cache
+from fedbatch.core.errors import ConfigError
 from fedbatch.privacy import accounting
 from fedbatch.privacy.accounting import PhaseSpec
 from fedbatch.privacy.mechanisms import Mechanism

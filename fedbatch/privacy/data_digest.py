@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.keys import Ints
+from fedbatch.core.random import Ints
 
 
 class DataDigests:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.privacy.accounting import PhaseSpec
 
 FILE = "ledger.jsonl"

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 SQUARES_NOISE = 10.0
 """Noise of the sum of squared lengths, in units of the update's: it costs the update 0.5 % more noise."""
@@ -48,7 +48,12 @@ class Mechanism:
     generator: str
 
     unit: ClassVar[str]
+    """What is protected, in a word: "example" or "client"."""
+    clips_examples: ClassVar[bool]
+    """Whether each example's gradient is clipped; else a client's whole update."""
     server_adds_noise: ClassVar[bool] = False
+    shares_noise: ClassVar[bool] = False
+    """Whether only the sum over clients has the whole noise."""
     releases_sums: ClassVar[bool] = True
     """Whether what is protected hides in the sum over clients; else each client's own reply is a release."""
 
@@ -75,6 +80,11 @@ class Mechanism:
         """Noise multiplier of the update within a release of ``batch`` expected units, accounted as ``accounted``."""
         return accounted * math.sqrt(1 + SQUARES_NOISE**-2) if has_squares else accounted
 
+    @property
+    def fewest_clients(self) -> int:
+        """Contributions without which a round is not released."""
+        return 0
+
     def noise_shares(self, clients: int) -> float:
         """Variance of the noise on the sum of ``clients`` contributions, in units of one noise multiplier's."""
         return 1.0
@@ -89,6 +99,7 @@ class ExampleLocal(Mechanism):
     """
 
     unit = "example"
+    clips_examples = True
     releases_sums = False
 
     def noise_shares(self, clients: int) -> float:
@@ -113,6 +124,7 @@ class ExampleDistributed(ExampleLocal):
     secure_aggregation: str
 
     releases_sums = True
+    shares_noise = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,6 +137,11 @@ class ExampleDistributed(ExampleLocal):
             raise ConfigError(
                 f"privacy: need 0 <= colluders < min_clients (got {self.colluders} and {self.min_clients})"
             )
+
+    @property
+    def fewest_clients(self) -> int:
+        """``min_clients``."""
+        return self.min_clients
 
     def noise_shares(self, clients: int) -> float:
         """Each brings a share, such that those of ``min_clients - colluders`` honest clients add up to the whole."""
@@ -150,6 +167,7 @@ class ClientCentral(Mechanism):
     count_noise: float | None
 
     unit = "client"
+    clips_examples = False
     server_adds_noise = True
 
     def __post_init__(self) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedbatch.batch.phases import Controller, Observation, Phase
 from fedbatch.clients.clip import Clip
-from fedbatch.errors import ConfigError
-from fedbatch.keys import Ints
+from fedbatch.controllers.phase import Controller, Observation, Phase
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate

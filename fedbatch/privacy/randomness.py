@@ -19,7 +19,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 GENERATORS = ("philox", "chacha20")

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedbatch.batch.noise_scale import NoiseScale
-from fedbatch.batch.phases import Phase
-from fedbatch.errors import RunFailedError
-from fedbatch.keys import Ints
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 from fedbatch.privacy import noise_scale
-from fedbatch.privacy.mechanisms import ExampleDistributed, Mechanism
+from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.privacy.randomness import Floats
+from fedbatch.privacy.randomness import Floats, fingerprint
+from fedbatch.wire.messages import SlopePlan
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def release(
     if mechanism.server_adds_noise:
         update, extras = add_noise(plan, phase, (update, extras), noise, ("server", *key, *answered.tolist()))
     batch = terms.batch(phase, answered)
-    by_examples = mechanism.unit == "example" and not is_gradient  # local steps come weighted by their client's size
+    by_examples = mechanism.clips_examples and not is_gradient  # local steps come weighted by their client's size
     divisor = float(terms.sizes[answered].sum()) if by_examples else batch
     mean = update / divisor if divisor else update
     estimate = None
@@ -91,10 +92,10 @@ def check_noise_is_whole(mechanism: Mechanism, contributions: int) -> None:
     Raises:
         RunFailedError: it is.
     """
-    if isinstance(mechanism, ExampleDistributed) and contributions < mechanism.min_clients:
+    if contributions < mechanism.fewest_clients:
         raise RunFailedError(
-            f"{contributions} contributions are fewer than privacy.min_clients={mechanism.min_clients}, so their sum "
-            "has too little noise and is not released"
+            f"{contributions} contributions are fewer than privacy.min_clients={mechanism.fewest_clients}, so "
+            "their sum has too little noise and is not released"
         )
 
 
@@ -109,3 +110,13 @@ def add_noise(
     draws = plan.randomness.normal(size + len(extras), "noise", *key)
     noised = extras + draws[size:].numpy() * plan.extra_deviations(phase, noise)
     return update.add_(draws[:size].to(update), alpha=noise.update), noised
+
+
+def slope_key(plan: SlopePlan) -> tuple[int, str, int]:
+    """What names a release of slopes for its noise: the round, parameters with temperature, and the attempt."""
+    return plan.round, slope_name(plan.params, plan.inverse), plan.attempt
+
+
+def slope_name(params: Tensor, inverse: float) -> str:
+    """What names a release of slopes in the ledger, beside its round: parameters with temperature."""
+    return f"{fingerprint(params)}/{inverse!r}"

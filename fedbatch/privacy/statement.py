@@ -5,7 +5,6 @@ from typing import Any
 
 from fedbatch.privacy import accounting
 from fedbatch.privacy.ledger import FILE, Ledger
-from fedbatch.privacy.mechanisms import ExampleDistributed
 from fedbatch.privacy.plan import PrivacyPlan, default_delta
 
 AGAINST = {
@@ -90,7 +89,7 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         )
     if plan.mechanism.generator != "chacha20":
         reasons.append("attacks on the generator, which is not cryptographic (set privacy.generator=chacha20)")
-    if isinstance(plan.mechanism, ExampleDistributed):
+    if plan.mechanism.shares_noise:
         reasons.append("a server that sees single replies")
     return reasons
 

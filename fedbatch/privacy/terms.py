@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedbatch.batch.phases import Phase
-from fedbatch.keys import Ints
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.random import Ints
 from fedbatch.privacy.mechanisms import Mechanism
 
 
@@ -24,22 +24,22 @@ class Terms:
     @property
     def units(self) -> int:
         """How many units are protected, clients or examples."""
-        return len(self.sizes) if self.mechanism.unit == "client" else int(self.sizes.sum())
+        return len(self.sizes) if not self.mechanism.clips_examples else int(self.sizes.sum())
 
     @property
     def accounts(self) -> int:
         """Accounts of the ledger: one for each client where single examples are protected, else one for all."""
-        return len(self.sizes) if self.mechanism.unit == "example" else 1
+        return len(self.sizes) if self.mechanism.clips_examples else 1
 
     def sample_rate(self, phase: Phase) -> float:
         """The q of each unit, the same for all clients whatever their size."""
-        if self.mechanism.unit == "client":
+        if not self.mechanism.clips_examples:
             return phase.cohort_size / len(self.sizes)
         return min(1.0, phase.client_batch_size / float(self.sizes.mean())) if phase.client_batch_size else 1.0
 
     def batch(self, phase: Phase, clients: Ints | None = None) -> float:
         """Expected number of units in a round, of a typical cohort or of these clients."""
-        if self.mechanism.unit == "client":
+        if not self.mechanism.clips_examples:
             return float(phase.cohort_size)
         examples = phase.cohort_size * self.sizes.mean() if clients is None else self.sizes[clients].sum()
         return float(self.sample_rate(phase) * examples)

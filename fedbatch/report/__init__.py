@@ -1,1 +1,5 @@
-"""One HTML page for a run or a study: opens from disk, asks the network for nothing."""
+"""The page with charts and tables of one run or of several: it opens from disk and asks the network for nothing."""
+
+from fedbatch.report.at_end import ReportAtEnd
+
+__all__ = ["ReportAtEnd"]

@@ -63,11 +63,9 @@ function clients(run, axis) {
 }
 
 function privacyLoss(run, axis) {
-  const own = run.curves.epsilon ? ["epsilon", "epsilon spent", PURPLE] : ["epsilon_rdp", "epsilon spent (RDP)", PURPLE];
-  const drawn = overTime("epsilon", "Privacy loss", [own], { yaxis: { rangemode: "tozero", title: { text: "epsilon" } } })(run, axis);
-  const { planned_epsilon: planned, accountant } = run.summary.privacy || {};
+  const drawn = overTime("epsilon", "Privacy loss", [["epsilon", "epsilon spent", PURPLE]], { yaxis: { rangemode: "tozero", title: { text: "epsilon" } } })(run, axis);
+  const { planned_epsilon: planned } = run.summary.privacy || {};
   if (!drawn || typeof planned !== "number") return drawn;
-  if (accountant !== "rdp" && !run.curves.epsilon) drawn.note = `the run's own epsilon is by ${accountant}, which this reading need not meet`;
   const x = run.curves[axis];
   drawn.data.push(line([x[0], x.at(-1)], [planned, planned], "planned for the whole run", GREY, { line: { dash: "dash" }, trace: { mode: "lines" } }));
   drawn.layout.showlegend = true;

@@ -1,8 +1,10 @@
 "use strict";
 // Runs beside each other: groups of runs that agree in a key, seeds aggregated, cost against quality.
 
-const METRICS = { test_accuracy: "test accuracy", test_loss: "test loss", train_loss: "train loss", noise_scale: "noise scale", global_batch: "global batch", lr: "server learning rate", epsilon: "epsilon", epsilon_rdp: "epsilon (RDP)" };
-const COSTS = { examples: "examples", bytes: "bytes", simulated_seconds: "simulated seconds", rounds: "rounds", epsilon: "epsilon" };
+// What columns are called and where they are shown is told by fedbatch/core/columns.py.
+const { labels: LABELS, compare: COMPARED, cost: COSTLY } = JSON.parse(document.getElementById("data").textContent).columns;
+const labelled = names => Object.fromEntries(names.map(name => [name, LABELS[name] || name.replaceAll("_", " ")]));
+const METRICS = labelled(COMPARED), COSTS = labelled([...COSTLY, "bytes"]);
 const EVERYTHING = "all that differs but the seed", EACH = "run";
 
 const last = values => values && [...values].reverse().find(v => v !== null);

@@ -9,21 +9,15 @@ from typing import Any
 
 import yaml
 
-from fedbatch.compose import config_json
+from fedbatch.config.compose import config_json
+from fedbatch.core.columns import COLUMNS, column, named, seen_as
+from fedbatch.core.files import from_json
 from fedbatch.privacy.statement import headline
-from fedbatch.results.files import from_json
 from fedbatch.results.folder import leaves
 from fedbatch.results.record import FILE, each_row, sample, thinned
-from fedbatch.results.shown import noise_column
 from fedbatch.results.status import state
 
 Row = Mapping[str, Any]
-CURVES = (
-    "train_loss test_loss training_set_loss test_accuracy training_set_accuracy lr global_batch cohort_size "
-    "noise_scale noise_scale_low noise_scale_high b_within m_drift test_ece held_out_ece epsilon epsilon_rdp "
-    "labels_used client_accuracy_p5 client_accuracy_p25 client_accuracy_p50 client_accuracy_p75 client_accuracy_p95 "
-    "trust_ratio_min trust_ratio_median trust_ratio_max"
-).split()
 STAGES = ("plan_seconds", "client_seconds", "aggregate_seconds", "step_seconds", "evaluate_seconds")
 UNBOUNDED = 1e300
 """An interval that is open above, where JSON has no infinity."""
@@ -47,7 +41,13 @@ def read_runs(folders: Sequence[Path], top: Path) -> dict[str, Any]:
     common = {key: value for key, value in configs[0].items() if _all_have(configs, key, value)} if configs else {}
     for run in runs:
         run["config"] = {key: value for key, value in run["config"].items() if key not in common}
-    return {"runs": runs, "common": common, "defaults": flat(json.loads(config_json({})))}
+    return {"runs": runs, "common": common, "defaults": flat(json.loads(config_json({}))), "columns": columns()}
+
+
+def columns() -> dict[str, Any]:
+    """What the page's scripts know of columns: their names in words, and where they are shown."""
+    places = {place: named(place) for place in ("summary", "compare", "cost")}
+    return {"labels": {each.name: each.label for each in COLUMNS}, **places}
 
 
 def read_run(folder: Path, most: int) -> dict[str, Any]:
@@ -62,6 +62,7 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return {"status": "unreadable", "summary": {"error": reason}, "config": {}, "curves": {}, "stages": {}}
+    summary |= {name: summary[seen_as(name, summary)] for name in named("summary") if name in summary}
     if "privacy" in summary:
         summary["statement"] = headline(summary["privacy"])
     return plain({"status": status, "summary": summary, "curves": curves(rows, len(rows)), "stages": stages}) | {
@@ -91,16 +92,18 @@ def seconds(record: Path) -> dict[str, float]:
 def curves(rows: Sequence[Row], most: int) -> dict[str, list[Any]]:
     """Columns over the rounds that are kept, those without any value left out; bytes of both ways are added up."""
     rows = [rows[i] for i in thinned(rows, most)]
-    columns = {name: [row[name] for row in rows] for name in ("rounds", "examples", "simulated_seconds", "phase")}
-    columns["bytes"] = [row["bytes_up"] + row["bytes_down"] for row in rows]
-    columns["switch"] = [row["switch"] for row in rows]
+    drawn = {name: [row[name] for row in rows] for name in ("rounds", "examples", "simulated_seconds", "phase")}
+    drawn["bytes"] = [row["bytes_up"] + row["bytes_down"] for row in rows]
+    drawn["switch"] = [row["switch"] for row in rows]
     if rows:
-        shown = noise_column(rows[-1])  # under privacy the one with privacy noise, under the plain name
-        source = {name: name.replace("noise_scale", shown) for name in CURVES}
-        found = {name: [_number(row.get(source[name])) for row in rows] for name in CURVES}
+        there = dict.fromkeys(name for row in rows for name in row)
+        names = [name for name in there if (known := column(name)) and "curve" in known.shown]
+        found = {name: [_number(row.get(seen_as(name, row))) for row in rows] for name in names}
+        if "epsilon" not in names and "epsilon_rdp" in there:  # a run of an earlier fedbatch has only this reading
+            found["epsilon"] = [_number(row.get("epsilon_rdp")) for row in rows]
         found |= {f"attention_layer_{i}": layer for i, layer in enumerate(attention(rows))}
-        columns |= {name: values for name, values in found.items() if any(v is not None for v in values)}
-    return columns
+        drawn |= {name: values for name, values in found.items() if any(v is not None for v in values)}
+    return drawn
 
 
 def attention(rows: Sequence[Row]) -> list[list[float | None]]:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedbatch.results.shown import noise_column
+from fedbatch.core.columns import seen_as
 
 Row = dict[str, Any]
 NOISE, BATCH, ACCURACY, SHADE = (
@@ -25,8 +25,9 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     rounds = np.array([row["rounds"] for row in rows])
-    name = noise_column(rows[-1]) if rows else "noise_scale"
-    value, low, high = (_column(rows, name + end) for end in ("", "_low", "_high"))
+    names = ("noise_scale", "noise_scale_low", "noise_scale_high")
+    name, *ends = (seen_as(each, rows[-1]) if rows else each for each in names)
+    value, low, high = (_column(rows, each) for each in (name, *ends))
     value[~np.isfinite(value)] = np.nan  # not identified in these rounds
     in_clients = bool(rows) and rows[-1]["noise_scale_unit"] == "clients"
     batch = _column(rows, "cohort_size" if in_clients else "global_batch")

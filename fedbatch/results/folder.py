@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from fedbatch.compose import config_json
-from fedbatch.config import CONTINUED, RunConfig, identity_of, parse
-from fedbatch.errors import ConfigError
+from fedbatch.config.schema import CONTINUED, RunConfig, identity_of, parse
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.files import from_json
 from fedbatch.results import identity as identities
-from fedbatch.results.files import from_json
 from fedbatch.results.identity import Identity
 
 TRACES = ("checkpoints/round-*.ckpt", "ledger.jsonl", "rounds.jsonl", "rounds.parquet", "summary.json")
@@ -116,9 +115,8 @@ def saved_config(folder: Path) -> RunConfig:
         ConfigError: it cannot be read, or has a key that this fedbatch does not know.
     """
     values = begun_values(folder)
-    whole = all(f.name in values for f in fields(RunConfig))
     try:
-        return parse(({} if whole else from_json(config_json({}))) | values)
+        return parse(values)
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.yaml'}: {error} (was it written by another fedbatch?)") from error
 
@@ -140,6 +138,8 @@ def refuse_changes(folder: Path, config: RunConfig, begun: Identity | None, now:
     if names := [name for name in names if name.split(".")[0] not in CONTINUED]:
         raise ConfigError(f"resume: {', '.join(names)} cannot change when a run is resumed; start a new run instead")
     if begun is None:
+        if config.privacy:  # what was released then cannot be told from what would be released now
+            raise ConfigError(f"resume: {folder} is a private run of an earlier fedbatch; go on with that version")
         return
     if config.privacy and config.identity() != begun.config:
         raise ConfigError(

@@ -15,8 +15,8 @@ import numpy as np
 from hydra.utils import get_object
 
 import fedbatch
-from fedbatch.errors import ConfigError
-from fedbatch.results.files import from_json, to_json, write_atomically
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.files import from_json, to_json, write_atomically
 
 FILE, VERSION = "run.json", 1
 TRUSTED = ("fedbatch", "torch", "flwr", "builtins")

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results.folder import config_values, leaves, summary_of
 from fedbatch.results.record import FILE, read_rows
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 
 FILE = "run.lock"
 

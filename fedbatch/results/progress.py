@@ -1,5 +1,6 @@
 """What a run shows while it goes: a progress bar in a terminal, plain lines elsewhere."""
 
+import logging
 import math
 from typing import Any
 
@@ -8,17 +9,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fedbatch.results.shown import noise_column
+from fedbatch.core.columns import seen_as
 
+log = logging.getLogger("fedbatch")
 PLAIN_LINES = 20
 
 
 class Progress:
-    """Progress of ``rounds`` rounds, the first ``done`` of them behind us; a context manager."""
+    """Progress of ``rounds`` rounds, the first ``done`` of them behind us; a context manager.
+
+    Nothing is shown where logging of fedbatch is set to show warnings only.
+    """
 
     def __init__(self, rounds: int, done: int):
         self._rounds = rounds
-        self._console = Console(markup=False)  # names of phases and folders are anybody's
+        is_quiet = log.level != logging.NOTSET and not log.isEnabledFor(logging.INFO)
+        self._console = Console(markup=False, quiet=is_quiet)  # names of phases and folders are anybody's
         self._accuracy = math.nan
         self._bar = Bar(
             TextColumn("[bold]{task.fields[phase]:>6}"),
@@ -43,7 +49,7 @@ class Progress:
         """Show one round; a change of phase is always told, with its reason."""
         if not math.isnan(row["test_accuracy"]):
             self._accuracy = row["test_accuracy"]
-        noise = f"{row[noise_column(row)]:.4g} {row['noise_scale_unit']}"
+        noise = f"{row[seen_as('noise_scale', row)]:.4g} {row['noise_scale_unit']}"
         accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
         self._bar.update(
             self._task, completed=row["rounds"], phase=escape(row["phase"]), accuracy=accuracy, noise=noise

@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from fedbatch.errors import ConfigError
-from fedbatch.results.files import from_json, to_json, write_atomically
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.files import from_json, to_json, write_atomically
 
 FILE = "rounds.jsonl"
 SEAL = re.compile(rb', "seal": "([0-9a-f]{8})"\}\s*$')

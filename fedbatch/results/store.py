@@ -16,12 +16,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import fedbatch
-from fedbatch.config import RunConfig
+from fedbatch.config.schema import RunConfig
+from fedbatch.core.columns import named
+from fedbatch.core.files import to_json, write_atomically
 from fedbatch.results import record
-from fedbatch.results.files import to_json, write_atomically
 from fedbatch.results.record import Row
 from fedbatch.results.record import read_rows as read_rows
-from fedbatch.state import ServerState, params_sha256
 
 PACKAGES = ("torch", "flwr", "hydra-core", "numpy", "polars")
 
@@ -97,14 +97,13 @@ class RunStore:
         last, tested = self._last, self._tested or self._last
         if last is None or tested is None:
             return {"rounds": 0}
-        names = ("test_accuracy", "test_loss", *(n for n in tested if n.startswith("training_set_")))
-        kept = ("rounds", "examples", "bytes_up", "bytes_down", "measured_seconds", "simulated_seconds", "train_loss")
-        noise = ("noise_scale", "noise_scale_low", "noise_scale_high", "noise_scale_unit")
-        return {name: last[name] for name in (*kept, *noise)} | {name: tested[name] for name in names}
+        found = {name: last[name] for name in named("summary") if name in last and name != "epsilon"}
+        evaluated = ("test_accuracy", "test_loss", "training_set_loss", "training_set_accuracy")
+        return found | {name: tested[name] for name in evaluated if name in tested}
 
     def finish(
         self,
-        state: ServerState,
+        ended: Mapping[str, Any],
         guarantee: Mapping[str, Any] | None = None,
         calibration: Mapping[str, Any] | None = None,
         scores: Mapping[str, Any] | None = None,
@@ -112,7 +111,7 @@ class RunStore:
         """Write the summary of a run that came to its end.
 
         Args:
-            state: the last one.
+            ended: how it stands, in plain values.
             guarantee: of a private run.
             calibration: scores before and after a temperature.
             scores: of the last parameters, where the last round was not evaluated.
@@ -122,11 +121,7 @@ class RunStore:
                 "status": "finished",
                 **self.last_values(),
                 **(scores or {}),
-                "rounds": state.round,
-                **asdict(state.totals),
-                "phase_switches": list(state.switches),
-                "executors": state.executors,
-                "params_sha256": params_sha256(state.params),
+                **ended,
                 **({"epsilon": guarantee["epsilon"], "privacy": guarantee} if guarantee else {}),
                 **({"calibration": dict(calibration)} if calibration else {}),
             }

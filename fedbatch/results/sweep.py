@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from fedbatch.config import RunConfig
-from fedbatch.errors import ConfigError
+from fedbatch.config.schema import RunConfig
+from fedbatch.core.errors import ConfigError
 from fedbatch.results.folder import is_used, saved_config, summary_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedbatch.results.shown import noise_column
+from fedbatch.core.columns import seen_as
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def phase_table(rows: Iterable[Row]) -> Table:
             f"{last['examples']:,}",
             f"{tested['test_accuracy']:.3f}",
             f"{tested['test_loss']:.3f}",
-            f"{last[noise_column(last)]:.4g} {last['noise_scale_unit']}",
+            f"{last[seen_as('noise_scale', last)]:.4g} {last['noise_scale_unit']}",
             *([f"{last['labels_used']:,}"] if queried else []),
             *([f"{tested[spent]:.3g}"] if private else []),
         )

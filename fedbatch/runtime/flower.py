@@ -9,10 +9,11 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -58,6 +59,11 @@ class Configured(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """The app's answer; its state is that of ``context``."""
         return self._app(message, replace(context, run_config=self._run_config))
+
+
+def serve(server_app: ServerApp, grid: Grid, run_config: dict[str, Any]) -> None:
+    """Run a ServerApp on a grid that is there; an exception of the app comes through."""
+    server_app(grid, new_context(grid.run.run_id, SERVER_NODE_ID, {}, run_config))
 
 
 def simulate(server_app: ServerApp, client_app: ClientApp, num_nodes: int, resources: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedbatch.interrupt import Asked
+from fedbatch.core.interrupt import Asked
 
 
 class InterruptibleGrid:

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
-from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, stamp
+from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, serve, stamp
 
 CLIENT_ERROR = 0
 
@@ -100,4 +100,4 @@ class Local:
 def run_locally(server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
     """Run both apps in this process; an exception of the ServerApp comes through."""
     grid = LocalGrid(client_app, num_nodes, run_config)
-    server_app(grid, new_context(grid.run.run_id, SERVER_NODE_ID, {}, run_config))
+    serve(server_app, grid, run_config)

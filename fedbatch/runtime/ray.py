@@ -20,8 +20,8 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedbatch import cache
-from fedbatch.errors import ConfigError, RunFailedError
+from fedbatch.core import cache
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, new_context, quiet_and_offline, simulate
 
 CONNECT_SECONDS = 10

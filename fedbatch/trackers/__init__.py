@@ -1,1 +1,7 @@
-"""Other people's dashboards, fed while a run goes; the run folder stays the truth."""
+"""Trackers: other tools that get each row of a run's record."""
+
+from fedbatch.trackers.mlflow import MLflow
+from fedbatch.trackers.tensorboard import TensorBoard
+from fedbatch.trackers.wandb import WandB
+
+__all__ = ["MLflow", "TensorBoard", "WandB"]

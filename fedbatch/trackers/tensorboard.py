@@ -8,17 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fedbatch.core.columns import column
 from fedbatch.trackers.following import Log, Row, need, scalars
-
-GROUPS = {
-    "test_": "test",
-    "held_out_": "held_out",
-    "client_accuracy_": "clients",
-    "client_norms": "clients",
-    "noise_": "noise",
-    "round_": "noise",
-    "trust_ratio_": "trust_ratio",
-}
 
 
 class TensorBoard:
@@ -68,6 +59,5 @@ def tag(name: str) -> str:
     >>> [tag(name) for name in ("test_loss", "client_seconds", "noise_scale_low", "lr")]
     ['test/test_loss', 'seconds/client_seconds', 'noise/noise_scale_low', 'round/lr']
     """
-    if name.endswith("_seconds"):
-        return f"seconds/{name}"
-    return next((f"{group}/{name}" for start, group in GROUPS.items() if name.startswith(start)), f"round/{name}")
+    known = column(name)
+    return f"{known.group if known else 'round'}/{name}"

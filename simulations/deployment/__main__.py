@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedbatch.build import validate
-from fedbatch.compose import config_json
-from fedbatch.config import from_json
-from fedbatch.errors import ConfigError, RunFailedError
-from fedbatch.explain import explain
-from fedbatch.run import report
+from fedbatch.cli.run import report
+from fedbatch.config.compose import config_json
+from fedbatch.config.explain import explain
+from fedbatch.config.schema import from_json
+from fedbatch.core.errors import ConfigError, RunFailedError
+from fedbatch.setup.validate import validate
 from simulations.deployment.federation import loopback
 from simulations.deployment.hospitals import FEATURES, write_hospitals
 

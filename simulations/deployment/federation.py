@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from fedbatch.runtime.flower import quiet_and_offline
 from simulations.deployment.credentials import Certificates, NodeKey, make_certificates, make_node_key
 

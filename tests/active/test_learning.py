@@ -2,11 +2,13 @@
 
 import pytest
 
-from fedbatch import task
-from fedbatch.active.learning import ActiveLearning, check
+from fedbatch.active.learning import ActiveLearning
 from fedbatch.active.selectors import Margin
-from fedbatch.build import validate
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
+from fedbatch.privacy import ClientCentral, ExampleLocal
+from fedbatch.setup import task
+from fedbatch.setup.checks import check_active
+from fedbatch.setup.validate import validate
 
 
 def test_stages_are_equal_and_the_rest_belongs_to_the_last():
@@ -50,20 +52,20 @@ def plan(**changes):
         (plan(), None, (True, 1438), "labels of single positions cannot be queried"),
         (
             plan(),
-            "client",
+            ClientCentral,
             (False, 1438),
             "active.scope=two_level sends counts, and two_level raw centroids, outside of the",
         ),
-        (plan(scope="global_only"), "client", (False, 1438), "use active.scope=local_only or privacy=none"),
-        (plan(scope="local_only"), "example", (False, 1438), "which example-level privacy does not cover"),
+        (plan(scope="global_only"), ClientCentral, (False, 1438), "use active.scope=local_only or privacy=none"),
+        (plan(scope="local_only"), ExampleLocal, (False, 1438), "which example-level privacy does not cover"),
     ],
 )
 def test_what_does_not_go_together_is_refused(make_config, active, unit, labels, line):
     config = make_config("controller=fixed")
-    check(config, plan(), None, False, 1438)
-    check(config, plan(scope="local_only"), "client", False, 1438)
+    check_active(config, plan(), None, False, 1438)
+    check_active(config, plan(scope="local_only"), ClientCentral, False, 1438)
     with pytest.raises(ConfigError, match=line) as caught:
-        check(config, active, unit, *labels)
+        check_active(config, active, unit, *labels)
     assert "\n" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedbatch.active import two_level
 from fedbatch.active.two_level import Summaries, cluster_squared, merge, summarize
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/cluster_margin.json").read_text())
 CASE = GOLDEN["federated_two_level"]

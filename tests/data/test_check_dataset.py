@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedbatch import build
+from fedbatch.core.errors import ConfigError
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
-from fedbatch.errors import ConfigError
+from fedbatch.setup import validate
 
 
 def plain(**changes):
@@ -192,6 +192,6 @@ def test_whatever_a_target_raises_is_one_line_with_its_place(make_config, tmp_pa
     monkeypatch.syspath_prepend(tmp_path)
     config = dataclasses.replace(make_config(), dataset={"_target_": "faulty.make"})
     with pytest.raises(ConfigError) as error:
-        build.data(config.to_json())
+        validate.data(config.to_json())
     assert "\n" not in str(error.value)
     assert re.match(r"dataset: faulty.make fails with KeyError: .*faulty.py:2\)", str(error.value))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedbatch.data import fashion
-from fedbatch.data.build_fashion_mini import choose
+from fedbatch.data.prepare.build_fashion_mini import choose
 
 
 def idx(array):

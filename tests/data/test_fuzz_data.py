@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fedbatch import build
+from fedbatch.core.errors import ConfigError
 from fedbatch.data.dataset import Dataset
-from fedbatch.errors import ConfigError
+from fedbatch.setup import validate
 from tests.conftest import run
 
 TRAIN, TEST = 36, 12
@@ -110,7 +110,7 @@ def load(make_config, **dataset):
     )
     start = time.monotonic()
     try:
-        return config, build.data(config.to_json())[0]
+        return config, validate.data(config.to_json())[0]
     except ConfigError as error:
         assert "\n" not in str(error) and str(error).startswith("dataset"), str(error)
         return config, None
@@ -138,7 +138,7 @@ def test_tables(make_config, tmp_path, seed):
     (tmp_path / "set").mkdir()
     write_table(draw, tmp_path / "set", values, y, form)
     source = {"source": str(tmp_path / "set"), "input_column": [*values], "label_column": "y"}
-    config, data = load(make_config, _target_="fedbatch.data.hub.hugging_face", **source)
+    config, data = load(make_config, _target_="fedbatch.data.hugging_face", **source)
     assert (data is None) == bad
     if data is not None:
         check(data, np.concatenate([x for _, x in columns.values()], axis=1), classes)
@@ -171,7 +171,7 @@ def test_folders_of_images(make_config, tmp_path, seed):
         if i == 7 and fault == "broken":
             path.write_bytes(path.read_bytes()[:40])
     source = {"source": str(tmp_path / "set"), "input_column": "image", "label_column": "label"}
-    _, data = load(make_config, _target_="fedbatch.data.hub.hugging_face", **source)
+    _, data = load(make_config, _target_="fedbatch.data.hugging_face", **source)
     assert (data is None) == (fault != "none")
     if data is not None:
         stack = np.stack(pictures)[order].astype(np.longdouble)

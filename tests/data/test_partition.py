@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbatch import keys
+from fedbatch.core import random as keys
 from fedbatch.data import partition, partition_cache
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.partition import DrawnPartition, IndexPartition

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedbatch.data import shakespeare
-from fedbatch.data.build_shakespeare_roles import roles as parse
 from fedbatch.data.partition import from_flower
+from fedbatch.data.prepare.build_shakespeare_roles import roles as parse
 from fedbatch.data.shakespeare import NO_TARGET, roles, shakespeare_roles
 
 
@@ -127,7 +127,7 @@ THE END
 
 
 def test_plays_are_cut_into_speeches(monkeypatch):
-    monkeypatch.setattr("fedbatch.data.build_shakespeare_roles.FEWEST_SPEAKER_LINES", 2)
+    monkeypatch.setattr("fedbatch.data.prepare.build_shakespeare_roles.FEWEST_SPEAKER_LINES", 2)
     spoken = parse(PLAY.replace("\n", "\r\n") + "\nBob.\nMore.\n")
     assert spoken == {
         "ANNE": ["One line.\nTwo,\nand after a gap.", "Three."],

@@ -16,7 +16,7 @@ def test_data_optimizer_and_controller_of_ones_own(tmp_path):
         path.write_text(body)
     (command,) = re.findall(r"^\$ fedbatch (.*)$", text, re.M)
     done = subprocess.run(
-        [sys.executable, "-m", "fedbatch.app", *command.split(), "run_dir=run", "report=none"],
+        [sys.executable, "-m", "fedbatch", *command.split(), "run_dir=run", "report=none"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

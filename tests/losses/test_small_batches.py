@@ -2,9 +2,9 @@ import logging
 
 import pytest
 
-from fedbatch import task
 from fedbatch.losses import SBECE, Brier, CrossEntropy, SAvUC, Sum
 from fedbatch.losses.small_batches import chance_score, warning
+from fedbatch.setup import task
 
 
 def test_chance_makes_small_batches_look_miscalibrated():

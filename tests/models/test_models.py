@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedbatch.models.cnn import cnn
+from fedbatch.models.convolutional import cnn
 from fedbatch.models.linear import logistic, mlp
 from fedbatch.models.resnet import resnet18
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedbatch.keys import Ints
-from fedbatch.messages import PrivatePlan
-from fedbatch.node_private import train_private
+from fedbatch.core.random import Ints
+from fedbatch.node.private import train_private
+from fedbatch.wire.messages import PrivatePlan
 
 
 def with_noise(run, sigma):

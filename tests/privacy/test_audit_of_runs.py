@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from fedbatch import collect_private
-from fedbatch.held_out import noised_slope, slope_plans
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.randomness import Randomness
+from fedbatch.server import collect_private
+from fedbatch.server.held_out import noised_slope, slope_plans
 from tests.conftest import run
 from tests.privacy.canaries import CANARIES, PRESENT, scores
 from tests.privacy.test_audit import DELTA, gaussian_epsilon, lower_bound

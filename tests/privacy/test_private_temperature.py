@@ -8,17 +8,18 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import client_app, server_app, task
-from fedbatch.config import from_json
-from fedbatch.errors import ConfigError, RunFailedError
-from fedbatch.held_out import noised_slope, slope_plans
-from fedbatch.messages import EvaluatePlan, SlopePlan, SumsPlan
+from fedbatch import client_app, server_app
+from fedbatch.config.schema import from_json
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.metrics.temperature import HALVINGS
-from fedbatch.node_held_out import noised_slope as slope_of_node
+from fedbatch.node.held_out import noised_slope as slope_of_node
 from fedbatch.privacy import epsilon, ledger
 from fedbatch.runtime.flower import reason
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.wire import encode
+from fedbatch.server.held_out import noised_slope, slope_plans
+from fedbatch.setup import task
+from fedbatch.wire.codec import encode
+from fedbatch.wire.messages import EvaluatePlan, SlopePlan, SumsPlan
 from tests.conftest import run
 from tests.privacy.releases import with_noise
 
@@ -83,7 +84,7 @@ def test_a_crash_after_the_first_release_charges_it_once(make_config, monkeypatc
             raise RunFailedError("crash")
         return noised_slope(*arguments)
 
-    monkeypatch.setattr("fedbatch.posthoc.noised_slope", crash)
+    monkeypatch.setattr("fedbatch.server.temperature.noised_slope", crash)
     with pytest.raises(Exception, match="crash"):
         run(config)
     monkeypatch.undo()

@@ -11,15 +11,16 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch import collect_private, task
-from fedbatch.keys import generator
-from fedbatch.node_private import sample_examples, train_private
+from fedbatch.core.random import generator
+from fedbatch.node.private import sample_examples, train_private
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.accounting import divergences, rdp_epsilon
 from fedbatch.privacy.ledger import Ledger, Release
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import add_noise, release
-from fedbatch.stopwatch import Stopwatch
+from fedbatch.server import collect_private
+from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.setup import task
 from tests.conftest import run as run_config
 from tests.privacy.releases import contribution, plan_of, with_noise
 from tests.privacy.test_private_temperature import start

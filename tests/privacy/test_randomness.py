@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.randomness import Randomness, fingerprint, secret_of
 
 KEY = b"k" * 32

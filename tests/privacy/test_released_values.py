@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch.active.messages import Labelled
-from fedbatch.messages import Hosted, PrivateContribution, Sums
 from fedbatch.privacy.ledger import Release
 from fedbatch.results.folder import LEFT
 from fedbatch.results.identity import Identity
-from fedbatch.state import ServerState
+from fedbatch.server.state import ServerState
+from fedbatch.wire.messages import Hosted, PrivateContribution, Sums
+from fedbatch.wire.queries import Labelled
 from tests.conftest import run
 
 PAGE = Path(__file__).parents[2] / "docs/privacy.md"

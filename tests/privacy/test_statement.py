@@ -8,8 +8,9 @@ import dp_accounting
 import dp_accounting.pld
 import pytest
 
-from fedbatch import client_app, node_private
-from fedbatch.errors import RunFailedError
+from fedbatch import client_app
+from fedbatch.core.errors import RunFailedError
+from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.accounting import worst_epsilon
 from fedbatch.privacy.plan import default_delta

@@ -48,7 +48,7 @@ def test_a_full_disk_costs_the_page_only(write_run, monkeypatch, capsys):
 def test_a_sweep_that_fails_still_has_its_page(tmp_path):
     options = "dataset=digits population=20 cohort_size=4 controller=fixed rounds=2 model.width=8"
     rates = "server_optimizer.lr=0.1,1e30"
-    command = [sys.executable, "-m", "fedbatch.app", "-m", *options.split(), rates, f"run_dir={tmp_path / 's'}"]
+    command = [sys.executable, "-m", "fedbatch", "-m", *options.split(), rates, f"run_dir={tmp_path / 's'}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "training has diverged" in done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"report: {tmp_path / 's' / 'report.html'} (")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbatch.results.files import from_json, to_json
+from fedbatch.core.files import from_json, to_json
 
 names = st.sampled_from(["loss", "norms", "test", "a_b"])
 leaf = st.sampled_from([None, True, 3, 0.1, math.nan, math.inf, -math.inf, "nan", ""])

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results import identity
 from fedbatch.results.identity import Identity, hash_arrays, hash_code
 

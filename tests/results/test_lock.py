@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results.lock import FILE, locked
 
 

@@ -5,7 +5,7 @@ import tracemalloc
 import polars as pl
 import pytest
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.results import record
 from fedbatch.results.record import read_rows, reconcile, sample, write_parquet
 from fedbatch.results.store import RunStore

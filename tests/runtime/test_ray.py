@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
 from fedbatch.runtime import ray
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def start(*arguments, cwd, home):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "FEDBATCH_CACHE": str(cwd / "cache")}
     environment["RAY_ADDRESS"] = "127.0.0.1:1"  # of a cluster that is gone: a run that starts its own must not care
     return subprocess.Popen(
-        [sys.executable, "-m", "fedbatch.app", *arguments],
+        [sys.executable, "-m", "fedbatch", *arguments],
         cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,

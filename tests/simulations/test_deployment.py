@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from fedbatch.errors import RunFailedError
+from fedbatch.core.errors import RunFailedError
 from simulations.deployment.credentials import make_certificates, make_node_key
 from simulations.deployment.federation import loopback, process, superlink, supernode
 
@@ -105,7 +105,7 @@ def test_a_deployment_and_a_local_run_arrive_at_the_same_bits(folders, tmp_path,
     with loopback(*folders, NODES, secure=secure) as federation:
         federation.run(f"{TINY} run_dir={tmp_path / 'deployed'}", timeout=300)
     overrides = [*TINY.split(), "run_dir=local"]
-    subprocess.run([sys.executable, "-m", "fedbatch.app", *overrides], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "fedbatch", *overrides], cwd=tmp_path, check=True, capture_output=True)
     assert params(tmp_path / "deployed") == params(tmp_path / "local")
 
 

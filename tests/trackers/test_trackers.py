@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedbatch import build
-from fedbatch.errors import ConfigError
+from fedbatch.core.errors import ConfigError
+from fedbatch.setup import validate
 from fedbatch.trackers.following import following
 from tests.conftest import run
 
@@ -25,7 +25,7 @@ def points(folder, tag):
 
 
 def test_tensorboard_has_scalars_histograms_and_the_config(make_config, tmp_path):
-    tracker = build.trackers(make_config("tracker=tensorboard", "tracker.tensorboard.every_rounds=2"))
+    tracker = validate.trackers(make_config("tracker=tensorboard", "tracker.tensorboard.every_rounds=2"))
     nan = float("nan")
     with following(tracker, tmp_path, {"seed": 5}, 0) as log:
         for rounds, loss in ((1, nan), (2, nan), (3, 0.5)):
@@ -41,7 +41,7 @@ def test_tensorboard_has_scalars_histograms_and_the_config(make_config, tmp_path
 
 
 def test_tensorboard_forgets_what_lies_behind_the_checkpoint(make_config, tmp_path):
-    tracker = build.trackers(make_config("tracker=tensorboard"))
+    tracker = validate.trackers(make_config("tracker=tensorboard"))
     for from_round, losses in ((0, [1.0, 2.0, 3.0]), (2, [5.0, 6.0])):  # killed after 3 rounds, checkpoint after 2
         with following(tracker, tmp_path, {}, from_round) as log:
             for i, loss in enumerate(losses, from_round + 1):
@@ -131,7 +131,7 @@ def test_what_is_not_installed_is_said_before_the_run(make_config, monkeypatch):
     monkeypatch.setattr("fedbatch.trackers.following.find_spec", lambda name: None)
     config = make_config("tracker=tensorboard")
     with pytest.raises(ConfigError, match=r"tensorboard is not installed; pip install 'fedbatch\[tensorboard\]'"):
-        build.validate(config)
+        validate.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -141,4 +141,4 @@ def test_what_is_not_installed_is_said_before_the_run(make_config, monkeypatch):
 def test_arguments_are_checked(make_config, stand_in, override, text):
     name = override.split(".")[0]
     with pytest.raises(ConfigError, match=text):
-        build.trackers(make_config(f"tracker={name}", f"tracker.{override}"))
+        validate.trackers(make_config(f"tracker={name}", f"tracker.{override}"))

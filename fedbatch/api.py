@@ -1,0 +1,153 @@
+"""A run from Python, without a command line or another process."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from fedbatch.config import given
+from fedbatch.config.compose import composed, groups
+from fedbatch.config.schema import RunConfig, parse
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.files import from_json
+from fedbatch.results.continued import continued
+from fedbatch.results.folder import begun_values
+
+if TYPE_CHECKING:
+    import polars as pl
+    from flwr.serverapp import Grid
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended.
+
+    Attributes:
+        folder: the run folder.
+        summary: what ``summary.json`` says, e.g. ``summary["test_accuracy"]``.
+        objects: parts that were given as objects.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    objects: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def rounds(self) -> "pl.DataFrame":
+        """The record: one row a round."""
+        import polars as pl
+
+        return pl.read_parquet(self.folder / "rounds.parquet")
+
+    @cached_property
+    def model(self) -> "nn.Module":
+        """The trained model, in evaluation mode; see `fedbatch.load_model`."""
+        from fedbatch.trained import load_model
+
+        return load_model(self.folder, **self.objects)
+
+
+def run(*overrides: str, grid: "Grid | None" = None, progress: bool = False, **values: Any) -> Result:
+    """Run what ``fedbatch OVERRIDES`` would run, in this process.
+
+    Args:
+        overrides: as on the command line, e.g. ``"model=cnn"``, ``"server_optimizer.lr=0.05"``.
+        grid: a Flower Grid whose nodes run `fedbatch.client_app`; None builds what ``runtime`` says.
+        progress: show rounds as they are done.
+        values: keys of the config, e.g. ``rounds=50``, ``model="cnn"``, ``noise_scale={"halves": True}``. A part can be
+            an object of your own: ``dataset`` a `fedbatch.data.Dataset` or a function that gives one, ``model`` a
+            module or a function that builds one, ``loss`` a function ``loss(logits, labels)``, and so on. Objects live
+            in this process only: nodes in other processes, and a later resume, need them by name.
+
+    Raises:
+        ConfigError: the run cannot start; one line that names the key and the remedy.
+        RunFailedError: it cannot go on; the record so far is in the run folder.
+    """
+    objects, plain = given.sorted_out(values)
+    with quiet(not progress), given.kept(objects):
+        config = configured(overrides, plain)
+        try:
+            execute(config, grid)
+        finally:
+            from fedbatch.setup.task import forget
+
+            forget()
+    folder = Path(config.run_dir)
+    return Result(folder, from_json((folder / "summary.json").read_bytes()), objects)
+
+
+def execute(config: RunConfig, grid: "Grid | None" = None) -> None:
+    """Run a checked config on a grid, or where its ``runtime`` says."""
+    from fedbatch import client_app, server_app
+    from fedbatch.config.build import build
+    from fedbatch.runtime.flower import serve
+    from fedbatch.setup import validate
+
+    run_config = {"config": config.to_json()}
+    if grid is not None:
+        serve(server_app.app, grid, run_config)
+        return
+    validate.validate(config)
+    build("runtime", config.runtime)(server_app.app, client_app.app, config.nodes, run_config)
+
+
+def configured(overrides: tuple[str, ...], values: Mapping[str, Any]) -> RunConfig:
+    """The checked config of a run, in a folder of its own where none is named.
+
+    Raises:
+        ConfigError: an override or a key that is wrong.
+    """
+    choices = [f"{key}={value}" for key, value in values.items() if isinstance(value, str) and key in groups()]
+    others = {key: value for key, value in values.items() if f"{key}={value}" not in choices}
+    try:
+        whole = composed([*overrides, *choices], others)
+    except (HydraException, OmegaConfBaseException) as error:
+        from fedbatch.config.explain import explain
+
+        raise ConfigError(explain(error)) from error
+    changed = [override.lstrip("+~").split("=")[0] for override in overrides] + list(values)
+    if whole["resume"] is not None:
+        whole["run_dir"] = str(whole["resume"])
+        folder = Path(whole["run_dir"])
+        same = saved_objects(folder, whole)
+        return continued(folder, [key for key in changed if key not in same], whole)
+    if "run_dir" not in changed:
+        whole["run_dir"] = str(unused(Path("runs", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))))
+    return parse(whole)
+
+
+def saved_objects(folder: Path, values: Mapping[str, Any]) -> list[str]:
+    """Keys of objects that are the ones with which the run in ``folder`` began."""
+    try:
+        old = begun_values(folder)
+    except ConfigError:  # `continued` says it
+        return []
+    return [key for key, value in values.items() if isinstance(value, Mapping) and value == old.get(key)]
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or one beside it that is not there yet."""
+    names = (folder if i == 0 else folder.with_name(f"{folder.name}-{i}") for i in count())
+    return next(name for name in names if not name.exists())
+
+
+@contextmanager
+def quiet(asked: bool) -> Iterator[None]:
+    """Show no progress inside the block, unless logging of fedbatch was set up."""
+    log = logging.getLogger("fedbatch")
+    before = log.level
+    if asked and before == logging.NOTSET:
+        log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

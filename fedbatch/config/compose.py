@@ -1,0 +1,65 @@
+"""Where the config is found and how it is composed: on the command line, and inside a Flower app."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from fedbatch.config.schema import parse
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def config_dir() -> str:
+    """Folder of the YAML files: inside an installed package, or beside it in a checkout."""
+    installed, checkout = _PACKAGE / "conf", _PACKAGE.parent / "conf"
+    return str(installed if installed.is_dir() else checkout)
+
+
+def config_json(run_config: Mapping[str, Any]) -> str:
+    """The resolved config of a Flower run, as JSON.
+
+    ``fedbatch`` passes it whole in ``config``; ``flwr run . --run-config 'overrides="rounds=20 dataset=digits"'``
+    passes Hydra overrides, which are composed here, alike on the server and on every node.
+    """
+    return str(run_config.get("config") or "") or _compose(str(run_config.get("overrides", "")))
+
+
+@lru_cache(maxsize=4)
+def _compose(overrides: str) -> str:
+    return parse(composed(shlex.split(overrides))).to_json()
+
+
+def composed(overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values of a resolved config.
+
+    Args:
+        overrides: as on the command line.
+        values: by key, dotted or not; set after the overrides and before interpolations are resolved.
+
+    Raises:
+        HydraException, OmegaConfBaseException: an override or a key that is not there.
+    """
+    ours, outer = GlobalHydra.instance(), GlobalHydra.instance().hydra
+    ours.clear()  # Hydra composes one config at a time, and a run of a sweep may ask for the defaults
+    try:
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            config = compose("config", list(overrides))
+    finally:
+        ours.hydra = outer
+    for key, value in (values or {}).items():
+        OmegaConf.update(config, key, value, merge=isinstance(value, Mapping) and "_target_" not in value)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def groups() -> dict[str, list[str]]:
+    """The groups of conf/ and the choices of each."""
+    folders = sorted(folder for folder in Path(config_dir()).iterdir() if folder.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}

@@ -1,0 +1,252 @@
+"""The typed core of a run and the checks that need no data.
+
+Pluggable parts (data set, model, controller ...) stay plain mappings with a ``_target_``; their own constructors check
+their own arguments. This module imports neither torch nor Flower, so that a wrong word is answered at once.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedbatch.config import names, ranges
+from fedbatch.core.columns import TARGETS
+from fedbatch.core.errors import ConfigError
+
+Node = dict[str, Any]
+CHOICES = {
+    "sampling": ("auto", "uniform", "poisson", "all"),
+    "weighting": ("auto", "examples", "uniform"),
+    "executor": ("auto", "fused", "vmap", "loop", "ghost"),
+    "matmul_precision": ("highest", "high", "medium"),
+    "report": ("html", "none"),
+    "small_clients": ("accept", "refuse"),
+    "target_metric": TARGETS,
+}
+
+
+VERSION = 1
+"""Of the config's keys and of what they mean."""
+
+CONTINUED = (
+    *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
+    *("tracker", "report", "version"),
+)
+"""What may change when a run is resumed without making it another run."""
+
+
+@dataclass
+class NoiseScaleConfig:
+    """How the noise scale is averaged; see `fedbatch.batch.average.RunningNoiseScale`."""
+
+    decay: float = 0.98
+    z: float = 1.645
+    halves: bool = False
+    cosine: bool = False
+
+
+@dataclass
+class RunConfig:
+    """A run, resolved. Field names are the names on the command line; conf/config.yaml explains each.
+
+    What a new run starts with stands in conf/. The defaults here are what a missing key means in the config of an
+    earlier version; they never change.
+    """
+
+    dataset: Node
+    partitioner: Node
+    model: Node
+    loss: Node
+    client_work: Node
+    controller: Node
+    server_optimizer: Node
+    learning_rate: Node
+    time_model: Node
+    runtime: Node
+    population: int
+    cohort_size: int
+    client_batch_size: int | None
+    rounds: int
+    run_dir: str
+    privacy: Node = field(default_factory=dict)
+    metrics: Node = field(default_factory=dict)
+    temperature: Node = field(default_factory=dict)
+    aggregator: Node = field(default_factory=dict)
+    faults: Node = field(default_factory=dict)
+    tracker: Node = field(default_factory=dict)
+    active: Node = field(default_factory=dict)
+    noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
+    version: int = VERSION
+    seed: int = 0
+    executor: str = "auto"
+    nodes: int = 1
+    device: str = "cpu"
+    threads: int = 1
+    channels_last: bool = True
+    matmul_precision: str = "highest"
+    deterministic: bool | None = None
+    compile: bool = False
+    sampling: str = "auto"
+    weighting: str = "auto"
+    small_clients: str = "accept"
+    client_holdout: float = 0.0
+    evaluate_every_rounds: int = 10
+    checkpoint_every_rounds: int = 50
+    round_timeout_seconds: float | None = None
+    min_clients: int = 1
+    target_metric: str = "test_accuracy"
+    target_value: float | None = None
+    record_attention: bool = False
+    record_client_norms: bool = False
+    training_set_examples: int = 0
+    report: str = "html"
+    resume: str | None = None
+    overwrite: bool = False
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back; the form in which a config travels and is stored."""
+        return json.dumps(asdict(self))
+
+    def identity(self) -> str:
+        """Hash of all that makes this run another one than the next; see `identity_of`."""
+        return identity_of(asdict(self))
+
+
+def identity_of(values: Mapping[str, Any]) -> str:
+    """Hash of a config without what may change in a run (`CONTINUED`).
+
+    It depends neither on the files in which parts lie nor on keys that are at their defaults, so that a run stays the
+    same one when parts are moved and keys are added. Private noise is keyed by it.
+    """
+    kept = {name: value for name, value in _beyond(_public(values), DEFAULTS).items() if name not in CONTINUED}
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _public(values: Mapping[str, Any]) -> Node:
+    return {str(name): names.public(value) for name, value in values.items()}
+
+
+def _beyond(values: Node, defaults: Node) -> Node:
+    """What is not at its default; groups of keys that have defaults are gone through."""
+    found = {}
+    for name, value in values.items():
+        default = defaults.get(name, MISSING)
+        if isinstance(default, dict) and default and isinstance(value, dict):
+            found[name] = _beyond(value, default)
+        elif default is MISSING or value != default:
+            found[name] = value
+    return {name: value for name, value in found.items() if value != {} or name not in defaults}
+
+
+def _defaults() -> Iterator[tuple[str, Any]]:
+    for each in fields(RunConfig):
+        if each.default is not MISSING:
+            yield each.name, each.default
+        elif each.default_factory is not MISSING:
+            made = each.default_factory()
+            yield each.name, asdict(made) if isinstance(made, NoiseScaleConfig) else made
+
+
+DEFAULTS = dict(_defaults())
+"""What a missing key means."""
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """A checked `RunConfig` from plain values.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or values that do not go together.
+    """
+    if isinstance(version := values.get("version"), int) and version > VERSION:
+        raise ConfigError(f"the config was written by a newer fedbatch (version {version}); update fedbatch")
+    known = [f.name for f in fields(RunConfig)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown key {name!r}{did_you_mean(name, known)}")
+    if lost := [name for name in known if name not in values and name not in DEFAULTS]:
+        raise ConfigError(f"{lost[0]} is missing from the config; see conf/config.yaml")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), _public(values)))
+    except OmegaConfBaseException as error:
+        lines = str(error).splitlines()
+        raise ConfigError(f"{getattr(error, 'full_key', '') or 'config'}: {lines[0]}") from error
+    assert isinstance(config, RunConfig)
+    check(config)
+    return config
+
+
+def from_json(text: str) -> RunConfig:
+    """The config that `RunConfig.to_json` wrote."""
+    return parse(json.loads(text))
+
+
+def check(config: RunConfig) -> None:
+    """Check fields against each other.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    ranges.check(asdict(config))
+    for name, choices in CHOICES.items():
+        value = getattr(config, name)
+        _require(
+            value in choices,
+            f"{name} must be one of {', '.join(choices)} (got {value!r}){did_you_mean(value, choices)}",
+        )
+    _require(
+        config.target_metric != "training_set_loss" or config.training_set_examples > 0,
+        "target_metric=training_set_loss needs training_set_examples, e.g. training_set_examples=2000",
+    )
+    _require(
+        config.nodes <= config.population,
+        f"nodes ({config.nodes}) is larger than population ({config.population}); a node hosts at least one client",
+    )
+    _require(
+        config.min_clients <= config.population,
+        f"min_clients ({config.min_clients}) is larger than population ({config.population})",
+    )
+    _require_cohort("cohort_size", config.cohort_size, config)
+
+
+def check_phases(config: RunConfig, phases: Iterable[Any]) -> None:
+    """Check what a controller may choose against the run.
+
+    Raises:
+        ConfigError: a phase that cannot be run, or phases whose names lie.
+    """
+    sizes = {}
+    for phase in phases:
+        _require_cohort(f"controller.{phase.name}.cohort_size", phase.cohort_size, config)
+        sizes[phase.name] = phase.cohort_size * (phase.client_batch_size or 1)
+    _require(
+        sizes.get("small", 0) <= sizes.get("large", float("inf")),
+        f"controller.large ({sizes.get('large')} examples) is smaller than controller.small ({sizes.get('small')}); "
+        "raise controller.large.cohort_size or controller.large.client_batch_size",
+    )
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """A suggestion to append to an error, or nothing.
+
+    >>> did_you_mean("ronds", ["rounds", "seed"])
+    '; did you mean rounds?'
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _require_cohort(name: str, size: int, config: RunConfig) -> None:
+    _require(
+        size <= config.population,
+        f"{name} ({size}) is larger than population ({config.population}); lower it or raise population",
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,1 @@
+"""Scripts that made the bundled data sets, and one that fetches a larger one."""

@@ -1,0 +1,169 @@
+"""Whether an executor gives the loop's numbers, found by running both on a few of the run's own clients.
+
+A fast path rests on what it can see of a model, and a model may do what cannot be seen: use a weight outside its layer,
+fold examples into the batch, let them meet. So none is believed; each is compared first.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.clients.clip import Clip
+from fedbatch.clients.job import Executor, Job
+from fedbatch.executors.loop import loop
+from fedbatch.wire.messages import Contribution
+
+CLIENTS, EXAMPLES, STEPS = 3, 256, 3
+"""Most clients, examples of a batch and local steps of a comparison."""
+SINGLE = 16
+"""Clients of a comparison where each has one example: so many may have to be together before they meet."""
+SHIFT = 0.01
+"""Standard deviation by which parameters are moved for the comparison in float64."""
+EXACT = 1e-6
+"""Largest relative difference in float64, where agreement is a matter of algebra; of each parameter on its own."""
+ROUNDED = {torch.float64: 1e-6, torch.float32: 1e-5}
+"""Largest relative difference in the run's own precision, after one gradient; ten times that after local steps, which
+carry rounding on; and ten times more for a parameter on its own."""
+
+
+def sample(job: Job) -> Job:
+    """A few clients of ``job`` with its own batches: the first, and those with the fewest and the most examples."""
+    if job.draw.counts.shape[1] == 1 and job.draw.counts.max(initial=0) == 1:
+        return job.select(slice(0, SINGLE))
+    counts = np.where(job.draw.counts > 0, job.draw.counts, np.iinfo(np.int64).max)
+    smallest, largest = int(counts.min(axis=1).argmin()), int(job.draw.counts.max(axis=1).argmax())
+    rows = np.unique([0, min(1, len(job.clients) - 1), smallest, largest])
+    few = job.select(rows[: CLIENTS + 1])
+    return replace(few, draw=few.draw.shortened(STEPS, EXAMPLES))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A job, what the loop makes of it, and how far an executor may be from that, as a whole and in one parameter."""
+
+    job: Job
+    expected: Contribution
+    tolerance: float
+    tolerance_of_tensor: float
+
+
+def references(job: Job) -> list[Reference]:
+    """What an executor is compared with: ``job`` in float64, where its model can be computed so, and as it is.
+
+    Of clients whose update is not finite there is nothing to compare; the others stay where there are any.
+    """
+    contribution = loop(job)
+    finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
+    if finite.any() and not finite.all():
+        job = job.select(finite)
+    exact = _in_float64(job)
+    tolerance = ROUNDED[job.params.dtype] * (10 if job.draw.counts.shape[1] > 1 else 1)
+    probes = [] if exact is None else [(probe, EXACT, EXACT) for probe in _probes(exact)]
+    probes += [(probe, tolerance, 10 * tolerance) for probe in _probes(job)]
+    return [Reference(probe, loop(probe), *tolerances) for probe, *tolerances in probes]
+
+
+def disagreement(executor: Executor, references: Iterable[Reference]) -> str | None:
+    """How far an executor is from the loop, in words, or None where they agree; a failure is a disagreement.
+
+    Sum, every client's norm, halves and losses are compared.
+    """
+    for reference in references:
+        job = reference.job
+        try:
+            got = executor(job)
+        except Exception as error:
+            return told(error)
+        finally:
+            job.model.load(job.params, job.buffers)
+        for name, relative in _relative(reference, got):
+            if not relative <= reference.tolerance:
+                return f"its {name} differs from executor=loop by {100 * relative:.3g} %"
+    return None
+
+
+def told(error: Exception) -> str:
+    """An executor's failure in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def _probes(job: Job) -> Iterator[Job]:
+    """The job; under clipping once where nothing is clipped, which shows the norms, and once where everything is."""
+    if job.clip is None:
+        yield job
+        return
+    for norm in (math.inf, 1e-3):
+        yield replace(job, clip=Clip(norm, job.clip.per_layer))
+
+
+def _in_float64(job: Job) -> Job | None:
+    if job.params.dtype == torch.float64:
+        return None
+    try:
+        model = job.model.double()
+        x = job.x.double() if job.x.is_floating_point() else job.x
+        # Not at the start itself: a layer that starts at zero hides what lies behind it.
+        noise = torch.randn(len(job.params), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        params = job.params.double() + SHIFT * noise.to(job.params.device)
+        exact = replace(job, model=model, x=x, params=params, buffers=job.buffers.double())
+        loop(exact)
+    except Exception:  # a module that cannot be copied, or that computes in a precision of its own
+        return None
+    return exact
+
+
+def _relative(reference: Reference, got: Contribution) -> Iterator[tuple[str, float]]:
+    """Names and largest relative differences of all that is compared."""
+    job, expected = reference.job, reference.expected
+    finite = np.isfinite(expected.sq_norms) & np.isfinite(expected.losses)
+    if not np.array_equal(finite, np.isfinite(got.sq_norms) & np.isfinite(got.losses)):
+        yield "set of clients with finite updates", math.inf
+    for field in ("sq_norms", "losses", "half_dots", "half_sq_diffs"):
+        a, b = getattr(expected, field), getattr(got, field)
+        if len(a) != len(b):
+            yield NAMES[field], math.inf
+        elif field == "sq_norms":
+            a, b = np.sqrt(a[finite]), np.sqrt(b[finite])
+            yield NAMES[field], _largest(np.abs(a - b), a)
+        elif len(a):
+            scale = np.maximum(np.abs(a), expected.sq_norms if field.startswith("half") else 0.0)
+            yield NAMES[field], _largest(np.abs(a - b)[finite], scale[finite])
+    if not finite.all():
+        return
+    lengths = np.sqrt(expected.sq_norms)
+    sums = [("update_sum", float(job.weights @ lengths))] + [("unit_sum", float(len(lengths)))] * job.cosine
+    for field, scale in sums:
+        a, b = getattr(expected, field), getattr(got, field)
+        yield NAMES[field], float((a - b).norm()) / max(float(a.norm()), FLOOR * scale, TINY)
+        by_tensor = _by_tensor(job, a, b, scale)
+        yield f"{NAMES[field]} in one parameter", by_tensor * reference.tolerance / reference.tolerance_of_tensor
+
+
+NAMES = {
+    "sq_norms": "norm of a client's update",
+    "losses": "loss",
+    "half_dots": "product of halves",
+    "half_sq_diffs": "difference of halves",
+    "update_sum": "sum of updates",
+    "unit_sum": "sum of unit updates",
+}
+TINY = 1e-300  # nothing over nothing is no difference
+FLOOR = 1e-3
+"""A tensor whose sum is a smaller share than this of the whole is compared with this share: its own may be noise."""
+
+
+def _by_tensor(job: Job, expected: Tensor, got: Tensor, scale: float) -> float:
+    """Largest difference in one parameter tensor, relative to its own length or to a share of the whole."""
+    pairs: Iterator[tuple[Tensor, Tensor]] = zip(job.model.split(expected), job.model.split(got), strict=True)
+    worst = [(float((a - b).norm()), float(a.norm())) for a, b in pairs]
+    return max((d / max(own, FLOOR * scale, TINY) for d, own in worst), default=0.0)
+
+
+def _largest(difference: np.ndarray, scale: np.ndarray) -> float:
+    whole = float(scale.max(initial=0.0))
+    limit = np.maximum(scale, FLOOR * whole)
+    return float(np.divide(difference, limit, out=np.zeros_like(difference), where=difference > 0).max(initial=0.0))

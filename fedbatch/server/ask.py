@@ -1,0 +1,77 @@
+"""One question to each node, and their answers: the one place where the server talks to nodes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from fedbatch.runtime import flower
+from fedbatch.wire.codec import MessageError, Schema, decode, encode
+
+
+@dataclass(frozen=True)
+class Replies(Generic[Schema]):
+    """What came back.
+
+    Attributes:
+        answers: valid ones by node, in the order in which they came.
+        rejected: the reason for each node whose answer is not used, or that gave none.
+        bytes_down, bytes_up: bytes of the arrays that were sent and that came.
+    """
+
+    answers: dict[int, Schema]
+    rejected: dict[int, str]
+    bytes_down: int
+    bytes_up: int
+
+
+def ask(
+    grid: Grid,
+    plans: Mapping[int, Any],
+    kind: type[Schema],
+    action: str,
+    group: str,
+    timeout: float | None,
+    lengths: Callable[[Any], Mapping[str, int]],
+    check: Callable[[Schema, Any], None],
+) -> Replies[Schema]:
+    """Send each node its plan and read the answers. Of several answers of a node the first counts.
+
+    Args:
+        grid: where the nodes are.
+        plans: one for each node.
+        kind: of the answers.
+        action: Flower's message type.
+        group: Flower's group of the messages.
+        timeout: seconds to wait; None for as long as it takes.
+        lengths: of the vectors that answer a plan.
+        check: raises `MessageError` for an answer that does not fit its plan.
+    """
+    answers: dict[int, Schema] = {}
+    rejected: dict[int, str] = {}
+    contents = {node: encode(plan) for node, plan in plans.items()}
+    messages = [grid.create_message(content, action, node, group) for node, content in contents.items()]
+    waiting, up = dict(plans), 0
+    for reply in grid.send_and_receive(messages, timeout=timeout):
+        node = reply.metadata.src_node_id
+        plan = waiting.pop(node, None)
+        if plan is None:  # a duplicate or a stray
+            continue
+        try:
+            if reply.has_error():
+                raise MessageError(flower.reason(reply.error))
+            up += array_bytes(reply.content)
+            answer = decode(kind, reply.content, lengths(plan))
+            check(answer, plan)
+            answers[node] = answer
+        except MessageError as error:
+            rejected[node] = str(error)
+    rejected |= {node: "no answer in time" for node in waiting}
+    return Replies(answers, rejected, sum(map(array_bytes, contents.values())), up)
+
+
+def array_bytes(content: RecordDict) -> int:
+    """Bytes of the arrays of a message."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())

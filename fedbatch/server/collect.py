@@ -1,0 +1,106 @@
+"""A round's client work without privacy: plan, send, add up, measure."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fedbatch.aggregation.sums import combine, combine_single, nobody
+from fedbatch.clients.cohort import sample_cohort
+from fedbatch.clients.job import ClientWork
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.random import Ints
+from fedbatch.server import measure
+from fedbatch.server.exchange import exchange
+from fedbatch.server.server import Collected, Server
+from fedbatch.server.state import ServerState
+from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.wire.codec import MessageError
+from fedbatch.wire.messages import Contribution, TrainPlan, Updates
+
+
+def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
+    """The mean update of the round's cohort and what its norms say about noise."""
+    cohort, sizes = plan_cohort(server, phase, state.round)
+    plans = make_plans(server, state, phase, cohort, sizes)
+    clock.lap("plan_seconds")
+
+    kind: Any = Contribution if server.task.aggregator is None else Updates
+    check = partial(check_sizes, server, server.task.work(phase.name))
+    answers, rejected = exchange(server.grid, plans, kind, server.task.config, state.round, check)
+    clock.lap("client_seconds")
+
+    if not plans:
+        total = nobody(state.params, state.buffers)
+    elif server.task.aggregator is None:
+        total = combine([answer for answer in answers if isinstance(answer, Contribution)])
+    else:
+        singles = [answer for answer in answers if isinstance(answer, Updates)]
+        total = combine_single(singles, server.task.aggregator, state.buffers)
+    measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
+    clock.lap("aggregate_seconds")
+    return Collected(
+        update=total.mean_update,
+        buffers=total.mean_buffers,
+        clients=total.clients,
+        num_examples=total.num_examples,
+        measured=measured,
+        executor=answers[0].executor if answers else "",
+        columns={
+            "cohort_size": len(total.clients),
+            "global_batch": int(total.num_examples.sum()),
+            "train_loss": total.loss,
+            "mean_update_norm": total.sq_norm_of_mean**0.5,
+            "mean_cosine": total.mean_cosine,
+            **({"client_norms": np.sqrt(total.sq_norms).tolist()} if server.task.config.record_client_norms else {}),
+            "short_clients": int((sizes < phase.client_batch_size).sum()) if phase.client_batch_size else 0,
+            "excluded_clients": len(total.excluded),
+            "rejected_replies": len(rejected),
+            "executor": answers[0].executor if answers else "",
+        },
+    )
+
+
+def plan_cohort(server: Server, phase: Phase, round_: int) -> tuple[Ints, Ints]:
+    """Clients of the round and their batch sizes."""
+    config = server.task.config
+    cohort = sample_cohort(server.hosts.clients, config.sampling, phase.cohort_size, config.seed, round_)
+    available = server.hosts.num_examples[np.searchsorted(server.hosts.clients, cohort)]
+    sizes = phase.batch_sizes(available)
+    return cohort[sizes > 0], sizes[sizes > 0]
+
+
+def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, sizes: Ints) -> dict[int, TrainPlan]:
+    """One plan for each node that hosts a client of the cohort."""
+    noise = server.task.config.noise_scale
+    halves = noise.halves and server.task.work(phase.name).is_gradient
+    return {
+        node: TrainPlan(
+            params=state.params,
+            buffers=state.buffers,
+            clients=clients,
+            batch_sizes=sizes[np.searchsorted(cohort, clients)],
+            round=state.round,
+            phase=phase.name,
+            halves=halves,
+            cosine=noise.cosine,
+            executor=state.executor(phase.name, server.task.config.executor),
+            single=server.task.aggregator is not None,
+        )
+        for node, clients in server.hosts.by_node(cohort).items()
+    }
+
+
+def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates, plan: TrainPlan) -> None:
+    """Weights and numbers of examples are known beforehand: nobody gets more say by claiming more.
+
+    Raises:
+        MessageError: an answer claims others.
+    """
+    sizes = server.hosts.num_examples[np.searchsorted(server.hosts.clients, plan.clients)]
+    answered = np.isin(plan.clients, answer.clients)
+    expected = work.num_examples(plan.batch_sizes, sizes)[answered]
+    if not np.array_equal(answer.num_examples, expected):
+        raise MessageError("num_examples are not those that were asked for")
+    if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
+        raise MessageError("weights are not those of the run's weighting")

@@ -1,0 +1,49 @@
+"""What is measured of the model between rounds: all that the experimenter pays for, and no client's device."""
+
+from fedbatch.metrics.evaluate import ExampleSums, example_sums
+from fedbatch.models.attention import attention_logits
+from fedbatch.server import temperature as posthoc
+from fedbatch.server.exchange import per_client_accuracy
+from fedbatch.server.held_out import HeldOut
+from fedbatch.server.server import Row, Server
+from fedbatch.server.state import ServerState
+
+ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
+
+
+def evaluate(server: Server, state: ServerState) -> Row:
+    """Scores of the test split, NaN in rounds without; and what else was asked for, absent in rounds without."""
+    config, every = server.task.config, server.task.config.evaluate_every_rounds
+    last = state.round + 1 == config.rounds
+    if not last and (not every or (state.round + 1) % every):
+        sums = ExampleSums(0, 0, 0.0)
+        return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
+    return on_server(server) | (held_out(server, state) if config.client_holdout else {})
+
+
+def on_server(server: Server) -> Row:
+    """Scores of what the server itself has: the test split, examples of the training set, sizes of attention."""
+    task, model = server.task, server.optimizer.model
+    sums = example_sums(model, task.loss, task.test_x, task.test_y)
+    row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
+    if task.calibration is not None:
+        scores = task.calibration.columns(posthoc.test_pool(server))
+        row = {f"test_{name}": value for name, value in scores.items()} | row
+    if task.config.training_set_examples:
+        own = example_sums(model, task.loss, *task.training_set_sample())
+        row |= {"training_set_loss": own.loss, "training_set_accuracy": own.accuracy}
+    if task.config.record_attention:
+        sizes = attention_logits(model.module, task.test_x[:ATTENTION_EXAMPLES])
+        row |= {name: values.tolist() for name, values in vars(sizes).items()}
+    return row
+
+
+def held_out(server: Server, state: ServerState) -> Row:
+    """Scores of what clients hold out; with privacy, which does not cover them, none."""
+    if server.task.privacy is not None:
+        return {}
+    row: Row = dict(per_client_accuracy(server.grid, server.hosts, state, server.task.config))
+    if server.task.calibration is not None:
+        columns = server.task.calibration.columns(HeldOut(server, state))
+        row |= {f"held_out_{name}": value for name, value in columns.items()}
+    return row

@@ -1,0 +1,184 @@
+"""Sending plans to nodes and reading their answers; what is not valid is left out and named."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from fedbatch.config.schema import CHOICES, RunConfig
+from fedbatch.core.errors import RunFailedError
+from fedbatch.server.ask import ask
+from fedbatch.server.hosts import Hosts
+from fedbatch.server.state import ServerState
+from fedbatch.wire.codec import MessageError
+from fedbatch.wire.messages import (
+    Contribution,
+    EvaluatePlan,
+    Evaluation,
+    PrivateContribution,
+    PrivatePlan,
+    SlopePlan,
+    Sums,
+    SumsPlan,
+    Temperatures,
+    TrainPlan,
+    Updates,
+)
+
+log = logging.getLogger("fedbatch")
+Answer = TypeVar("Answer", Contribution, Updates, PrivateContribution, Evaluation, Sums, Temperatures)
+
+Plan = TrainPlan | PrivatePlan | EvaluatePlan | SumsPlan | SlopePlan
+
+
+class NoAnswerError(RunFailedError):
+    """No node gave a valid answer, so the round cannot be completed."""
+
+
+VECTORS = {"update_sum": "params", "unit_sum": "params", "updates": "params", "buffer_sum": "buffers"}
+"""The vectors of an answer, and those of the plan whose dtype they have."""
+
+MESSAGE_TYPE = {
+    Contribution: "train",
+    Updates: "train",
+    PrivateContribution: "train",
+    Evaluation: "evaluate",
+    Sums: "evaluate.sums",
+    Temperatures: "evaluate.temperatures",
+}
+
+
+def exchange(
+    grid: Grid,
+    plans: Mapping[int, Plan],
+    kind: type[Answer],
+    config: RunConfig,
+    round_: int,
+    check: Callable[[Any, Any], None] | None = None,
+    secret: bool = False,
+) -> tuple[list[Answer], dict[int, str]]:
+    """Send each node its plan and collect the answers.
+
+    Args:
+        grid: where the nodes are.
+        plans: one for each node.
+        kind: of the answers.
+        config: gives the time limit, and the clients without whom a round fails.
+        round_: index of the round.
+        check: raises `MessageError` for an answer to a plan that the schema allows and the run does not.
+        secret: whether nobody may know who was asked: then nothing is logged, and an error names no numbers.
+
+    Returns:
+        The valid answers by ascending client, and the reason for each node whose answer was rejected.
+
+    Raises:
+        NoAnswerError: the valid answers are from fewer clients than ``min_clients``.
+    """
+
+    def check_all(answer: Answer, plan: Any) -> None:
+        check_clients(answer, plan, config.executor == "auto")
+        if check is not None:
+            check(answer, plan)
+
+    timeout = config.round_timeout_seconds
+    replies = ask(grid, plans, kind, MESSAGE_TYPE[kind], str(round_), timeout, answer_lengths, check_all)
+    answers, rejected = list(replies.answers.values()), replies.rejected
+    clients = sum(len(answer.clients) for answer in answers)
+    needed = min(config.min_clients, sum(len(plan.clients) for plan in plans.values()))
+    if secret:
+        if (plans and not answers) or clients < needed:
+            raise NoAnswerError(
+                f"too few valid answers in round {round_} (min_clients={config.min_clients}); who was asked is a secret"
+            )
+        return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
+    if plans and not answers:
+        raise NoAnswerError(f"no node gave a valid answer in round {round_}: {next(iter(rejected.values()))}")
+    # With nobody missing and no finite update at all, training has diverged, which `combine` says better.
+    if (clients or rejected) and clients < needed:
+        raise NoAnswerError(
+            f"valid answers of {clients} clients in round {round_}, fewer than min_clients={config.min_clients}: "
+            f"{next(iter(rejected.values()), 'their updates were not finite')}"
+        )
+    for reason in rejected.values():
+        tell_once(reason)
+    return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
+
+
+@lru_cache(maxsize=256)
+def tell_once(reason: str) -> None:
+    """One line for each reason in a process, not for each node and round: the record counts them all."""
+    log.warning("an answer was left out: %s (told once; see rejected_replies)", reason)
+
+
+def answer_lengths(plan: Plan) -> dict[str, int]:
+    """Lengths of the vectors that answer ``plan``."""
+    if isinstance(plan, EvaluatePlan | SumsPlan | SlopePlan):
+        return {}
+    if isinstance(plan, PrivatePlan):
+        return {"update_sum": plan.params.numel()}
+    size = plan.params.numel()
+    if plan.single:
+        return {}
+    return {
+        "update_sum": size,
+        "buffer_sum": plan.buffers.numel(),
+        "unit_sum": size if plan.cosine else 0,
+    }
+
+
+def check_clients(answer: Any, plan: Plan, automatic: bool = False) -> None:
+    """A node answers the plan of this round, for all the clients it was asked for, and for no others.
+
+    With ``automatic`` a node may take another executor than it was asked for, if that one is wrong there.
+
+    Raises:
+        MessageError: it does not.
+    """
+    asked = getattr(plan, "round", None)
+    if (number := getattr(answer, "round", asked)) != asked:
+        raise MessageError(f"round is {number}, of an earlier plan; this is round {asked}")
+    answered = answer.clients
+    if isinstance(answer, Contribution | Updates):
+        answered = np.sort(np.concatenate([answered, answer.excluded]))
+    if not np.array_equal(answered, plan.clients):
+        raise MessageError("clients are not those that were asked for")
+    if isinstance(answer, Contribution | Updates) and isinstance(plan, TrainPlan):
+        check_work(answer, plan, automatic)
+
+
+def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool) -> None:
+    """Vectors are of the model's dtype, and the work is of the kind that was asked for.
+
+    Raises:
+        MessageError: they are not.
+    """
+    if isinstance(answer, Updates):
+        length = len(answer.clients) * plan.params.numel()
+        if len(answer.updates) != length:
+            raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
+    elif len(answer.half_dots) and not plan.halves:
+        raise MessageError("half_dots were not asked for")
+    for name, model in VECTORS.items():
+        values = getattr(answer, name, None)
+        if values is not None and values.numel() and values.dtype != getattr(plan, model).dtype:
+            raise MessageError(f"{name} must be {getattr(plan, model).dtype} (got {values.dtype})")
+    asked = "loop" if plan.single else "auto" if automatic else plan.executor
+    if answer.executor not in (CHOICES["executor"] if asked == "auto" else (asked,)):
+        raise MessageError(f"executor must be {asked} (got {answer.executor!r})")
+
+
+def per_client_accuracy(grid: Grid, hosts: Hosts, state: ServerState, config: RunConfig) -> dict[str, Any]:
+    """Percentiles over clients of the accuracy on each client's own held-out examples."""
+    plans = {
+        node: EvaluatePlan(state.params, state.buffers, clients)
+        for node, clients in hosts.by_node(hosts.clients).items()
+    }
+    answers, _ = exchange(grid, plans, Evaluation, config, state.round)
+    counts = np.concatenate([a.counts for a in answers])
+    correct = np.concatenate([a.correct for a in answers])
+    accuracy = correct[counts > 0] / counts[counts > 0]
+    percentiles = np.percentile(accuracy, [5, 25, 50, 75, 95]) if len(accuracy) else np.full(5, np.nan)
+    return {f"client_accuracy_p{q}": float(v) for q, v in zip((5, 25, 50, 75, 95), percentiles, strict=True)}

@@ -1,0 +1,72 @@
+"""Which node hosts which client."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
+from fedbatch.runtime import flower
+from fedbatch.wire.codec import MessageError, decode
+from fedbatch.wire.messages import Hosted
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The population as the nodes report it.
+
+    Attributes:
+        clients: int64 (P,) ids, ascending.
+        nodes: int64 (P,) node that hosts each.
+        num_examples: int64 (P,) training examples of each.
+    """
+
+    clients: Ints
+    nodes: np.ndarray[Any, np.dtype[np.uint64]]
+    num_examples: Ints
+
+    def by_node(self, cohort: Ints) -> dict[int, Ints]:
+        """The clients of a cohort, ascending ids, grouped by node in the order of each node's first client."""
+        nodes = self.nodes[np.searchsorted(self.clients, cohort)]
+        order = dict.fromkeys(nodes.tolist())
+        return {node: cohort[nodes == node] for node in order}
+
+
+def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
+    """Wait for ``num_nodes`` nodes and ask each which clients it hosts.
+
+    Raises:
+        ConfigError: too few nodes in time, a node that cannot answer, or two nodes that host the same client.
+    """
+    deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+    while len(nodes := list(grid.get_node_ids())) < num_nodes:
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"nodes: {len(nodes)} of {num_nodes} are connected; start the others or set nodes={len(nodes)}"
+            )
+        time.sleep(POLL_SECONDS)
+    # Flower wants every message to carry a record, even where the question is all there is.
+    question = RecordDict({"plan": ConfigRecord({"ask": "hosted"})})
+    messages = [grid.create_message(question, "query", node, "hosts") for node in nodes]
+    clients, hosts, sizes = [], [], []
+    for reply in grid.send_and_receive(messages, timeout=timeout):
+        if reply.has_error():
+            raise ConfigError(f"node {reply.metadata.src_node_id} cannot start: {flower.reason(reply.error)}")
+        try:
+            answer = decode(Hosted, reply.content)
+        except MessageError as error:
+            raise ConfigError(f"node {reply.metadata.src_node_id}: {error}") from error
+        clients.append(answer.clients)
+        sizes.append(answer.num_examples)
+        hosts.append(np.full(len(answer.clients), reply.metadata.src_node_id, dtype=np.uint64))
+    ids = np.concatenate(clients)
+    order = np.argsort(ids, kind="stable")
+    if (np.diff(ids[order]) == 0).any():
+        raise ConfigError("two nodes host the same client; give each node its own partition-id")
+    return Hosts(ids[order], np.concatenate(hosts)[order], np.concatenate(sizes)[order])

@@ -1,0 +1,94 @@
+"""What a round says about noise: from an aggregate to estimates, averages and columns of the record."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedbatch.aggregation.sums import Aggregate
+from fedbatch.batch import drift
+from fedbatch.batch.average import Averages, Interval, RunningNoiseScale
+from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
+from fedbatch.clients.job import ClientWork
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Estimates of one round.
+
+    Attributes:
+        size: global batch in the unit of the noise scale.
+        unit: "examples", or "clients" after local steps, when updates are not gradients at one point.
+        noise: the noise scale, None with fewer than two clients.
+        drift: sampling noise and drift apart, None unless halves were measured.
+        noise_per_unit: energy of privacy noise on the sum that comes with every unit of ``size``.
+        fixed_noise: energy of privacy noise on the sum, whatever its size.
+    """
+
+    size: float
+    unit: str
+    noise: NoiseScale | None
+    drift: drift.Drift | None
+    noise_per_unit: float = 0.0
+    fixed_noise: float = 0.0
+
+    @property
+    def is_private(self) -> bool:
+        """Whether privacy noise is in what was measured."""
+        return self.noise_per_unit + self.fixed_noise > 0
+
+
+def measure(total: Aggregate, work: ClientWork, population: int) -> Measured:
+    """Estimate the noise scale, and the drift where every client sent its halves."""
+    sizes = total.num_examples.astype(np.float64) if work.is_gradient else np.ones(len(total.clients))
+    unit = "examples" if work.is_gradient else "clients"
+    if len(total.clients) < 2:
+        return Measured(float(sizes.sum()), unit, None, None)
+    noise = estimate_weighted(total.sq_norms, sizes, total.sq_norm_of_mean, weights=total.weights)
+    separated = None
+    if len(total.half_dots):
+        separated = drift.separate(
+            total.sq_norms,
+            sizes,
+            total.weights,
+            total.half_dots,
+            total.half_sq_diffs,
+            total.sq_norm_of_mean,
+            all_clients=len(total.clients) == population,
+        )
+    return Measured(float(sizes.sum()), unit, noise, separated)
+
+
+def deciding(noise: RunningNoiseScale, measured: Measured) -> Interval | None:
+    """What a controller may decide on: with privacy noise counted in, and None while that hides the gradient."""
+    if measured.is_private:
+        mean, numerator = noise.average(), noise.average().trace + measured.noise_per_unit
+        if not (mean.grad_sq > 2 * mean.grad_sq_se and mean.trace_se <= 0.5 * numerator):
+            return None
+    return noise.interval(measured.noise_per_unit, measured.fixed_noise)
+
+
+def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
+    """Columns of the record: averages under their plain names, this round's raw estimates as ``round_*``."""
+    nan, noise = float("nan"), averages.noise
+    now = measured.noise or NoiseScale(nan, nan, nan, nan, nan)
+    average = noise.interval() or Interval(nan, nan, nan, 0.0)
+    further: dict[str, Any] = {}
+    if measured.drift is not None:
+        further = {"b_within": averages.within.average().scale, "m_drift": averages.between.average().scale}
+    if measured.is_private:
+        counted = noise.interval(measured.noise_per_unit, measured.fixed_noise) or Interval(nan, nan, nan, 0.0)
+        names = ("noise_scale_dp", "noise_scale_dp_low", "noise_scale_dp_high")
+        further = dict(zip(names, (counted.value, counted.low, counted.high), strict=True))
+    return {
+        "noise_scale": average.value,
+        "noise_scale_low": average.low,
+        "noise_scale_high": average.high,
+        "noise_scale_unit": measured.unit,
+        "noise_scale_effective_rounds": average.effective_rounds,
+        "round_grad_sq": now.grad_sq,
+        "round_grad_sq_se": now.grad_sq_se,
+        "round_trace": now.trace,
+        "round_trace_se": now.trace_se,
+        **further,
+    }

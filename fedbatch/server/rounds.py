@@ -1,0 +1,154 @@
+"""The loop: plan -> send -> client work -> aggregate -> measure -> step -> evaluate -> record."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fedbatch.controllers.phase import ControlState, Observation, Phase
+from fedbatch.core.columns import column
+from fedbatch.server import measure
+from fedbatch.server.charging import BudgetSpent
+from fedbatch.server.collect import collect
+from fedbatch.server.collect_private import collect_private
+from fedbatch.server.evaluate import evaluate
+from fedbatch.server.label import with_labels
+from fedbatch.server.server import Collected, Row, Server
+from fedbatch.server.state import ServerState, Totals
+from fedbatch.server.stopwatch import Stopwatch
+
+log = logging.getLogger("fedbatch")
+
+
+def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState, Row]]:
+    """Rounds from ``state`` to the configured number, the target or the privacy budget, each with its row."""
+    config = server.task.config
+    while state.round < config.rounds:
+        trained, state = with_labels(server, state)
+        try:
+            state, row = run_round(trained, state)
+        except BudgetSpent as reason:
+            log.info("%s", reason)
+            return
+        yield state, row
+        if reached_target(row, config.target_metric, config.target_value):
+            return
+
+
+def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
+    """One round. Parameters and optimizer tensors of ``state`` are stepped in place."""
+    phase, privacy = server.phase(state.control), server.task.privacy
+    clock = Stopwatch(coarse=privacy is not None)
+    if privacy is None:
+        collected = collect(server, state, phase, clock)
+    else:
+        collected = collect_private(server, privacy, state, phase, clock)
+    averages = state.averages.update(collected.measured.noise, collected.measured.drift)
+
+    factor, before, lr = learning_rate(server, state, phase)
+    steps = server.optimizer.step(collected.update, lr)
+    if collected.buffers.numel():
+        server.optimizer.model.load(state.params, collected.buffers)
+    clock.lap("step_seconds")
+
+    tests = evaluate(server, state)
+    clock.lap("evaluate_seconds")
+
+    measured = collected.measured
+    decided_by = measure.deciding(averages.noise, measured)
+    seen = Observation(state.round, measured.size, decided_by, measured.unit, model_bytes(state))
+    control, kept = server.task.controller.next(state.control, seen), averages
+    if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
+        kept = averages.restarted()  # examples and clients have no common average
+    seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
+    totals = add_costs(server, state, collected, seconds)
+    executor = collected.executor
+    after = replace(
+        state,
+        round=state.round + 1,
+        optimizer=server.optimizer.state_dict(),
+        control=control,
+        averages=kept,
+        lr_factor=factor,
+        lr_factor_before=factor if control != state.control else before,
+        totals=totals,
+        executors=state.executors | ({phase.name: executor} if executor else {}),
+        switches=state.switches + tuple(switch(state, control)),
+        **collected.changes,
+    )
+    row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
+    row |= collected.columns | steps | tests | measure.columns(collected.measured, averages)
+    if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
+        row |= {"noise_scale_tokens": labels * row["noise_scale"]}
+    if privacy is not None:  # by the accountant of the guarantee, which takes its time
+        evaluated = tests["test_accuracy"] == tests["test_accuracy"]
+        row |= {"epsilon": privacy.epsilon(after.ledger) if evaluated else float("nan")}
+    row |= {"rounds": after.round, **vars(totals), **clock.laps}
+    row |= {"switch": control.reason if control != state.control else "", **state.labels.columns}
+    return after, row
+
+
+def learning_rate(server: Server, state: ServerState, phase: Phase) -> tuple[float, float, float]:
+    """Batch factor now, batch factor before the last switch, and the learning rate of this round."""
+    rule, base_lr = server.learning_rate, server.optimizer.base_lr
+    if phase.lr is not None:
+        target = phase.lr / base_lr
+    elif state.control.since_round == 0:
+        target = 1.0
+    else:
+        gradient = server.task.work(phase.name).is_gradient
+        first = server.phase(server.task.controller.start())
+        size, base_size = (size_of(server, p, gradient) for p in (phase, first))
+        target = rule.batch_factor(size, base_size, state.control.lr_noise_scale)
+    age = state.round - state.control.since_round
+    factor = rule.blend(state.lr_factor_before, target, age) if state.control.since_round else target
+    schedule = rule.schedule_factor(state.round, server.task.config.rounds)
+    return factor, state.lr_factor_before, base_lr * factor * schedule
+
+
+def size_of(server: Server, phase: Phase, gradient: bool) -> float:
+    """Expected size of a phase in the unit of the noise scale: examples, or clients after local steps."""
+    per_client = phase.client_batch_size or float(server.hosts.num_examples.mean())
+    return phase.cohort_size * (per_client if gradient else 1.0)
+
+
+def add_costs(server: Server, state: ServerState, collected: Collected, measured_seconds: float) -> Totals:
+    """Totals after this round: what each client would have sent, received and computed on its own device."""
+    clients, num_examples = collected.clients, collected.num_examples
+    one_way = model_bytes(state)
+    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, one_way, one_way)
+    old = state.totals
+    return Totals(
+        examples=old.examples + int(num_examples.sum()),
+        bytes_up=old.bytes_up + one_way * len(clients),
+        bytes_down=old.bytes_down + one_way * len(clients),
+        simulated_seconds=old.simulated_seconds + seconds,
+        measured_seconds=old.measured_seconds + measured_seconds,
+    )
+
+
+def model_bytes(state: ServerState) -> int:
+    """Of parameters and buffers, one way."""
+    return int(state.params.element_size() * (state.params.numel() + state.buffers.numel()))
+
+
+def switch(state: ServerState, control: ControlState) -> list[Row]:
+    """The entry of the record for a change of phase, or none."""
+    if control == state.control:
+        return []
+    return [
+        {
+            "round": control.since_round,
+            "from": state.control.phase,
+            "to": control.phase,
+            "reason": control.reason,
+        }
+    ]
+
+
+def reached_target(row: Row, metric: str, value: float | None) -> bool:
+    """Whether the target is reached: at least where a higher score is better, else at most. NaN never is."""
+    score = column(metric)
+    if value is None or score is None:
+        return False
+    now = row.get(metric, float("nan"))
+    return bool(now >= value) if score.better == "higher" else bool(now <= value)

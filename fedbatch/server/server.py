@@ -1,0 +1,61 @@
+"""The fixed parts of a run's server side, and what a round's client work comes back as."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedbatch.batch.learning_rate import LearningRate
+from fedbatch.batch.time_model import TimeModel
+from fedbatch.controllers.phase import ControlState, Phase, phase_of
+from fedbatch.core.random import Ints
+from fedbatch.server.hosts import Hosts
+from fedbatch.server.measure import Measured
+from fedbatch.server.optimizer import ServerOptimizer
+from fedbatch.setup.task import Task
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The fixed parts of a run's server side; ``folder`` is the run folder."""
+
+    task: Task
+    grid: Grid
+    hosts: Hosts
+    optimizer: ServerOptimizer
+    learning_rate: LearningRate
+    time_model: TimeModel
+    folder: Path
+
+    def phase(self, control: ControlState) -> Phase:
+        """The phase a controller's state stands for."""
+        return phase_of(self.task.controller.phases, control)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a round's client work comes back as.
+
+    Attributes:
+        update: (d,) mean update, a pseudo-gradient.
+        buffers: (m,) mean buffers.
+        clients: int64 (K,) ids whose devices cost time.
+        num_examples: int64 (K,) examples that each processed, or was expected to.
+        measured: estimates of the noise scale.
+        executor: what ran the clients, "" if none took part.
+        columns: further columns of the record.
+        changes: further fields of the state after this round.
+    """
+
+    update: Tensor
+    buffers: Tensor
+    clients: Ints
+    num_examples: Ints
+    measured: Measured
+    executor: str
+    columns: Row
+    changes: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,44 @@
+"""Where tensors lie, and torch's settings for the process."""
+
+import torch
+
+from fedbatch.config.schema import RunConfig
+from fedbatch.core.errors import ConfigError
+from fedbatch.setup.allocator import keep_freed_memory
+
+
+def prepare(config: RunConfig) -> torch.device:
+    """Set threads, precision and determinism as the config has them; the device of the run.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    device = find(config.device)
+    torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    # Convolutions on a GPU round to ten bits by default, too coarsely for what clipping promises.
+    torch.backends.cudnn.allow_tf32 = not config.privacy
+    on_cpu = device.type == "cpu"
+    torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
+    # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if on_cpu:
+        keep_freed_memory()
+    return device
+
+
+def find(name: str) -> torch.device:
+    """A device by its name; "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        float(torch.zeros(1, device=name))  # a device that holds no numbers, as meta, is of no use
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device={name} is not available here ({str(error).splitlines()[0]}); use device=cpu"
+        ) from error
+    return torch.device(name)

@@ -1,0 +1,56 @@
+"""What the config of one node says, beside that of the run: which clients it hosts, and where their data lies."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedbatch.config.schema import RunConfig
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints
+
+COUNTS = ("num_partitions", "population")
+"""What partitioners call the number of clients."""
+
+
+def hosted_clients(population: int, node_config: Mapping[str, Any]) -> Ints:
+    """Clients of a node, ``(clients,)``: an equal, contiguous share of the population.
+
+    Raises:
+        ConfigError: the node does not say which share is its own.
+
+    >>> hosted_clients(5, {"partition-id": 1, "num-partitions": 2})
+    array([3, 4])
+    """
+    for name in ("partition-id", "num-partitions"):
+        if name not in node_config:
+            raise ConfigError(f"node-config lacks {name}; start each node with --node-config 'partition-id=0 ...'")
+    index, count = int(node_config["partition-id"]), int(node_config["num-partitions"])
+    if not 0 <= index < count:
+        raise ConfigError(f"node-config: partition-id must be in 0 .. {count - 1} (got {index})")
+    return np.array_split(np.arange(population, dtype=np.int64), count)[index]
+
+
+def on_own_data(config: RunConfig, node_config: Mapping[str, Any]) -> RunConfig:
+    """The config as a node reads it whose ``data`` names a folder of its own.
+
+    The folder takes the place of ``dataset.source``, and the partitioner divides it among the clients of this node.
+
+    Raises:
+        ConfigError: the data set of the run is not one that lies in a folder, or the node hosts no client.
+    """
+    if "source" not in config.dataset:
+        raise ConfigError("node-config data: the run's data set has no folder; use dataset=hugging_face")
+    clients = hosted_clients(config.population, node_config)
+    if not len(clients):
+        raise ConfigError(f"node-config: no client of the {config.population} is left for this node; start fewer nodes")
+    counts = {name: len(clients) for name in COUNTS if name in config.partitioner}
+    partitioner = {
+        "_target_": "fedbatch.data.own.own_clients",
+        "partitioner": {**config.partitioner, **counts, "_partial_": True},
+        "first": int(clients[0]),
+        "count": len(clients),
+        "population": config.population,
+    }
+    return replace(config, dataset={**config.dataset, "source": str(node_config["data"])}, partitioner=partitioner)

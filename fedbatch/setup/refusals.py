@@ -1,0 +1,132 @@
+"""What a private run refuses before its first round, each in one line with the remedy."""
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+
+from fedbatch.clients.job import ClientWork
+from fedbatch.config.schema import RunConfig
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.errors import ConfigError
+from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.privacy.terms import Terms
+
+
+def refuse(
+    config: RunConfig,
+    terms: Terms,
+    model: FlatModel,
+    loss: Loss,
+    works: Iterable[ClientWork],
+    phases: Iterable[Phase],
+    steps: Callable[[Phase], int],
+) -> None:
+    """Raise for whatever the mechanism's guarantee would not cover.
+
+    Args:
+        config: the run's config.
+        terms: of its releases.
+        model: the model.
+        loss: the loss.
+        works: client work of the run and of its phases.
+        phases: all phases of the controller.
+        steps: noised steps of a client in a round of a phase.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    # One after the other: what has no example-level form need not know its steps.
+    for wrong, message in chain(
+        _of_run(config, terms), _of_model(terms, model, loss, works), _of_phases(terms, phases, steps)
+    ):
+        if wrong:
+            raise ConfigError(message)
+
+
+def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
+    mechanism, client_level = terms.mechanism, not terms.mechanism.clips_examples
+    everyone = config.sampling == "all"
+    yield (
+        mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
+        f"privacy.delta must be in (0, 1/{terms.units}), below one over the number of {mechanism.unit}s (got "
+        f"{mechanism.delta}); delta=null takes a tenth of that, and at most 1e-5",
+    )
+    yield (
+        client_level and config.sampling == "uniform",
+        "sampling=uniform draws a fixed number of clients, but the cost is that of Poisson sampling, which is lower; "
+        "use sampling=auto or poisson",
+    )
+    yield (
+        client_level and everyone and config.cohort_size < config.population,
+        f"sampling=all takes part with everyone; set cohort_size={config.population} so that it is accounted so",
+    )
+    yield (
+        client_level and config.weighting == "examples",
+        "weighting=examples would let a client with many examples move the sum by more than clip_norm; use "
+        "weighting=auto or uniform",
+    )
+    yield (
+        not client_level and config.weighting == "uniform",
+        "weighting=uniform: at example level a round releases a sum over examples; use weighting=auto or examples",
+    )
+    yield (
+        config.matmul_precision != "highest",
+        f"matmul_precision={config.matmul_precision} rounds products so coarsely that a contribution may be longer "
+        "than privacy.clip_norm; set it to highest",
+    )
+    yield (
+        config.noise_scale.halves or config.noise_scale.cosine,
+        "noise_scale: halves and cosine need each client's own norms, which are not released; set both to false",
+    )
+    yield config.record_client_norms, "record_client_norms: each client's own norm is not released; set it to false"
+    yield (
+        config.client_holdout > 0 and not config.temperature,
+        "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0, or "
+        "temperature=private to use what is held out",
+    )
+    yield (
+        config.training_set_examples > 0,
+        "training_set_examples: loss on training data is not covered by the guarantee; set it to 0",
+    )
+    yield (
+        config.target_metric == "train_loss" and config.target_value is not None,
+        "target_metric=train_loss is not released; use test_loss or test_accuracy",
+    )
+
+
+def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[ClientWork]) -> Iterable[tuple[bool, str]]:
+    example_level = terms.mechanism.clips_examples
+    yield (
+        bool(model.buffers.numel()),
+        "model: running statistics (batch norm) mix examples and are sent without noise; use model.norm=group or none",
+    )
+    yield (
+        example_level and not getattr(loss, "per_example", False),
+        "loss couples the examples of a batch, so that clipping one does not bound its influence; use a per-example "
+        "loss, or privacy=client_central",
+    )
+    for work in works:
+        yield (
+            example_level and not getattr(work, "is_plain_sgd", False),
+            f"client_work: {type(work).__name__} has no example-level form; use fedsgd, local_sgd, or "
+            "privacy=client_central",
+        )
+
+
+def _of_phases(terms: Terms, phases: Iterable[Phase], steps: Callable[[Phase], int]) -> Iterable[tuple[bool, str]]:
+    mechanism = terms.mechanism
+    for phase in phases:
+        yield (
+            mechanism.shares_noise and steps(phase) > 1,
+            f"client_work: {steps(phase)} noised steps a round (phase {phase.name}), but only the sum over clients has "
+            "the whole noise of privacy=example_distributed, and a second step would start from one client's share; "
+            "use client_work=fedsgd (or one local step), or privacy=example_local",
+        )
+        yield (
+            phase.cohort_size < mechanism.fewest_clients,
+            f"privacy.min_clients is larger than the cohort of phase {phase.name} ({phase.cohort_size}), so that every "
+            "round would be aborted; lower it or raise cohort_size",
+        )
+        yield (
+            not mechanism.clips_examples and phase.client_work is not None,
+            f"controller.{phase.name}.client_work: one clip norm cannot fit two kinds of update; set it to null",
+        )

@@ -1,0 +1,296 @@
+"""Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.active.learning import ActiveLearning
+from fedbatch.aggregation.robust import Aggregator
+from fedbatch.clients.clip import Clip
+from fedbatch.clients.draw import Draw
+from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.per_example import as_examples
+from fedbatch.config.build import build
+from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.random import Ints, bits, key
+from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.executors.agreement import SINGLE
+from fedbatch.executors.choose import Executors
+from fedbatch.losses.examples import NO_LABEL
+from fedbatch.metrics.report import Calibration
+from fedbatch.metrics.scaling import Scaling
+from fedbatch.models.dropout import own_generators
+from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.models.trial import try_out
+from fedbatch.privacy.data_digest import DataDigests
+from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.setup import validate
+from fedbatch.setup.checks import check_active, check_batches, check_model, trial_sizes, warn_of_small_batches
+from fedbatch.setup.device import prepare
+from fedbatch.setup.model import new_model
+from fedbatch.setup.private import privacy_of, temperature_of
+from fedbatch.wire.messages import Contribution
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a run trains and on what.
+
+    Attributes:
+        config: the run's config.
+        train_x, train_y: training set on the device; clients are index arrays into it.
+        test_x, test_y: held-out test split of the server.
+        partition: which examples are whose.
+        controller: the phase controller.
+        loss: loss function.
+        works: client work of each phase that overrides the run's own.
+        default_work: client work of the run.
+        node_model: scratch model of the nodes in this process.
+        num_classes: classes of the labels.
+        aggregator: of single updates; None adds weighted sums up.
+        privacy: the run's mechanism, ready to use; None without privacy.
+        calibration: scores of calibration for the record; None without.
+        temperature: how a temperature is found after training; None without.
+        active: how the run gets its labels; None where all are there.
+        executors: what runs the clients' work on this node.
+        data_digests: of clients' examples, for their draws under privacy.
+    """
+
+    config: RunConfig
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    partition: HoldoutPartition
+    controller: Any
+    loss: Loss
+    works: dict[str, ClientWork]
+    default_work: ClientWork
+    node_model: FlatModel
+    num_classes: int
+    aggregator: Aggregator | None = None
+    privacy: PrivacyPlan | None = None
+    calibration: Calibration | None = None
+    temperature: Scaling | None = None
+    active: ActiveLearning | None = None
+    executors: Executors = field(default_factory=Executors)
+    data_digests: DataDigests = field(default_factory=DataDigests)
+
+    def phase(self, name: str) -> Phase:
+        """A phase by its name."""
+        return next(phase for phase in self.controller.phases if phase.name == name)
+
+    def work(self, phase: str) -> ClientWork:
+        """Client work of a phase."""
+        return self.works.get(phase, self.default_work)
+
+    @property
+    def labels_per_example(self) -> int:
+        """1, or the tokens of a sequence that have a label."""
+        is_text = self.train_y.dim() == 2 and not self.train_x.is_floating_point()
+        return int((self.train_y[0] != NO_LABEL).sum()) if is_text else 1
+
+    def training_set_sample(self) -> tuple[Tensor, Tensor]:
+        """The examples that are evaluated of those that clients train on: always the same, spread evenly over them."""
+        ends = np.cumsum(self.partition.sizes(np.arange(len(self.partition), dtype=np.int64)))
+        count = min(self.config.training_set_examples, int(ends[-1]))
+        chosen = np.arange(count, dtype=np.int64) * int(ends[-1]) // count
+        owners = np.searchsorted(ends, chosen, side="right")
+        positions = self.partition.lookup(owners, chosen - np.append(0, ends)[owners])
+        index = torch.from_numpy(positions).to(self.train_y.device)
+        return self.train_x[index], self.train_y[index]
+
+    def held_out(self, client: int) -> np.ndarray:
+        """Positions of a client's own held-out examples."""
+        return self.partition.held_out(client)
+
+    def new_job(self, work: ClientWork, clients: Ints, batch_sizes: Ints, round_: int, params: Tensor) -> Job:
+        """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
+        draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
+        made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
+        return replace(made, seeds=self.seeds(clients, round_))
+
+    def weights(self, num_examples: Ints) -> np.ndarray:
+        """Weights (K,) of the updates of clients that used ``num_examples`` (K,)."""
+        return np.ones(len(num_examples)) if self.config.weighting == "uniform" else num_examples.astype(np.float64)
+
+    def job_of(self, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray, params: Tensor) -> Job:
+        """A job on this node's scratch model and data."""
+        model = self.node_model
+        return Job(
+            model=model,
+            loss=self.loss,
+            x=self.train_x,
+            y=self.train_y,
+            work=work,
+            clients=clients,
+            draw=draw,
+            weights=weights,
+            params=params,
+            buffers=model.buffers.clone(),
+        )
+
+    def seeds(self, clients: Ints, *moment: int) -> Ints | None:
+        """Keys (K,) of what random layers draw for clients, or examples, in a round and what else names the moment."""
+        if not self.node_model.is_random:
+            return None
+        return (bits(key(self.config.seed, "layers", *moment), clients, np.zeros(1, np.int64)) >> np.uint64(2)).astype(
+            np.int64
+        )
+
+    def witness(self, job: Callable[[Ints, Ints], Job], clients: Ints, batch_sizes: Ints) -> Job:
+        """The job on which executors are compared: two of ``clients``, and the client with the fewest examples."""
+        sizes = self.partition.sizes(np.arange(min(len(self.partition), 100_000)))
+        smallest = int(np.where(sizes > 0, sizes, sizes.max()).argmin())
+        few = clients[:2]
+        try:
+            self.partition.lookup(np.array([smallest]), np.zeros(1, np.int64))
+            few = np.unique([*few, smallest])
+        except IndexError:  # another node's client
+            pass
+        return job(few, np.minimum(batch_sizes.max(), self.partition.sizes(few)))
+
+    def execute(self, job: Job, executor: str, witness: Callable[[], Job]) -> Contribution:
+        """The contribution of a job's clients; see `Executors.execute`.
+
+        With ``executor=auto`` in the config, one that was chosen before is given up where it turns out wrong.
+        """
+        self.node_model.module.train()
+        with own_generators(self.node_model.is_random):
+            return self.executors.execute(job, executor, witness, automatic=self.config.executor == "auto")
+
+    def new_model(self) -> FlatModel:
+        """A freshly initialised model, the same for the same seed."""
+        model = new_model(self.config, self.train_x[:2], self.num_classes)
+        if model.module is self.node_model.module:
+            raise ConfigError(
+                f"model: {self.config.model.get('_target_')} gives the same module twice, but server and nodes need "
+                "one each; let it build a new one in every call"
+            )
+        model.set_changing(self.node_model.changing)
+        model.writes_inputs = self.node_model.writes_inputs
+        return model
+
+
+@lru_cache(maxsize=1)
+def load(config_json: str) -> Task:
+    """The task of a config. Cached, so that server and nodes in one process share the data.
+
+    Raises:
+        ConfigError: naming the field that is wrong and the remedy.
+    """
+    config = from_json(config_json)
+    device = prepare(config)
+    dataset, partition = validate.data(config_json)
+    controller = validate.controller(config_json)
+    loss = build("loss", config.loss)
+    default_work = build("client_work", config.client_work)
+    works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
+    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
+    train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
+    train_y = torch.from_numpy(dataset.train_y).to(device)
+    sizes = trial_sizes(controller.phases, works, default_work, partition)
+    try:
+        try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], dataset.num_classes, sizes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if config.compile:
+        model.compile()
+    check_model(config, model)
+    temperature = temperature_of(config)
+    privacy = None
+    if config.privacy:
+        privacy = privacy_of(config, controller, works, default_work, partition, model, loss, temperature)
+    active = validate.active_learning(config)
+    if active is not None:
+        pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
+        mechanism = privacy.mechanism if privacy else None
+        check_active(config, active, mechanism, dataset.train_y.ndim > 1, pool)
+    if privacy is None or not privacy.mechanism.clips_examples:
+        check_batches(config.small_clients, controller.phases, works, default_work, partition)
+    warn_of_small_batches(loss, controller.phases, partition, dataset.num_classes)
+    task = Task(
+        config=config,
+        train_x=train_x,
+        train_y=train_y,
+        test_x=test_x,
+        test_y=torch.from_numpy(dataset.test_y).to(device),
+        partition=partition,
+        controller=controller,
+        loss=loss,
+        works=works,
+        default_work=default_work,
+        node_model=model,
+        num_classes=dataset.num_classes,
+        aggregator=_aggregator(config, model, controller.phases) if config.aggregator else None,
+        privacy=privacy,
+        calibration=build("metrics", config.metrics) if config.metrics else None,
+        temperature=temperature,
+        active=active,
+    )
+    if config.executor not in ("auto", "loop"):
+        _check_executor(task)
+    return task
+
+
+def _check_executor(task: Task) -> None:
+    """Refuse an executor that is wrong for this model, or cannot do the work of a phase.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    name, params = task.config.executor, task.node_model.params.clone()
+    task.node_model.module.train()
+    for phase in task.controller.phases:
+        clients = np.arange(min(2, len(task.partition)), dtype=np.int64)
+        sizes = task.partition.sizes(clients)
+        batches = phase.batch_sizes(sizes)
+        make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
+        job = task.witness(make, clients, np.maximum(batches, 1))
+        if task.privacy is not None and task.privacy.mechanism.clips_examples:
+            clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
+            job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)
+        with own_generators(task.node_model.is_random):
+            reason = task.executors.unusable(name, job)
+        if reason:
+            raise ConfigError(f"executor={name} cannot run this: {reason}; use executor=auto")
+
+
+def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Tensor:
+    """Inputs on the device, numbers in the model's own precision."""
+    tensor = torch.from_numpy(values).to(device)
+    return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
+
+
+def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) -> Aggregator:
+    """The rule for single updates, refused where there are none to see."""
+    if config.privacy:
+        raise ConfigError(
+            "aggregator: robust rules look at single updates, which a private run does not show anybody; use "
+            "aggregator=mean or privacy=none"
+        )
+    if config.noise_scale.halves or config.noise_scale.cosine:
+        raise ConfigError("noise_scale: halves and cosine are measured with aggregator=mean only; set both to false")
+    if model.buffers.numel():
+        raise ConfigError("aggregator: running statistics (batch norm) have no robust mean; use model.norm=group")
+    aggregator: Aggregator = build("aggregator", config.aggregator)
+    smallest = min(phase.cohort_size for phase in phases)
+    if (least := getattr(aggregator, "least_clients", 1)) > smallest:
+        raise ConfigError(
+            f"aggregator: needs {least} clients a round, and the smallest cohort has {smallest}; raise cohort_size or "
+            "lower aggregator.adversaries and aggregator.select"
+        )
+    return aggregator
+
+
+def forget() -> None:
+    """Let go of the data and the model of the last run."""
+    for cached in (load, validate.data, validate.controller):
+        cached.cache_clear()

@@ -1,0 +1,84 @@
+"""What can be built of a run without torch, and with it a quick check of the whole config."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from fedbatch.active.learning import ActiveLearning
+from fedbatch.config.build import build, require
+from fedbatch.config.schema import RunConfig, check_phases, from_json
+from fedbatch.core.errors import ConfigError
+from fedbatch.data.check_dataset import checked
+from fedbatch.data.dataset import Dataset
+from fedbatch.data.holdout import HoldoutPartition
+
+
+@lru_cache(maxsize=1)
+def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
+    """Data set and partition of a run. Needs no torch, so it can refuse quickly.
+
+    Raises:
+        ConfigError: data that is not there, or cannot be split so.
+    """
+    config = from_json(config_json)
+    dataset = _dataset(config.dataset)
+    partition = HoldoutPartition(build("partitioner", config.partitioner, dataset), config.client_holdout)
+    if len(partition) != config.population:
+        raise ConfigError(
+            f"population ({config.population}) differs from the {len(partition)} clients of this partition; "
+            f"set population={len(partition)}"
+        )
+    return dataset, partition
+
+
+def _dataset(node: Mapping[str, Any]) -> Dataset:
+    """The data set of a target of anybody's, checked."""
+    try:
+        return checked(build("dataset", node))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+@lru_cache(maxsize=1)
+def controller(config_json: str) -> Any:
+    """The phase controller of a run, checked against it."""
+    config = from_json(config_json)
+    built = build("controller", config.controller)
+    check_phases(config, built.phases)
+    for phase in built.phases:
+        if phase.client_work is not None:
+            require("client_work", phase.client_work, f"controller: client_work of phase {phase.name!r}")
+    return built
+
+
+def active_learning(config: RunConfig) -> ActiveLearning | None:
+    """The plan of a run for labels, or none."""
+    if not config.active:
+        return None
+    built: ActiveLearning = build("active", config.active)
+    require("selector", built.selector, "active.selector")
+    return built
+
+
+def trackers(config: RunConfig) -> dict[str, Any]:
+    """The trackers of a run by name.
+
+    Raises:
+        ConfigError: one whose package is not there, with the command that installs it.
+    """
+    return {name: build(f"tracker.{name}", node) for name, node in config.tracker.items()}
+
+
+def validate(config: RunConfig) -> None:
+    """Refuse a run that cannot work, before anything heavy is imported.
+
+    Raises:
+        ConfigError: one line that names the field and the remedy.
+    """
+    text = config.to_json()
+    controller(text)
+    build("learning_rate", config.learning_rate)
+    active_learning(config)
+    build("time_model", config.time_model)
+    trackers(config)
+    data(text)

@@ -1,0 +1,153 @@
+"""The model that a run has trained: as a module, scored on other data, written to a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+import fedbatch
+from fedbatch.config import given
+from fedbatch.config.build import build
+from fedbatch.config.compose import composed
+from fedbatch.config.schema import RunConfig
+from fedbatch.core.errors import ConfigError
+from fedbatch.core.files import write_atomically
+from fedbatch.data.check_dataset import checked
+from fedbatch.data.dataset import Dataset
+from fedbatch.metrics.evaluate import example_sums, logits_of, told
+from fedbatch.metrics.report import Predicted
+from fedbatch.models.flat import FlatModel
+from fedbatch.results import identity as identities
+from fedbatch.results.folder import saved_config
+from fedbatch.server.checkpoint import load_latest
+from fedbatch.setup import task
+from fedbatch.setup.task import Task
+
+EVALUATED = ("dataset", "metrics")
+"""What may be chosen anew when a trained model is scored."""
+
+
+def load_model(run: str | Path, **objects: Any) -> nn.Module:
+    """The model of a run's last checkpoint on the CPU, in evaluation mode; the run may be finished or broken off.
+
+    Args:
+        run: the run folder.
+        objects: those that `fedbatch.run` was given, e.g. ``model=my_factory``.
+
+    Raises:
+        ConfigError: there is no run, no checkpoint, or its data or model cannot be built any more.
+    """
+    with given.kept(objects):
+        module = trained(Path(run))[1].module
+    return module.eval()
+
+
+def evaluate(run: str | Path, *overrides: str, **values: Any) -> dict[str, Any]:
+    """Scores of a run's model on the test split of its data set, or of another.
+
+    Args:
+        run: the run folder.
+        overrides: as on the command line, of ``dataset`` and ``metrics`` only, e.g. ``"dataset=digits"``.
+        values: ``dataset`` or ``metrics`` as an object, and the objects that `fedbatch.run` was given.
+
+    Returns:
+        ``dataset``, ``examples``, ``test_accuracy``, ``test_loss``, and ``test_*`` of ``metrics=calibration``.
+
+    Raises:
+        ConfigError: the data do not fit the model, or an override is not one of these.
+    """
+    objects, nodes = given.sorted_out(values)
+    with given.kept(objects):
+        held, model = trained(Path(run))
+        parts = {**chosen(held.config, overrides), **{name: nodes[name] for name in EVALUATED if name in nodes}}
+        data = fitting(held, parts["dataset"])
+        metrics = build("metrics", parts["metrics"]) if parts["metrics"] else None
+    x, y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
+    x = x.to(model.params.dtype) if x.is_floating_point() else x
+    sums = example_sums(model, held.loss, x, y)
+    scores = {"dataset": data.name, "examples": sums.count, "test_accuracy": sums.accuracy, "test_loss": sums.loss}
+    columns = metrics.columns(Predicted(*told(logits_of(model, x), y))) if metrics else {}
+    return {f"test_{name}": value for name, value in columns.items() if name != "examples"} | scores
+
+
+def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
+    """A data set whose examples a run's model takes.
+
+    Raises:
+        ConfigError: it has other inputs, or more classes.
+    """
+    try:
+        data = checked(build("dataset", node))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    shape = tuple(held.train_x.shape[1:])
+    if data.input_shape != shape or data.num_classes > held.num_classes:
+        raise ConfigError(
+            f"dataset: {data.name} has inputs {data.input_shape} and {data.num_classes} classes, and the model takes "
+            f"{shape} and {held.num_classes}"
+        )
+    return data
+
+
+def export(run: str | Path, path: str | Path, **objects: Any) -> None:
+    """Write the parameters and buffers of a run's model as ``.safetensors``, or ``.pt`` for ``torch.load``.
+
+    Raises:
+        ConfigError: another ending, or the package ``safetensors`` is not there.
+    """
+    target = Path(path)
+    module, state = load_model(run, **objects), {}
+    for name, value in module.state_dict().items():
+        state[name] = value.detach().clone(memory_format=torch.contiguous_format)
+    if target.suffix == ".pt":
+        torch.save(state, target)
+        return
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"export: {target} must end with .safetensors or .pt")
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise ConfigError('export: needs safetensors; pip install "fedbatch[export]", or give a .pt file') from error
+    identity = identities.read(Path(run))
+    about = {"fedbatch": fedbatch.__version__, "run": identity.run if identity else ""}
+    write_atomically(target, save(state, metadata=about))
+
+
+def trained(folder: Path) -> tuple[Task, FlatModel]:
+    """Data and loss of a run, and its model with what its last checkpoint holds.
+
+    Raises:
+        ConfigError: there is no run or no checkpoint in the folder.
+    """
+    config = saved_config(folder)
+    parts: dict[str, Any] = {name: {} for name in ("privacy", "temperature", "active", "faults", "aggregator")}
+    try:
+        state = load_latest(folder / "checkpoints")
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
+    held = task.load(replace(config, device="cpu", executor="auto", **parts).to_json())
+    model = held.new_model()
+    try:
+        model.load(state.params, model.of_all_floats(state.buffers))
+    except RuntimeError as error:
+        raise ConfigError(f"{folder}: the checkpoint is of another model than config.yaml names") from error
+    task.forget()
+    return held, model
+
+
+def chosen(config: RunConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """The run's own data set and metrics with what is overridden."""
+    for override in overrides:
+        if "=" not in override or override.split("=")[0].split(".")[0] not in EVALUATED:
+            raise ConfigError(f"evaluate: {override}: only dataset and metrics can be chosen anew")
+    groups = [override for override in overrides if "." not in override.split("=")[0]]
+    fresh = composed(groups)
+    nodes = {name: fresh[name] if f"{name}=" in " ".join(groups) else getattr(config, name) for name in EVALUATED}
+    dotted = OmegaConf.from_dotlist([override for override in overrides if override not in groups])
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(nodes), dotted))
+    assert isinstance(merged, dict)
+    return {str(name): value for name, value in merged.items()}

@@ -1,0 +1,229 @@
+"""The messages between server and node, one frozen dataclass each; `fedbatch.wire.codec` carries and validates them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+Vector = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A node's answer to ``query``: the clients it hosts.
+
+    Attributes:
+        clients: int64 (K,) ids, distinct.
+        num_examples: int64 (K,) training examples of each.
+    """
+
+    clients: Vector
+    num_examples: Vector
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What the server asks of one node in one round.
+
+    Attributes:
+        params: (d,) global parameters.
+        buffers: (m,) global floating-point buffers.
+        clients: int64 (K,) ids of the clients to work for, ascending.
+        batch_sizes: int64 (K,) ``b_k``.
+        round: index of the round, from 0.
+        phase: name of the phase, which fixes the client work.
+        halves: whether to split batches in halves, for the drift estimate.
+        cosine: whether to send the sum of unit updates, for the mean pairwise cosine.
+        executor: how to run the clients; "auto" measures and answers what it took.
+        single: whether to answer with `Updates`, every client's own, and not with a `Contribution`.
+    """
+
+    params: Tensor
+    buffers: Tensor
+    clients: Vector
+    batch_sizes: Vector
+    round: int
+    phase: str
+    halves: bool
+    cosine: bool
+    executor: str
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a node answers: the weighted sum of its clients' updates and one row of scalars for each client.
+
+    Attributes:
+        update_sum: (d,) ``sum_k w_k u_k``.
+        buffer_sum: (m,) ``sum_k w_k buffers_k``.
+        unit_sum: (d,) ``sum_k u_k / |u_k|``, or (0,) when not asked for.
+        clients: int64 (K,) ids, ascending.
+        weights: float64 (K,) ``w_k > 0``.
+        num_examples: int64 (K,) examples processed.
+        sq_norms: float64 (K,) ``|u_k|^2``.
+        losses: float64 (K,) mean training loss seen by the client.
+        half_dots: float64 (K,) inner product of the gradients of the two halves of the batch, or (0,).
+        half_sq_diffs: float64 (K,) ``|h_1 - h_2|^2 / (1/b_1 + 1/b_2)``, which estimates tr Sigma, or (0,).
+        excluded: int64 (E,) clients left out because their update was not finite.
+        executor: what ran the clients.
+        round: index of the round that this answers.
+    """
+
+    update_sum: Tensor
+    buffer_sum: Tensor
+    unit_sum: Tensor
+    clients: Vector
+    weights: Vector
+    num_examples: Vector
+    sq_norms: Vector
+    losses: Vector
+    half_dots: Vector
+    half_sq_diffs: Vector
+    excluded: Vector
+    executor: str = ""
+    round: int = 0
+
+
+@dataclass(frozen=True)
+class Updates:
+    """Every client's own update, for aggregation that looks at single ones; K times the size of a sum.
+
+    Attributes:
+        updates: (K * d,) updates, one after the other in the order of ``clients``.
+        clients, num_examples, losses, excluded, executor, round: as in `Contribution`.
+    """
+
+    updates: Tensor
+    clients: Vector
+    num_examples: Vector
+    losses: Vector
+    excluded: Vector
+    executor: str
+    round: int
+
+
+@dataclass(frozen=True)
+class PrivatePlan:
+    """What the server asks of one node in one round of a run with differential privacy.
+
+    Attributes:
+        params: (d,) global parameters.
+        clients: int64 (K,) ids of the clients to work for, ascending.
+        round: index of the round, from 0.
+        phase: name of the phase, which fixes work, sample rate and noise.
+        cohort_size: of the phase, where its controller moves it.
+        clip_norm: C of this round.
+        executor: as in `TrainPlan`.
+        attempt: how often the round was done before with something else coming out.
+        nonce: of the run.
+    """
+
+    params: Tensor
+    clients: Vector
+    round: int
+    phase: str
+    cohort_size: int
+    clip_norm: float
+    executor: str
+    attempt: int = 0
+    nonce: str = ""
+
+
+@dataclass(frozen=True)
+class PrivateContribution:
+    """The answer to a `PrivatePlan`. It has no place for norms, losses or realised counts of anybody.
+
+    Attributes:
+        update_sum: (d,) sum of clipped contributions, with noise unless the server adds it.
+        extra_sums: (e,) further sums of the same release: of squared lengths, of clients within the clip norm.
+        clients: int64 (K,) the clients asked for.
+        executor: what ran them.
+        round: index of the round that this answers.
+    """
+
+    update_sum: Tensor
+    extra_sums: Tensor
+    clients: Vector
+    executor: str
+    round: int
+
+
+@dataclass(frozen=True)
+class EvaluatePlan:
+    """Evaluate the global model on the held-out part of these clients."""
+
+    params: Tensor
+    buffers: Tensor
+    clients: Vector
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sums over each client's held-out examples: int64 (K,) counts, float64 (K,) correct and loss sums."""
+
+    clients: Vector
+    counts: Vector
+    correct: Vector
+    loss_sums: Vector
+
+
+@dataclass(frozen=True)
+class SumsPlan:
+    """Ask for sums over what these clients hold out, of which nothing else is told.
+
+    Attributes:
+        params, buffers: the global model, (d,) and (m,).
+        clients: int64 (K,) ids, ascending.
+        temperatures: float64 (K,) > 0, what each client's logits are divided by.
+        part: "all" that they hold out, every second example to "fit", or the others to "measure".
+        statistic: name of one of `fedbatch.metrics.statistics.STATISTICS`.
+        at: float64 (n,), what it is taken at.
+    """
+
+    params: Tensor
+    buffers: Tensor
+    clients: Vector
+    temperatures: Vector
+    part: str
+    statistic: str
+    at: Tensor
+
+
+@dataclass(frozen=True)
+class SlopePlan:
+    """Ask for the sum of clipped slopes over what these clients hold out, in a run with differential privacy.
+
+    Attributes:
+        params: (d,) global parameters.
+        clients: int64 (K,) ids, ascending.
+        round: number of rounds done.
+        inverse: of the temperature, 1 / T > 0; with round and parameters it names the release.
+        clip_norm: largest slope of a unit.
+        attempt, nonce: as in `PrivatePlan`.
+    """
+
+    params: Tensor
+    clients: Vector
+    round: int
+    inverse: float
+    clip_norm: float
+    attempt: int = 0
+    nonce: str = ""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The answer to a `SumsPlan` or a `SlopePlan`: float64 (n,) sums over all ``clients``, not over each."""
+
+    clients: Vector
+    sums: Tensor
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """Each client's own temperature, fitted by itself, float64 (K,): the other answer to a `SumsPlan`."""
+
+    clients: Vector
+    temperatures: Vector

@@ -1,0 +1,47 @@
+import logging
+import signal
+import threading
+
+import pytest
+
+from fedbatch.core.errors import Interrupted
+from fedbatch.core.interrupt import SIGNALS, ending_at_once, listening
+
+
+def test_the_first_signal_is_noted_and_the_second_ends(caplog):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with caplog.at_level(logging.WARNING), listening() as asked:
+        signal.raise_signal(signal.SIGTERM)
+        assert asked.signal == signal.SIGTERM and not asked.at_once and "SIGTERM: the run ends" in caplog.text
+        with pytest.raises(Interrupted, match="signal 2"):
+            signal.raise_signal(signal.SIGINT)
+        assert asked.at_once
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening() as asked, ending_at_once():
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked.signal
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
+def test_before_a_run_a_signal_ends_at_once():
+    with pytest.raises(Interrupted) as caught, ending_at_once():
+        signal.raise_signal(signal.SIGTERM)
+    assert (caught.value.signal, caught.value.folder) == (signal.SIGTERM, None)
+
+
+def test_outside_the_main_thread_nothing_is_done():
+    def inside():
+        with listening() as asked:
+            found.append((asked.signal, signal.getsignal(signal.SIGTERM)))
+
+    found, before = [], signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert found == [(0, before)]
