@@ -56,11 +56,14 @@ def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
         units = slopes(logits_of(model, x, EVALUATE_BATCH).double(), y, plan.inverse)
         if not mechanism.clips_examples:
             units = units.mean(dim=0, keepdim=True) if len(units) else units
-        total += float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
+        slope = float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
+        total += slope
         if not mechanism.server_adds_noise:
             deviation = privacy.temperature_noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
             own = task.data_digests(task.train_x, task.train_y, task.partition, client, "held out", held)
-            total += deviation * float(privacy.randomness.normal(1, "temperature", client, own, *slope_key(plan)))
+            hidden = (slope,) if mechanism.secret_file else ()  # other rounding, other noise
+            key = ("temperature", client, own, *slope_key(plan), *hidden)
+            total += deviation * float(privacy.randomness.normal(1, *key))
     return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
 
 

@@ -9,6 +9,7 @@ from fedbatch.privacy import attempts, ledger
 from fedbatch.privacy.ledger import Ledger, Release
 from fedbatch.privacy.nonce import nonce_of
 from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.results.record import ranges
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 
@@ -33,6 +34,23 @@ def how_computed(server: Server, nonce: str) -> str:
     return f"{parts} nonce={nonce[:8]}" if nonce else parts
 
 
+def cost_of_resuming(server: Server, privacy: PrivacyPlan, state: ServerState) -> str:
+    """What it costs in all that rounds which a crash undid are done again on other terms; empty if nothing."""
+    now = how_computed(server, run_nonce(server, privacy, state))
+    undone = {(r.round, r.params): r for r in state.ledger.releases if r.round >= state.round}
+    other = [r for r in undone.values() if r.how != now]
+    if not other:
+        return ""
+    again = Ledger.of(state.ledger.accounts, [*state.ledger.releases, *(replace(r.again(), how=now) for r in other)])
+    target = privacy.mechanism.target_epsilon
+    budget = f" of {target:g}, at which the run ends" if target is not None else ""
+    return (
+        f"resume: rounds {ranges([r.round for r in other])} were released before with {other[-1].how}; with {now} they "
+        f"are charged again: epsilon {privacy.epsilon(state.ledger):.4g} becomes {privacy.epsilon(again):.4g}{budget}. "
+        "As they were they cost nothing"
+    )
+
+
 def released_once(
     server: Server,
     privacy: PrivacyPlan,
@@ -43,7 +61,8 @@ def released_once(
     """The answers to a release that is charged before it is asked for, and that is never two things at one price.
 
     One that was made before is asked for with the draws it had. Where something else comes back than then, that is not
-    released: the next attempt is charged, with draws of its own.
+    released: the next attempt is charged, with draws of its own. Where each reply is a release, what came back was seen
+    nevertheless, and is charged too.
 
     Args:
         server: its folder has the ledger.
@@ -58,7 +77,7 @@ def released_once(
     Raises:
         BudgetSpent: nothing was sent.
     """
-    due = state.ledger.attempt(due)
+    planned, due = due, state.ledger.attempt(due)
     while True:
         is_replay = due in state.ledger.releases
         charged = charge(server, privacy, state, due)
@@ -66,7 +85,19 @@ def released_once(
         found = attempts.digests(privacy, due, answers)
         if attempts.settle(server.folder / attempts.FILE, due, found, is_replay):
             return charged, due, answers, more
-        state, due = replace(state, ledger=charged), due.again()
+        if not privacy.mechanism.releases_sums:
+            due = seen_twice(due)
+            charged = charged.charge(due)
+            ledger.write(server.folder / ledger.FILE, due)
+        state, due = replace(state, ledger=charged), replace(planned, attempt=due.attempt + 1)
+
+
+def seen_twice(due: Release) -> Release:
+    """The charge for other replies to an attempt than it had before: its samples were seen twice, with noise for each.
+
+    Two releases of one sample with noise s are one with noise s / sqrt 2.
+    """
+    return replace(due.again(), noise_multiplier=due.noise_multiplier / 2**0.5)
 
 
 def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Release) -> Ledger:

@@ -1,5 +1,6 @@
 """A round's client work under differential privacy: charge, send, add up, release, measure from what is released."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fedbatch.server.measure import Measured
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.wire.codec import MessageError
 from fedbatch.wire.messages import PrivateContribution, PrivatePlan
 
 NOBODY = np.zeros(0, np.int64)
@@ -41,8 +43,9 @@ def collect_private(
         cohort = draw_cohort(server, privacy, phase, due) if named is None else named
         plans = make_plans(server, state, phase, cohort, due.attempt, nonce)
         clock.lap("plan_seconds")
+        check = partial(check_extras, privacy.num_extras(phase))
         answers, rejected = exchange(
-            server.grid, plans, PrivateContribution, server.task.config, state.round, secret=named is None
+            server.grid, plans, PrivateContribution, server.task.config, state.round, check, secret=named is None
         )
         clock.lap("client_seconds")
         return answers, (cohort, rejected)
@@ -84,6 +87,16 @@ def collect_private(
         },
         changes={"ledger": charged, "clip_norm": released.next_clip_norm},
     )
+
+
+def check_extras(expected: int, answer: PrivateContribution, plan: PrivatePlan) -> None:
+    """A reply has as many extra coordinates as the release, no more and no fewer.
+
+    Raises:
+        MessageError: it has not.
+    """
+    if len(answer.extra_sums) != expected:
+        raise MessageError(f"extra_sums must have length {expected} (got {len(answer.extra_sums)})")
 
 
 def public_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int) -> Ints | None:

@@ -46,10 +46,11 @@ def query(server: Server, active: ActiveLearning, state: ServerState) -> ServerS
             labels = replace(labels, groups=torch.from_numpy(np.concatenate(found)), node_clusters=sizes)
         groups = [own.numpy() for own in labels.groups.split(labels.node_clusters.tolist())]
         answers = choose_together(poll, state, groups, active.labels_per_query)
+    took = time.perf_counter() - start
     labels = replace(
         labels,
         num_labelled=torch.from_numpy(by_client(answers)),
-        columns=columns(poll, labels, answers, time.perf_counter() - start),
+        columns=columns(poll, labels, answers, took if server.task.privacy is None else float(int(took))),
     )
     tell(labels.columns)
     return replace(anew(server, state) if active.retrain and poll.query else state, labels=labels)

@@ -59,3 +59,10 @@ def test_a_damaged_middle_is_not_forgotten_quietly(tmp_path):
     path.write_bytes(b"{broken\n" + path.read_bytes())
     with pytest.raises(ValueError, match="Expecting"):
         ledger.read(path)
+
+
+def test_a_line_is_on_disk_when_it_is_written(tmp_path, monkeypatch):
+    path, synced = tmp_path / ledger.FILE, []
+    monkeypatch.setattr(ledger.os, "fsync", lambda number: synced.append(path.read_bytes()))
+    ledger.write(path, ONE)
+    assert len(synced) == 1 and synced[0] == path.read_bytes() and synced[0].endswith(b"}\n")
