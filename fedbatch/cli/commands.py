@@ -38,9 +38,9 @@ def status(folders: list[str]) -> None:
 
 def report(folders: list[str]) -> None:
     """One page on them all: ``fedbatch report RUN_OR_SWEEP...``."""
-    from fedbatch.report.page import told, write_report
+    from fedbatch.report.page import announcement, write_report
 
-    print(told(write_report([Path(folder) for folder in folders or ["runs"]])))
+    print(announcement(write_report([Path(folder) for folder in folders or ["runs"]])))
 
 
 def doctor(_: list[str]) -> None:

@@ -77,7 +77,7 @@ def disagreement(executor: Executor, references: Iterable[Reference]) -> str | N
         try:
             got = executor(job)
         except Exception as error:
-            return told(error)
+            return in_words(error)
         finally:
             job.model.load(job.params, job.buffers)
         for name, relative in _relative(reference, got):
@@ -86,7 +86,7 @@ def disagreement(executor: Executor, references: Iterable[Reference]) -> str | N
     return None
 
 
-def told(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """An executor's failure in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 

@@ -78,7 +78,7 @@ class Executors:
         except Exception as error:
             if not automatic or name == "loop":
                 raise
-            self._rule_out(name, job, agreement.told(error))
+            self._rule_out(name, job, agreement.in_words(error))
             return self.execute(job, "auto", witness)
         return self._without_failed(job, form, replace(contribution, executor=name))
 
@@ -117,7 +117,7 @@ class Executors:
                 except Exception as error:
                     if name == "loop":
                         raise
-                    form = agreement.told(error)
+                    form = agreement.in_words(error)
                     self._rule_out(name, job, form)
             reasons.append(f"{name} cannot: {form}")
         return min(seconds, key=lambda name: seconds[name]), reasons
@@ -141,7 +141,7 @@ class Executors:
             if name in UNSUPPORTED and (reason := UNSUPPORTED[name](job)):
                 return reason
         except Exception as error:  # a forward with hooks on it is another one for some models
-            return agreement.told(error)
+            return agreement.in_words(error)
         try:
             if self._references[0] != _kind(job):
                 self._references = (_kind(job), agreement.references(agreement.sample(witness())))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.core.random import Ints
-from fedbatch.metrics.evaluate import logits_of, told
+from fedbatch.metrics.evaluate import labelled_logits, logits_of
 from fedbatch.metrics.statistics import STATISTICS, scaled_nll
 from fedbatch.metrics.temperature import newton, slopes
 from fedbatch.node.train import EVALUATE_BATCH
@@ -75,7 +75,7 @@ def _predictions(plan: SumsPlan, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     x, y = _examples(task, np.concatenate(positions))
     logits = logits_of(model, x, EVALUATE_BATCH)
     sizes = [len(p) for p in positions]
-    return (told(z, labels) for z, labels in zip(logits.split(sizes), y.split(sizes), strict=True))
+    return (labelled_logits(z, labels) for z, labels in zip(logits.split(sizes), y.split(sizes), strict=True))
 
 
 def _examples(task: Task, positions: Ints) -> tuple[Any, Tensor]:

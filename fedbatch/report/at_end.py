@@ -31,10 +31,10 @@ def write_reports() -> None:
     while _begun:
         folder = _begun.pop()
         if any(folder.rglob("summary.json")):
-            from fedbatch.report.page import told, write_report
+            from fedbatch.report.page import announcement, write_report
 
             try:
-                print(told(write_report([folder])))
+                print(announcement(write_report([folder])))
             except OSError as error:  # the run itself is safe; what ended it badly was told
                 if not ended_badly:
                     print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)

@@ -59,7 +59,7 @@ def plotly_js() -> str:
     return (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_text()
 
 
-def told(target: Path) -> str:
+def announcement(target: Path) -> str:
     """What the command line says of a page that was written."""
     return f"report: {target} ({os.path.getsize(target) / 1e6:.1f} MB, opens in any browser)"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fedbatch.privacy import attempts, ledger
-from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.ledger import Ledger, LedgerEntry
 from fedbatch.privacy.nonce import nonce_of
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.results.record import ranges
@@ -55,9 +55,9 @@ def released_once(
     server: Server,
     privacy: PrivacyPlan,
     state: ServerState,
-    due: Release,
-    ask: Callable[[Release], tuple[list[Answer], More]],
-) -> tuple[Ledger, Release, list[Answer], More]:
+    due: LedgerEntry,
+    ask: Callable[[LedgerEntry], tuple[list[Answer], More]],
+) -> tuple[Ledger, LedgerEntry, list[Answer], More]:
     """The answers to a release that is charged before it is asked for, and that is never two things at one price.
 
     One that was made before is asked for with the draws it had. Where something else comes back than then, that is not
@@ -92,7 +92,7 @@ def released_once(
         state, due = replace(state, ledger=charged), replace(planned, attempt=due.attempt + 1)
 
 
-def seen_twice(due: Release) -> Release:
+def seen_twice(due: LedgerEntry) -> LedgerEntry:
     """The charge for other replies to an attempt than it had before: its samples were seen twice, with noise for each.
 
     Two releases of one sample with noise s are one with noise s / sqrt 2.
@@ -100,7 +100,7 @@ def seen_twice(due: Release) -> Release:
     return replace(due.again(), noise_multiplier=due.noise_multiplier / 2**0.5)
 
 
-def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Release) -> Ledger:
+def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: LedgerEntry) -> Ledger:
     """The ledger with a release that is about to be made, on disk before it is."""
     charged = state.ledger.charge(due)
     target = privacy.mechanism.target_epsilon
@@ -115,7 +115,7 @@ def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Releas
     return charged
 
 
-def charged_again(privacy: PrivacyPlan, spent: Ledger, charged: Ledger, before: Release, due: Release) -> str:
+def charged_again(privacy: PrivacyPlan, spent: Ledger, charged: Ledger, before: LedgerEntry, due: LedgerEntry) -> str:
     """What it costs that a round is not done again just as it was, and how it would cost nothing."""
     target = privacy.mechanism.target_epsilon
     budget = f" of {target:g}" if target is not None else ""

@@ -53,7 +53,7 @@ def query(server: Server, active: ActiveLearning, state: ServerState) -> ServerS
         columns=columns(poll, labels, answers, took if server.task.privacy is None else float(int(took))),
     )
     tell(labels.columns)
-    return replace(anew(server, state) if active.retrain and poll.query else state, labels=labels)
+    return replace(reset_training(server, state) if active.retrain and poll.query else state, labels=labels)
 
 
 def shares(server: Server, available: Ints, wanted: int, index: int) -> Ints:
@@ -103,7 +103,7 @@ def tell(columns: dict[str, Any]) -> None:
     log.info("%s: %d labels%s, %.2f MB of queries so far", name, columns["labels_used"], clusters, megabytes)
 
 
-def anew(server: Server, state: ServerState) -> ServerState:
+def reset_training(server: Server, state: ServerState) -> ServerState:
     """The state with model, optimizer and noise-scale averages as at the start; rounds and costs go on.
 
     A phase that was chosen by what training showed is forgotten too; one that a schedule of rounds sets goes on, as

@@ -15,7 +15,7 @@ from fedbatch.core.random import generator
 from fedbatch.node.private import sample_examples, train_private
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.accounting import divergences, rdp_epsilon
-from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.ledger import Ledger, LedgerEntry
 from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import add_noise, release
 from fedbatch.server import collect_private
@@ -120,7 +120,7 @@ def test_the_servers_noise_is_another_by_round_parameters_and_attempt(make_task,
 
     monkeypatch.setattr(collect_private, "release", spy)
     phase, size = run.controller.phases[0], len(first.params)
-    done = Release(0, fingerprint(first.params), 1.0, SIGMA, 1, how="elsewhere")
+    done = LedgerEntry(0, fingerprint(first.params), 1.0, SIGMA, 1, how="elsewhere")
     moved = replace(first, params=first.params * 1.001)
     states = [first, replace(first, round=1), moved, replace(first, ledger=Ledger().charge(done))]
     for state in states:
@@ -220,7 +220,7 @@ def test_examples_are_drawn_with_the_secret(make_task, tmp_path, generator_):
 def test_another_attempt_at_a_secret_cohort_is_drawn_anew(make_task):
     run = make_task("client_central", "cohort_size=10")
     server, _ = start(run)
-    phase, due = run.controller.phases[0], Release(0, "aa", 0.5, SIGMA, 1)
+    phase, due = run.controller.phases[0], LedgerEntry(0, "aa", 0.5, SIGMA, 1)
     names = [due, due.again(), replace(due, round=1), replace(due, params="bb")]
     cohorts = [collect_private.draw_cohort(server, run.privacy, phase, name).tolist() for name in names]
     assert len({tuple(cohort) for cohort in cohorts}) == len(names)
@@ -255,12 +255,14 @@ def test_the_filters_order_is_fixed_beforehand(make_task):
     order = privacy.calibration.order
     spent, best = Ledger(), []
     for round_ in range(40):
-        spent = spent.charge(Release(round_, "a", 0.2, SIGMA, 1))
+        spent = spent.charge(LedgerEntry(round_, "a", 0.2, SIGMA, 1))
         total = divergences(spent.schedules()[0])
         assert privacy.epsilon(spent) == pytest.approx(rdp_epsilon(total, privacy.delta, order))
         assert privacy.allows(spent) == (rdp_epsilon(total, privacy.delta, order) <= 3)
         best.append(rdp_epsilon(total, privacy.delta))
-    assert best[0] < privacy.epsilon(Ledger().charge(Release(0, "a", 0.2, SIGMA, 1))), "the best order pays afterwards"
+    assert best[0] < privacy.epsilon(Ledger().charge(LedgerEntry(0, "a", 0.2, SIGMA, 1))), (
+        "the best order pays afterwards"
+    )
 
 
 @pytest.mark.parametrize("name", ["client_central", "example_local"])

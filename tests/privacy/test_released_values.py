@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch.privacy.ledger import Release
+from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.results.folder import LEFT
 from fedbatch.results.identity import Identity
 from fedbatch.server.state import ServerState
@@ -68,7 +68,7 @@ def test_every_field_of_a_reply_stands_in_it(table):
 
 def test_every_field_of_state_ledger_and_identity_stands_in_it(table):
     assert not unnamed(names_of(ServerState), table["state"])
-    assert table["ledger"] == names_of(Release)
+    assert table["ledger"] == names_of(LedgerEntry)
     assert not unnamed(names_of(Identity), table["identity"])
     kept = {Path(pattern).parts[0] for pattern in LEFT} - {"rounds.jsonl.damaged*"}
     assert not unnamed(kept, table["file"])

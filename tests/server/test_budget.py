@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedbatch.privacy import epsilon, ledger
-from fedbatch.privacy.ledger import Release
+from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.privacy.plan import is_part
 from fedbatch.privacy.statement import headline
 from fedbatch.server.charging import how_computed
@@ -105,11 +105,11 @@ def test_part_of_a_plan():
 
 
 def test_only_the_same_question_is_done_again():
-    spent_ = ledger.Ledger().charge(Release(3, "aa", 0.1, 1.0, 1)).charge(Release(4, "bb/0.5", 1.0, 4.0, 1))
-    assert spent_.done_before(Release(3, "cc", 0.1, 1.0, 1)).params == "aa"
-    assert spent_.done_before(Release(4, "cc", 0.1, 1.0, 1)) is None, "a round is not a slope"
-    assert spent_.done_before(Release(4, "cc/0.25", 1.0, 4.0, 1)) is None, "nor one slope another"
-    assert spent_.done_before(Release(4, "cc/0.5", 1.0, 4.0, 1)).params == "bb/0.5"
+    spent_ = ledger.Ledger().charge(LedgerEntry(3, "aa", 0.1, 1.0, 1)).charge(LedgerEntry(4, "bb/0.5", 1.0, 4.0, 1))
+    assert spent_.done_before(LedgerEntry(3, "cc", 0.1, 1.0, 1)).params == "aa"
+    assert spent_.done_before(LedgerEntry(4, "cc", 0.1, 1.0, 1)) is None, "a round is not a slope"
+    assert spent_.done_before(LedgerEntry(4, "cc/0.25", 1.0, 4.0, 1)) is None, "nor one slope another"
+    assert spent_.done_before(LedgerEntry(4, "cc/0.5", 1.0, 4.0, 1)).params == "bb/0.5"
 
 
 def test_a_change_of_device_is_a_change_of_terms(make_task, monkeypatch):

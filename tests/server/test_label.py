@@ -17,7 +17,7 @@ from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.results.store import read_rows
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
-from fedbatch.server.label import anew
+from fedbatch.server.label import reset_training
 from fedbatch.setup import task
 
 QUERIES = ("active.seed_labels=30", "active.labels_per_query=25", "active.queries=2", "rounds=6", "controller=fixed")
@@ -76,7 +76,7 @@ def test_retraining_starts_from_the_first_model(make_config):
     server = server_app.new_server(run_, LocalGrid(client_app.app, 1, {"config": config.to_json()}))
     state = server_app.start(server)
     server.optimizer.step(state.params.clone(), 0.1)
-    again = anew(server, replace(state, round=4))
+    again = reset_training(server, replace(state, round=4))
     assert np.array_equal(again.params, run_.new_model().params) and again.round == 4
     assert not again.optimizer["state"] and again.params is server.optimizer.model.params
 
