@@ -23,8 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
 from fedbatch.cli.commands import COMMANDS, run_command
-from fedbatch.config.compose import config_dir, groups
-from fedbatch.config.explain import empty_choices, explain, wrong_folder
+from fedbatch.config.compose import config_dir, groups, refuse_unknown_choices
+from fedbatch.config.explain import dashed, empty_choices, explain, wrong_folder
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.core.interrupt import ending_at_once
@@ -51,7 +51,7 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         make_importable(sys.argv[2:])
         sys.exit(run_command(*sys.argv[1:]))
-    if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]):
+    if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]) or dashed(sys.argv[1:]):
         refuse(ConfigError(problem))
     make_importable(sys.argv[1:])
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
@@ -82,6 +82,7 @@ def _main(composed: DictConfig) -> float | None:
     folder, in_sweep = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         config = resolve(composed, folder)
+        refuse_unknown_choices(HydraConfig.get().overrides.task)
         from fedbatch.setup.validate import validate
 
         validate(config)

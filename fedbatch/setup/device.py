@@ -36,6 +36,10 @@ def find(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be cpu, cuda, cuda:1 (a number) or auto (got {name!r})") from error
+    try:
         float(torch.zeros(1, device=name))  # a device that holds no numbers, as meta, is of no use
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
