@@ -33,7 +33,14 @@ from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
-from fedbatch.setup.checks import check_active, check_batches, check_model, trial_sizes, warn_of_small_batches
+from fedbatch.setup.checks import (
+    check_active,
+    check_batches,
+    check_loss,
+    check_model,
+    trial_sizes,
+    warn_of_small_batches,
+)
 from fedbatch.setup.device import prepare
 from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
@@ -192,6 +199,7 @@ def load(config_json: str) -> Task:
     dataset, partition = validate.data(config_json)
     controller = validate.controller(config_json)
     loss = build("loss", config.loss)
+    check_loss(loss)
     loss = by_example(loss, dataset.num_classes) if dataset.train_y.ndim == 1 else loss
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
