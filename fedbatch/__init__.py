@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedbatch.core import moved
+
 if TYPE_CHECKING:
     from fedbatch.api import Result, run
     from fedbatch.results.critical import critical
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from fedbatch.trained import evaluate, export, load_model
 
 __version__ = "0.1.0"
+moved.install()
 __all__ = ["NoiseScale", "Result", "critical", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
 
 _PLACES = {
