@@ -25,7 +25,7 @@ from fedbatch.results.store import read_rows
 from fedbatch.server import exchange
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.state import ServerState
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 
 torch.set_num_threads(1)
 
@@ -72,9 +72,7 @@ def make_task(make_config):
 @pytest.fixture(autouse=True)
 def fresh_task() -> None:
     """No task of an earlier test is reused."""
-    task.load.cache_clear()
-    validate.data.cache_clear()
-    validate.controller.cache_clear()
+    task.forget()
     exchange.tell_once.cache_clear()
     choose.tell_once.cache_clear()
 

@@ -1,6 +1,6 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -33,6 +33,7 @@ from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
+from fedbatch.setup.aggregator import aggregator_of
 from fedbatch.setup.checks import (
     check_active,
     check_batches,
@@ -239,7 +240,7 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
-        aggregator=_aggregator(config, model, controller.phases) if config.aggregator else None,
+        aggregator=aggregator_of(config, model, controller.phases) if config.aggregator else None,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
@@ -277,27 +278,6 @@ def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Ten
     """Inputs on the device, numbers in the model's own precision."""
     tensor = torch.from_numpy(values).to(device)
     return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
-
-
-def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) -> Aggregator:
-    """The rule for single updates, refused where there are none to see."""
-    if config.privacy:
-        raise ConfigError(
-            "aggregator: robust rules look at single updates, which a private run does not show anybody; use "
-            "aggregator=mean or privacy=none"
-        )
-    if config.noise_scale.halves or config.noise_scale.cosine:
-        raise ConfigError("noise_scale: halves and cosine are measured with aggregator=mean only; set both to false")
-    if model.buffers.numel():
-        raise ConfigError("aggregator: running statistics (batch norm) have no robust mean; use model.norm=group")
-    aggregator: Aggregator = build("aggregator", config.aggregator)
-    smallest = min(phase.cohort_size for phase in phases)
-    if (least := getattr(aggregator, "least_clients", 1)) > smallest:
-        raise ConfigError(
-            f"aggregator: needs {least} clients a round, and the smallest cohort has {smallest}; raise cohort_size or "
-            "lower aggregator.adversaries and aggregator.select"
-        )
-    return aggregator
 
 
 def forget() -> None:

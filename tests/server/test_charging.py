@@ -13,7 +13,7 @@ from fedbatch.node import held_out as node_held_out
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger, nonce
 from fedbatch.server import collect_private, held_out
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 from fedbatch.wire.messages import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of
@@ -63,8 +63,7 @@ def crash_and_resume(private, mechanism, *, before=(), after=(), spoil=lambda: N
         undo()
     shutil.rmtree(folder / "checkpoints")
     shutil.copytree(saved, folder / "checkpoints")
-    task.load.cache_clear()
-    validate.data.cache_clear()
+    task.forget()
     state = run(private(*mechanism, "rounds=2", f"resume={folder}", *after))[2]
     return folder, state
 
