@@ -16,7 +16,6 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.wire.messages import Contribution, Updates
 from fedbatch.wire.schema import Vector
 
-
 BLOCK = 2**24
 """Numbers added at a time: torch makes a float64 copy of what it adds, which for a whole large model is two models."""
 
