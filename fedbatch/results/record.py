@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import from_json, to_json, write_atomically
 
