@@ -60,7 +60,7 @@ def by_function(job: Job) -> Contribution:
 
 
 def _run(job: Job, take_step: Step) -> Contribution:
-    total, units = Sum(job.params), Sum(job.params)
+    total, units = Sum(job.params), Sum(job.params if job.cosine else job.params[:0])
     order, inner, losses = [], [], []
     for rows in chunks(job):
         parts, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, take_step)
