@@ -153,7 +153,7 @@ def combine_single(answers: Sequence[Updates], aggregator: Aggregator, buffers: 
         clients=clients[order],
         weights=np.ones(len(clients)),
         num_examples=np.concatenate([a.num_examples for a in parts])[order],
-        sq_norms=updates.double().square().sum(dim=1).numpy(),
+        sq_norms=updates.double().square().sum(dim=1).cpu().numpy(),
         losses=np.concatenate([a.losses for a in parts])[order],
         half_dots=none,
         half_sq_diffs=none,

@@ -19,12 +19,16 @@ from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, inner_products, part_sizes
 from fedbatch.core.random import Ints
 from fedbatch.executors import fused, stacked_layers
+from fedbatch.executors.footprint import example_bytes, model_bytes
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.wire.messages import Contribution
 
 STACK_BYTES = 8 * 2**20
-"""Parameters of the clients side by side. Each step reads and writes them all, so they should stay near the cache."""
+"""Parameters of the clients side by side on a CPU. Each step reads and writes them all, so they should stay near the
+cache."""
+COPIES = 4
+"""Vectors of parameters that a client has at once, where memory is counted: parameters, gradients and their sums."""
 SPREAD = 2
 """Batches side by side differ by no more than this factor, as each is padded to the largest."""
 
@@ -82,13 +86,20 @@ def chunks(job: Job) -> Iterator[Ints]:
     """Rows of the job, most steps first and then large batches first, as many as fit and are of like size."""
     widths = job.draw.counts.max(axis=1, initial=0)
     rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
-    size = max(1, STACK_BYTES // (job.params.numel() * job.params.element_size()))
+    size = clients_at_once(job, int(widths.max(initial=0)))
     start = 0
     for end in range(1, len(rows) + 1):
         largest, smallest = widths[rows[start:end]].max(), widths[rows[start : end + 1]].min()
         if end == len(rows) or end - start == size or max(largest, widths[rows[end]]) > SPREAD * smallest:
             yield rows[start:end]
             start = end
+
+
+def clients_at_once(job: Job, width: int) -> int:
+    """How many clients with batches of ``width`` examples are computed side by side."""
+    if job.memory_bytes is None:
+        return max(1, STACK_BYTES // model_bytes(job))
+    return max(1, int(job.memory_bytes // (COPIES * model_bytes(job) + width * example_bytes(job))))
 
 
 def gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
