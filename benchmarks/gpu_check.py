@@ -196,8 +196,9 @@ def correctness(check: Check) -> None:
                         check.say("correctness", **what, FAILS=in_words(error))
                         continue
                     errors = errors_of(got, expected)
-                    right = all(value < max(1e-5, 5 * usual[column]) for column, value in errors.items())
-                    bad = {} if right else {"FAILS": f"further off than five times a CPU: {usual}"}
+                    # A rectifier that rounding turns off moves the whole by more than rounding itself, on a CPU too.
+                    right = all(value < max(1e-4, 2 * usual[column]) for column, value in errors.items())
+                    bad = {} if right else {"FAILS": f"further off than on a CPU: {usual}"}
                     check.say("correctness", **what, **errors, **bad)
 
 
