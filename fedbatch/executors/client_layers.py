@@ -1,0 +1,141 @@
+"""The layers of many clients who take local steps: what each client has of its own, and one SGD step of all.
+
+Before the first step all clients have the global parameters, which need no copy. After it a layer has a stack for each
+of its parameters, in the forms of `stacked_layers`.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fedbatch.executors.stacked_layers import FORWARDS, UPDATES
+from fedbatch.executors.updates import ParameterUpdates, Stack
+from fedbatch.models.dropout import keyed_dropout
+from fedbatch.models.flat import FlatModel, Loss
+
+Call = tuple["ClientLayer", Tensor, Tensor]
+"""A layer, its input and its output."""
+
+
+@dataclass
+class ClientLayer:
+    """One layer with parameters of K clients.
+
+    Attributes:
+        layer: as the model has it; gives the options.
+        start: the global parameters, each (*shape).
+        clients: K.
+        stack: each client's parameters, each (K, *shape); None before the first step.
+    """
+
+    layer: nn.Module
+    start: list[Tensor]
+    clients: int
+    stack: list[Tensor] | None = None
+
+    def forward(self, x: Tensor, active: int) -> Tensor:
+        """The layer's output for examples (active * b, ...) of the first clients."""
+        own = [p[None] for p in self.start] if self.stack is None else [p[:active] for p in self.stack]
+        return FORWARDS[type(self.layer)](self.layer, own, x)
+
+    def pull(self, active: int, share: float) -> None:
+        """Bring the first clients' parameters nearer to the global ones, by a share of the difference."""
+        for p, start in zip(self.stack or [], self.start, strict=False):
+            p[:active].lerp_(start, share)
+
+    def update(self, x: Tensor, g: Tensor, lr: float, active: int) -> None:
+        """One step of the first clients, from the layer's input and the gradient at its output."""
+        if self.stack is None:
+            self.stack = [repeated(p, self.clients) for p in self.start]
+        UPDATES[type(self.layer)](self.layer, [p[:active] for p in self.stack], x, g, lr)
+
+    def differences(self) -> list[Stack]:
+        """Start minus end of each parameter; the stack is spent."""
+        stack = self.stack or [repeated(p, self.clients) for p in self.start]
+        return [Stack(torch.sub(start, p, out=p)) for start, p in zip(self.start, stack, strict=True)]
+
+
+class ClientLayers:
+    """A model's layers, with parameters of many clients."""
+
+    def __init__(self, model: FlatModel, params: Tensor, clients: int):
+        self.model = model
+        start = {id(p): view for p, view in zip(model.trainable, model.split(params), strict=True)}
+        layers = [m for m in model.module.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+        self._layers = [ClientLayer(m, [start[id(p)] for p in m.parameters(recurse=False)], clients) for m in layers]
+
+    def step(
+        self, loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, pull: float, keys: Tensor | None
+    ) -> Tensor:
+        """Take one step for the first k clients.
+
+        Args:
+            loss: per-example loss.
+            x: inputs (k, b, ...).
+            y: labels (k, b, ...).
+            share: (k, b), weight of each example in its client's mean; 0 for padding.
+            lr: learning rate.
+            pull: share of the way back to the global parameters, of those before the step.
+            keys: int64 (k,), of what random layers draw for each client in this step; None if the model has none.
+
+        Returns:
+            Mean loss of each client (k,) before the step.
+        """
+        with draws(keys, share.shape[1]), self._forwards(len(share)) as calls:
+            logits = self.model.module(x.flatten(0, 1))
+            losses = (loss(logits, y.flatten(0, 1), reduction="none").view(share.shape) * share).sum(dim=1)
+            gradients = torch.autograd.grad(losses.sum(), [output for *_, output in calls], materialize_grads=True)
+        with torch.no_grad():
+            for layer in self._layers if pull else []:
+                layer.pull(len(share), pull)
+            for (layer, inputs, _), g in zip(calls, gradients, strict=True):
+                layer.update(inputs, g, lr, len(share))
+        return losses.detach()
+
+    def updates(self) -> ParameterUpdates:
+        """Start minus end of every client; the layers are spent."""
+        found = {
+            id(p): difference
+            for own in self._layers
+            for p, difference in zip(own.layer.parameters(recurse=False), own.differences(), strict=True)
+        }
+        return ParameterUpdates(self.model, [found[id(p)] for p in self.model.trainable])
+
+    @contextmanager
+    def _forwards(self, active: int) -> Iterator[list[Call]]:
+        """Let the model's layers use their clients' parameters; collects the calls."""
+        calls: list[Call] = []
+
+        def call(own: ClientLayer, x: Tensor) -> Tensor:
+            output = own.forward(x, active)
+            if not output.requires_grad:  # the first layer: its input and its parameters are plain numbers here
+                output.requires_grad_()
+            calls.append((own, x.detach(), output))
+            return output
+
+        try:
+            for own in self._layers:
+                own.layer.forward = partial(call, own)
+            yield calls
+        finally:
+            for own in self._layers:
+                del own.layer.forward
+
+
+def repeated(p: Tensor, clients: int) -> Tensor:
+    """A parameter (*shape) for each client, in new memory and in the parameter's own order of axes."""
+    if p.is_contiguous():
+        return p.repeat(clients, *[1] * p.dim())
+    return p.movedim(-3, -1).repeat(clients, 1, 1, 1, 1).movedim(-1, -3)  # channels last
+
+
+def draws(keys: Tensor | None, batch: int) -> AbstractContextManager[None]:
+    """What random layers draw for clients with ``batch`` examples each, by a key (k,) a client."""
+    if keys is None:
+        return nullcontext()
+    slots = torch.arange(batch, device=keys.device).repeat(len(keys))
+    return keyed_dropout(keys.repeat_interleave(batch), len(slots), slots, several=True)
