@@ -25,9 +25,10 @@ from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
 
-EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.stacked}
-SLOWER_FORMS: dict[str, list[Executor]] = {"vmap": [vmap.by_function]}
-"""What an executor falls back to where its faster form is wrong for a model."""
+EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.best}
+FORMS: dict[str, Callable[[Job], list[list[Executor]]]] = {"vmap": vmap.forms}
+"""An executor's forms for a job, the fastest first, with which it falls back where one is wrong for a model. Each comes
+with those it goes over to by itself, which must be right, too."""
 SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS, BUDGET_SECONDS = 256, 32, 3, 0.3
 
 UNSUPPORTED: dict[str, Callable[[Job], str | None]] = {
@@ -146,9 +147,9 @@ class Executors:
             if self._references[0] != _kind(job):
                 self._references = (_kind(job), agreement.references(agreement.sample(witness())))
             found = ""
-            for form in (EXECUTORS[name], *SLOWER_FORMS.get(name, [])):
-                reason = agreement.disagreement(form, self._references[1])
-                if reason is None:
+            for form, *others in FORMS[name](job) if name in FORMS else [[EXECUTORS[name]]]:
+                compared = (agreement.disagreement(each, self._references[1]) for each in (form, *others))
+                if (reason := next(filter(None, compared), None)) is None:
                     return form
                 found = reason
             return found

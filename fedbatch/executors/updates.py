@@ -15,16 +15,12 @@ from fedbatch.models.flat import FlatModel
 class Differences(Protocol):
     """Of one parameter, start minus end of K clients."""
 
-    def sq_norms(self) -> Tensor:
-        """Squared lengths (K,) in float64."""
+    def sq_norms(self, exact: bool = False) -> Tensor:
+        """Squared lengths (K,) in float64; if ``exact``, none is shorter than what is added up."""
         ...
 
     def sum(self, weights: Tensor) -> Tensor:
         """Weighted sum (*shape), by weights (K,)."""
-        ...
-
-    def each(self) -> Tensor:
-        """The differences themselves (K, *shape)."""
         ...
 
 
@@ -34,18 +30,14 @@ class Stack:
 
     values: Tensor
 
-    def sq_norms(self) -> Tensor:
+    def sq_norms(self, exact: bool = False) -> Tensor:
         """Squared lengths (K,), in float64 where they are added up over blocks."""
         blocks = self.values.reshape(len(self.values), -1).split(BLOCK, dim=1)
-        return torch.stack([torch.linalg.vector_norm(block, dim=1) for block in blocks]).double().square_().sum(dim=0)
+        return torch.stack([block.square().sum(dim=1) for block in blocks]).sum(dim=0, dtype=torch.float64)
 
     def sum(self, weights: Tensor) -> Tensor:
         """Weighted sum (*shape)."""
         return torch.tensordot(weights, self.values, dims=1)
-
-    def each(self) -> Tensor:
-        """The differences."""
-        return self.values
 
 
 @dataclass
@@ -78,10 +70,6 @@ class FlatUpdates:
         """Weighted sum (d,) of the updates, by weights (K,)."""
         return weights @ self._whole()
 
-    def flat(self) -> "FlatUpdates":
-        """Themselves."""
-        return self
-
     def _whole(self) -> Tensor:
         return self.parts.sum(dim=1) if self.parts.shape[1] > 1 else self.parts[:, 0]  # a view where that is enough
 
@@ -93,19 +81,28 @@ class ParameterUpdates:
     Attributes:
         model: gives the order of the flat vector.
         differences: of each trainable parameter, in their order.
+        factors: (K,) of each parameter once updates are clipped.
     """
 
     model: FlatModel
     differences: Sequence[Differences]
+    factors: Sequence[Tensor] = ()
 
     def products(self) -> Tensor:
         """Squared lengths (K, 1, 1) in float64."""
         return torch.stack([d.sq_norms() for d in self.differences]).sum(dim=0)[:, None, None]
 
+    def clipped(self, clip: Clip) -> Tensor:
+        """Clip the updates when they are added up; their squared lengths (K, 1, 1) then."""
+        squares = torch.stack([d.sq_norms(exact=True) for d in self.differences])
+        layer = torch.tensor(self.model.layer_of_parameter, device=squares.device)
+        factors, lengths = clip(
+            squares.new_zeros(len(self.model.layer_sizes), squares.shape[1]).index_add_(0, layer, squares)
+        )
+        self.factors = list(factors[layer])
+        return lengths[:, None, None]
+
     def sum(self, weights: Tensor) -> Tensor:
         """Weighted sum (d,), by weights (K,)."""
-        return self.model.join([d.sum(weights) for d in self.differences])
-
-    def flat(self) -> FlatUpdates:
-        """The same as flat vectors, which can be clipped: what is added up is then what was measured."""
-        return FlatUpdates(self.model.join([d.each() for d in self.differences])[:, None], self.model.layer_sizes)
+        scaled = [weights * factor.to(weights) for factor in self.factors] or [weights] * len(self.differences)
+        return self.model.join([d.sum(w) for d, w in zip(self.differences, scaled, strict=True)])

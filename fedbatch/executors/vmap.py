@@ -6,23 +6,25 @@ their number of steps, so that those who are done drop out of the stack, and a s
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedbatch.aggregation.sums import Sum
-from fedbatch.clients.job import Job, contribution
+from fedbatch.clients.job import Executor, Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.core.random import Ints
 from fedbatch.executors import fused, stacked_layers
 from fedbatch.executors.client_layers import ClientLayers, repeated
+from fedbatch.executors.low_rank import pays
 from fedbatch.executors.updates import FlatUpdates, ParameterUpdates, Stack
-from fedbatch.models.dropout import keyed_dropout
+from fedbatch.models.dropout import keyed_dropout, own_generators
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.wire.messages import Contribution
 
@@ -46,8 +48,8 @@ class Clients(Protocol):
         ...
 
 
-Start = Callable[[FlatModel, Tensor, int], Clients]
-"""Makes clients of a model, the global parameters (d,) and their number."""
+Start = Callable[[FlatModel, Tensor, int, int], Clients]
+"""Makes clients of a model, the global parameters (d,), their number and that of their steps."""
 
 
 def unsupported(job: Job) -> str | None:
@@ -61,30 +63,57 @@ def unsupported(job: Job) -> str | None:
     return None
 
 
+def forms(job: Job) -> list[list[Executor]]:
+    """Ways to run a job, the fastest first; each with those it goes over to where they are cheaper."""
+    if job.work.is_gradient or not stacked_layers.knows(job.model) or fused.unsupported_model(job.model, job.x[:2]):
+        return [[by_function]]
+    return [[low_rank, stacked], [stacked], [by_function]]
+
+
+def best(job: Job) -> Contribution:
+    """Run the clients of ``job`` by the first of its `forms`."""
+    return forms(job)[0][0](job)
+
+
+def low_rank(job: Job) -> Contribution:
+    """Run the clients of ``job`` side by side, large Linear layers by factors where that is cheaper."""
+    factored, kept = _factored(job)
+    return _run(job, partial(ClientLayers, factored=factored), kept)
+
+
 def stacked(job: Job) -> Contribution:
-    """Run the clients of ``job`` side by side, in chunks; local steps layer by layer where all layers are known."""
-    known = not job.work.is_gradient and stacked_layers.knows(job.model)
-    if known and fused.unsupported_model(job.model, job.x[:2]) is None:
-        return _run(job, ClientLayers)
-    return by_function(job)
+    """Run the clients of ``job`` side by side, every layer by stacks; all layers must be known."""
+    return _run(job, ClientLayers, job.params.numel())
 
 
 def by_function(job: Job) -> Contribution:
     """Run the clients of ``job`` side by side, the whole model by torch.func."""
-    return _run(job, ClientModels)
+    return _run(job, ClientModels, job.params.numel())
 
 
-def _run(job: Job, start: Start) -> Contribution:
+def _factored(job: Job) -> tuple[set[nn.Module], int]:
+    """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
+    steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
+    layers: set[nn.Module] = set()
+    kept = job.params.numel()
+    with own_generators(job.model.is_random), torch.no_grad(), fused.Capture(job.model.module) as capture:
+        job.model.module(job.x[:1].clone())
+    for layer, output in zip(capture.layers, capture.outputs, strict=True):
+        if type(layer) is nn.Linear:
+            rows = batch * output.shape[:-1].numel()
+            if pays(layer, rows, steps):
+                layers.add(layer)
+                kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+    return layers, kept
+
+
+def _run(job: Job, start: Start, kept: int) -> Contribution:
     total, units = Sum(job.params), Sum(job.params)
     order, inner, losses = [], [], []
-    for rows in chunks(job):
+    for rows in chunks(job, kept):
         updates: FlatUpdates | ParameterUpdates
         updates, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, start)
-        if job.clip is None:
-            products = updates.products()  # (K, S, S)
-        else:
-            updates = updates.flat()
-            products = updates.clipped(job.clip)
+        products = updates.products() if job.clip is None else updates.clipped(job.clip)  # (K, S, S)
         total.add(updates.sum(torch.from_numpy(job.weights[rows]).to(job.params)), 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))
@@ -95,11 +124,16 @@ def _run(job: Job, start: Start) -> Contribution:
     return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
 
 
-def chunks(job: Job) -> Iterator[Ints]:
-    """Rows of the job, most steps first and then large batches first, as many as fit and are of like size."""
+def chunks(job: Job, kept: int) -> Iterator[Ints]:
+    """Rows of the job, most steps first and then large batches first, as many as fit and are of like size.
+
+    Args:
+        job: the job.
+        kept: numbers that are kept of a client.
+    """
     widths = job.draw.counts.max(axis=1, initial=0)
     rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
-    size = max(1, STACK_BYTES // (job.params.numel() * job.params.element_size()))
+    size = max(1, STACK_BYTES // (kept * job.params.element_size()))
     start = 0
     for end in range(1, len(rows) + 1):
         largest, smallest = widths[rows[start:end]].max(), widths[rows[start : end + 1]].min()
@@ -133,9 +167,10 @@ def local_steps(job: Job, rows: Ints, start: Start) -> tuple[ParameterUpdates, T
     first = np.argsort(job.draw.counts[rows] == 0, axis=1, kind="stable")  # a client's own steps, without gaps
     counts = np.take_along_axis(job.draw.counts[rows], first, axis=1)
     positions = np.take_along_axis(job.draw.positions[rows, :, : counts.max()], first[:, :, None], axis=1)
-    clients = start(job.model, job.params, len(rows))
+    steps = int(np.count_nonzero(counts[0]))
+    clients = start(job.model, job.params, len(rows), steps)
     losses = job.params.new_zeros(len(rows))
-    for step in range(int(np.count_nonzero(counts[0]))):
+    for step in range(steps):
         active = int(np.count_nonzero(counts[:, step]))
         taken = counts[:active, step]
         share = (np.arange(positions.shape[2]) < taken[:, None]) / taken[:, None]
@@ -153,7 +188,7 @@ def local_steps(job: Job, rows: Ints, start: Start) -> tuple[ParameterUpdates, T
 class ClientModels:
     """Any module with parameters of many clients, by torch.func."""
 
-    def __init__(self, model: FlatModel, params: Tensor, clients: int):
+    def __init__(self, model: FlatModel, params: Tensor, clients: int, steps: int):
         self.model, self._start = model, model.split(params)
         self._stacks = [repeated(p, clients) for p in self._start]
 
