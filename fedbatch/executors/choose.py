@@ -21,6 +21,7 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.executors import agreement, fused, ghost, vmap
 from fedbatch.executors.loop import loop
 from fedbatch.executors.memory import within_memory
+from fedbatch.executors.pool_first import reordered
 from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
@@ -93,12 +94,12 @@ class Executors:
         name = path.read_text() if path.is_file() else ""
         if name in EXECUTORS and self.unusable(name, job, witness) is None:
             if is_told:
-                tell_once(f"executor=auto takes {name}, as measured before on this machine")
+                tell_once(f"executor=auto takes {name}, as measured before on this machine{_reordering(name, job)}")
             return name
         with warnings.catch_warnings(action="ignore"):  # torch's, of executors that are only tried
             name, reasons = self.fastest(job, witness)
         if is_told:
-            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
+            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)}){_reordering(name, job)}")
         cache.write(path, name.encode())
         return name
 
@@ -174,6 +175,12 @@ class Executors:
 def tell_once(text: str) -> None:
     """Not for each of many nodes in one process."""
     log.info("%s", text)
+
+
+def _reordering(name: str, job: Job) -> str:
+    """What an executor does in another order than the model, with the same result, in words."""
+    swaps = name in ("fused", "vmap") and reordered(job.model.module)
+    return "; it pools before the activation, which gives the same numbers" if swaps else ""
 
 
 def fingerprint(job: Job) -> str:

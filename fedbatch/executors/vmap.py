@@ -23,6 +23,7 @@ from fedbatch.core.random import Ints
 from fedbatch.executors import fused, stacked_layers
 from fedbatch.executors.client_layers import ClientLayers, repeated
 from fedbatch.executors.low_rank import pays
+from fedbatch.executors.pool_first import pool_first
 from fedbatch.executors.updates import FlatUpdates, ParameterUpdates, Stack
 from fedbatch.models.dropout import keyed_dropout, own_generators
 from fedbatch.models.flat import FlatModel, Loss
@@ -112,7 +113,8 @@ def _run(job: Job, start: Start, kept: int) -> Contribution:
     order, inner, losses = [], [], []
     for rows in chunks(job, kept):
         updates: FlatUpdates | ParameterUpdates
-        updates, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, start)
+        with pool_first(job.model.module):
+            updates, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, start)
         products = updates.products() if job.clip is None else updates.clipped(job.clip)  # (K, S, S)
         total.add(updates.sum(torch.from_numpy(job.weights[rows]).to(job.params)), 1.0)
         if job.cosine:
