@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedbatch.executors.layer_rules import conv_weight_gradient, is_plain
+from fedbatch.executors.convolutions import at_once, conv_weight_gradient, grouped_outputs, grouped_weight_gradients
+from fedbatch.executors.layer_rules import is_plain
 from fedbatch.models.flat import FlatModel
 
 Stack = Sequence[Tensor]
@@ -47,17 +48,23 @@ def _update_linear(layer: nn.Linear, stack: Stack, x: Tensor, g: Tensor, lr: flo
 
 def _conv2d(layer: nn.Conv2d, stack: Stack, x: Tensor) -> Tensor:
     weight, *bias = stack
+    if len(weight) > 1 and at_once(x):
+        own_bias = bias[0] if bias else None
+        return grouped_outputs(layer, weight, own_bias, x.unflatten(0, (len(weight), -1))).flatten(0, 1)
     own = [
         F.conv2d(part, w, bias[0][k] if bias else None, layer.stride, layer.padding, layer.dilation, layer.groups)
         for k, (part, w) in enumerate(zip(x.chunk(len(weight)), weight, strict=True))
     ]
-    return torch.cat(own)
+    return torch.cat(own) if len(own) > 1 else own[0]
 
 
 def _update_conv2d(layer: nn.Conv2d, stack: Stack, x: Tensor, g: Tensor, lr: float) -> None:
     weight, *bias = stack
-    for w, part, own in zip(weight, x.chunk(len(weight)), g.chunk(len(weight)), strict=True):
-        w.sub_(conv_weight_gradient(layer, w, part, own), alpha=lr)
+    if at_once(x):
+        weight.sub_(grouped_weight_gradients(layer, *(t.unflatten(0, (len(weight), -1)) for t in (x, g))), alpha=lr)
+    else:
+        for w, part, own in zip(weight, x.chunk(len(weight)), g.chunk(len(weight)), strict=True):
+            w.sub_(conv_weight_gradient(layer, w, part, own), alpha=lr)
     if bias:
         bias[0].sub_(by_client(g.sum(dim=(2, 3)), len(weight)).sum(dim=1), alpha=lr)
 
