@@ -17,6 +17,7 @@ from fedbatch.clients.parts import Parts
 from fedbatch.core.random import Ints
 from fedbatch.executors.footprint import activation_bytes, example_bytes, model_bytes
 from fedbatch.executors.layer_rules import RULES, rule_of
+from fedbatch.executors.pool_first import pool_first
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel
 from fedbatch.wire.messages import Contribution
@@ -144,7 +145,7 @@ def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tens
     index = torch.from_numpy(own).to(device)
     share = torch.from_numpy(np.repeat(1 / counts, counts)).to(job.params)  # (n,), of an example in its client's mean
     weight = torch.from_numpy(np.repeat(job.weights[rows], counts)).to(job.params)
-    with draws(job, rows, counts), Capture(job.model.module) as capture:
+    with draws(job, rows, counts), pool_first(job.model.module), Capture(job.model.module) as capture:
         logits = job.model.module(job.x.index_select(0, index))
         losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
         # A layer that the loss does not use has no gradient: zero, as for the loop.
