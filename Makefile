@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: run test check docs soak bench deploy-demo data figures clean
+.PHONY: run test check mutants docs soak bench deploy-demo data figures clean
 
 run: $(VENV)/installed
 	$(BIN)/fedbatch
@@ -17,6 +17,10 @@ check: $(VENV)/installed-test docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Each guarantee of a private run broken in turn: does a test see it? Some seven minutes.
+mutants: $(VENV)/installed-test
+	$(BIN)/python -m tests.privacy.mutate
 
 # The documentation as a site. Its pages open from disk; their search needs a server: python3 -m http.server -d build/site
 docs: $(VENV)/installed-test

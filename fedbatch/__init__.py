@@ -1,16 +1,20 @@
 """fedbatch: federated learning with large global batches, on Flower and PyTorch."""
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from fedbatch.core import moved
+
 if TYPE_CHECKING:
+    __version__: str
     from fedbatch.api import Result, run
     from fedbatch.results.critical import critical
     from fedbatch.results.load import load_rounds, load_runs
     from fedbatch.strategy import NoiseScale
     from fedbatch.trained import evaluate, export, load_model
 
-__version__ = "0.1.0"
+moved.install()
 __all__ = ["NoiseScale", "Result", "critical", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
 
 _PLACES = {
@@ -28,6 +32,11 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Public names, imported when they are asked for: the command line answers without most of it."""
+    if name == "__version__":
+        try:
+            return version("fedbatch")
+        except PackageNotFoundError:  # its folder alone was put on the path, as a SuperNode may do
+            return "unknown"
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import write_atomically
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
-from fedbatch.metrics.evaluate import example_sums, logits_of, told
+from fedbatch.metrics.evaluate import example_sums, labelled_logits, logits_of
 from fedbatch.metrics.report import Predicted
 from fedbatch.models.flat import FlatModel
 from fedbatch.results import identity as identities
@@ -73,7 +73,7 @@ def evaluate(run: str | Path, *overrides: str, trust: Sequence[str] = (), **valu
     x = x.to(model.params.dtype) if x.is_floating_point() else x
     sums = example_sums(model, held.loss, x, y)
     scores = {"dataset": data.name, "examples": sums.count, "test_accuracy": sums.accuracy, "test_loss": sums.loss}
-    columns = metrics.columns(Predicted(*told(logits_of(model, x), y))) if metrics else {}
+    columns = metrics.columns(Predicted(*labelled_logits(logits_of(model, x), y))) if metrics else {}
     return {f"test_{name}": value for name, value in columns.items() if name != "examples"} | scores
 
 

@@ -9,14 +9,14 @@ docs/results/first_run.parquet and .md, and docs/figures/first_run.png.
 """
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import polars as pl
+
+import fedbatch
+from fedbatch.results.figure import save_figure
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
@@ -42,12 +42,12 @@ def main() -> None:
 
 
 def run_once(scratch: Path, variant: str, seed: int, extra: list[str]) -> dict[str, object]:
-    """One run in a process of its own; its line of the table."""
+    """One run; its line of the table."""
     folder = scratch / f"{variant}-{seed}"
     overrides = [*VARIANTS[variant], *extra, f"seed={seed}", f"run_dir={folder}"]
-    subprocess.run([sys.executable, "-m", "fedbatch", *overrides], check=True, stdout=subprocess.DEVNULL)
-    summary = json.loads((folder / "summary.json").read_text())
-    rounds = pl.read_parquet(folder / "rounds.parquet")
+    result = fedbatch.run(*overrides)
+    summary, rounds = result.summary, result.rounds
+    save_figure(rounds.to_dicts(), folder / "noise_scale.png")
     switches = summary["phase_switches"]
     return {
         "variant": variant,

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
 
@@ -30,7 +31,7 @@ MOST_GROWTH = 0.02
 class WatchedGrid(LocalGrid):
     """A grid that notes resident bytes and open descriptors at the start of each round."""
 
-    def __init__(self, num_nodes: int, run_config: dict):
+    def __init__(self, num_nodes: int, run_config: dict[str, Any]):
         super().__init__(client_app.app, num_nodes, run_config)
         self.seen: list[tuple[int, int]] = []
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from fedbatch.report.page import told, write_report
+from fedbatch.report.page import announcement, write_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,7 +93,7 @@ def command(
             (out / folder).mkdir(parents=True, exist_ok=True)
         yield Study(name, given.quick, runs, out, given.jobs or (1 if given.quick else os.cpu_count() or 1))
         if given.report == "html" and (given.runs or not given.quick) and any(runs.glob("*/summary.json")):
-            print(told(write_report([runs])))
+            print(announcement(write_report([runs])))
 
 
 def _one_thread() -> None:

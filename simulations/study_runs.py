@@ -13,10 +13,10 @@ import polars as pl
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.config.compose import config_json
+from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
-from fedbatch.runtime.local import run_locally
 
 
 def run_once(runs: Path, options: list[str]) -> Path:
@@ -33,8 +33,7 @@ def run_once(runs: Path, options: list[str]) -> Path:
     folder.mkdir(parents=True)
     try:
         with redirect_stdout(io.StringIO()):
-            text = json.dumps(config | {"run_dir": str(folder)})
-            run_locally(server_app.app, client_app.app, 1, {"config": text})
+            execute(parse(config | {"run_dir": str(folder)}))
     except Exception as error:  # whatever it is, the other runs are worth having
         return _failed(folder, overrides, error)
     return folder

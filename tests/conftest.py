@@ -16,17 +16,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.config.compose import config_dir
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.data.dataset import Dataset
 from fedbatch.executors import choose
 from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import run_locally
 from fedbatch.server import exchange
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.state import ServerState
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 
 torch.set_num_threads(1)
 
@@ -73,16 +72,14 @@ def make_task(make_config):
 @pytest.fixture(autouse=True)
 def fresh_task() -> None:
     """No task of an earlier test is reused."""
-    task.load.cache_clear()
-    validate.data.cache_clear()
-    validate.controller.cache_clear()
+    task.forget()
     exchange.tell_once.cache_clear()
     choose.tell_once.cache_clear()
 
 
 def run(config: RunConfig) -> tuple[list[dict[str, Any]], dict[str, Any], ServerState]:
     """Run in this process and return the record, the summary and the state in the last checkpoint."""
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     folder = Path(config.run_dir)
     summary = json.loads((folder / "summary.json").read_text())
     return read_rows(folder / "rounds.jsonl"), summary, load_latest(folder / "checkpoints")

@@ -128,6 +128,7 @@ def test_any_grid_will_do(make_config):
     [
         ({"ronds": 3}, "unknown key 'ronds'; did you mean rounds"),
         ({"model": "mpl"}, "model=mpl does not exist; choose from"),
+        ({"experiment": "nope"}, "experiment=nope does not exist; choose from"),
         ({"rounds": 0}, "rounds must be in"),
         ({"resume": "nowhere"}, "resume: nowhere has no config.yaml; give the folder of an earlier run"),
         ({"dataset": 3}, "dataset"),

@@ -8,7 +8,7 @@ import sys
 import torch
 
 from fedbatch.cli import app
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 
 OMITTED = ("seconds", "executor")
 """What differs from run to run, or is for people: parts of names of columns."""
@@ -26,7 +26,7 @@ def run(arguments):
     finally:
         sys.argv, sys.path[:] = given, path
         logging.getLogger("fedbatch").setLevel(logging.NOTSET)
-        task.load.cache_clear(), validate.data.cache_clear(), validate.controller.cache_clear()
+        task.forget()
 
 
 def outcome(arguments, folder):

@@ -137,3 +137,7 @@ def _batch_equal_to_noise(trace: float, grad_sq: float, fixed_noise: float) -> f
     if grad_sq <= 0:
         return math.inf
     return (trace + math.sqrt(trace**2 + 4 * grad_sq * fixed_noise)) / (2 * grad_sq)
+
+
+Tracker = RunningNoiseScale
+"""Its name in 0.1."""

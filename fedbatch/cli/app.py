@@ -4,6 +4,7 @@ Hydra owns the command line (groups, sweeps, ``--cfg``, completion). What fedbat
 line and exit code 2. Heavy imports wait until the config is known to be good.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -23,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
 from fedbatch.cli.commands import COMMANDS, run_command, without_trust
-from fedbatch.config.compose import config_dir, groups
-from fedbatch.config.explain import empty_choices, explain, wrong_folder
+from fedbatch.config.compose import config_dir, groups, refuse_unknown_choices
+from fedbatch.config.explain import dashed, empty_choices, explain, wrong_folder
 from fedbatch.config.schema import RunConfig, parse
 from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.core.interrupt import ending_at_once
@@ -34,6 +35,7 @@ from fedbatch.report.at_end import forget, write_reports
 
 def main() -> None:
     """Entry point of the ``fedbatch`` command."""
+    gc.set_threshold(100_000)  # imports make objects that stay: looking for garbage among them was a ninth of start-up
     # More than one thread that waits by spinning costs tens of times the work itself on a busy machine; read by
     # OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -57,7 +59,7 @@ def main() -> None:
     except ConfigError as error:
         refuse(error)
     sys.argv += [f"trust=[{','.join(trusted)}]"] if trusted else []
-    if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]):
+    if problem := empty_choices(sys.argv[1:]) or wrong_folder(sys.argv[1:]) or dashed(sys.argv[1:]):
         refuse(ConfigError(problem))
     make_importable(sys.argv[1:])
     # argparse takes positional arguments from one place only; Hydra's users write overrides before and after -m.
@@ -88,6 +90,7 @@ def _main(composed: DictConfig) -> float | None:
     folder, in_sweep = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         config = resolve(composed, folder)
+        refuse_unknown_choices(HydraConfig.get().overrides.task)
         from fedbatch.setup.validate import validate
 
         validate(config)

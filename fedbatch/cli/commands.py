@@ -47,7 +47,7 @@ def without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def status(folders: list[str], _: list[str]) -> None:
-    """Fedbatch status FOLDER...: the runs there, and how to go on with those that are not done."""
+    """The runs there, and how to go on with those that are not done: ``fedbatch status FOLDER...``."""
     from rich.console import Console
 
     from fedbatch.results.status import status_table
@@ -57,18 +57,18 @@ def status(folders: list[str], _: list[str]) -> None:
 
 
 def report(folders: list[str], trust: list[str]) -> None:
-    """Fedbatch report RUN_OR_SWEEP... [--trust MODULE]: one page on them all."""
-    from fedbatch.report.page import told, write_report
+    """One page on them all: ``fedbatch report RUN_OR_SWEEP... [--trust MODULE]``."""
+    from fedbatch.report.page import announcement, write_report
     from fedbatch.report.read import strangers
 
     paths = [Path(folder) for folder in folders or ["runs"]]
-    print(told(write_report(paths, trust=trust)))
+    print(announcement(write_report(paths, trust=trust)))
     for line in strangers(paths, trust):
         print(f"fedbatch: report: {visible(line)}", file=sys.stderr)
 
 
 def doctor(*_: list[str]) -> None:
-    """Fedbatch doctor: what is there, and how to get what is missing."""
+    """What is there, and how to get what is missing: ``fedbatch doctor``."""
     from rich.console import Console
 
     from fedbatch.cli.doctor import tables
@@ -79,7 +79,7 @@ def doctor(*_: list[str]) -> None:
 
 
 def critical(arguments: list[str], trust: list[str]) -> None:
-    """Fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64,256] [--cohorts 8,32] [--trust MODULE].
+    """What other batches would need: ``fedbatch critical RUN [RUN...] [--loss L] [--batches 16,64] [--cohorts 8,32]``.
 
     What the first run says of the rounds, examples, bytes and seconds that other batches would need; other runs are set
     beside it. --loss: a training loss to get to, may be given again. --batches: global batches; --cohorts: clients.
@@ -90,7 +90,7 @@ def critical(arguments: list[str], trust: list[str]) -> None:
 
 
 def evaluate(arguments: list[str], trust: list[str]) -> None:
-    """Fedbatch evaluate RUN [dataset=... metrics=...] [--trust MODULE]: test scores of its model, as JSON."""
+    """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...]``."""
     from fedbatch.trained import evaluate
 
     if not arguments:
@@ -99,7 +99,7 @@ def evaluate(arguments: list[str], trust: list[str]) -> None:
 
 
 def export(arguments: list[str], trust: list[str]) -> None:
-    """Fedbatch export RUN FILE [--trust MODULE]: its model's parameters and buffers as FILE.safetensors or FILE.pt."""
+    """Its model's parameters and buffers as FILE.safetensors or FILE.pt: ``fedbatch export RUN FILE``."""
     from fedbatch.trained import export
 
     if len(arguments) != 2:

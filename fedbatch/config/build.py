@@ -161,4 +161,4 @@ def fits(value: Any, hint: Any) -> bool:
         return number and value == value
     if hint in (Any, inspect.Parameter.empty) or not isinstance(hint, type):
         return True
-    return isinstance(value, hint) if hint in (bool, str, NoneType) else not isinstance(value, str | int | float)
+    return isinstance(value, hint) if hint in (bool, str, NoneType) else not isinstance(value, str | int | float | None)

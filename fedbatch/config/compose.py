@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from fedbatch.config.schema import parse
+from fedbatch.config.schema import did_you_mean, parse
+from fedbatch.core.errors import ConfigError
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -50,6 +51,7 @@ def composed(overrides: Sequence[str], values: Mapping[str, Any] | None = None) 
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
             config = compose("config", list(overrides))
+            refuse_unknown_choices(overrides)
     finally:
         ours.hydra = outer
     for key, value in (values or {}).items():
@@ -57,6 +59,21 @@ def composed(overrides: Sequence[str], values: Mapping[str, Any] | None = None) 
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def refuse_unknown_choices(overrides: Sequence[str]) -> None:
+    """Refuse a choice of an optional group that is not there, which Hydra passes over without a word.
+
+    Raises:
+        ConfigError: naming the choices.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    for override in overrides:
+        group, _, choice = override.lstrip("+").partition("=")
+        known = loader.get_group_options(group) if group.isidentifier() else []
+        if known and "=" in override and choice not in (*known, "null") and choice.isidentifier():
+            listed = ", ".join(sorted(known))
+            raise ConfigError(f"{group}={choice} does not exist; choose from {listed}{did_you_mean(choice, known)}")
 
 
 def groups() -> dict[str, list[str]]:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from fedbatch.config.compose import config_dir
-from fedbatch.config.schema import did_you_mean
+from fedbatch.config.schema import RunConfig, did_you_mean
 
 WORDS = {
     "lr": "server_optimizer.lr, or client_work.lr with client_work=local_sgd",
@@ -82,6 +83,17 @@ def wrong_folder(arguments: Iterable[str]) -> str | None:
     return None
 
 
+def dashed(arguments: Iterable[str]) -> str | None:
+    """What is wrong with a setting that is written like a flag, or with Hydra's name for the folder; or None."""
+    keys = {each.name for each in fields(RunConfig)}
+    for argument in arguments:
+        if (match := re.match(r"--?([a-z_]\w*)(\.[\w.]+)?=", argument)) and match[1] in keys:
+            return f"{argument}: settings have no dashes; write {argument.lstrip('-')}"
+        if argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
+            return f"{argument}: the folder is called run_dir here; write run_dir={argument.partition('=')[2]}"
+    return None
+
+
 def explain(error: BaseException) -> str:
     """One line that names the field and the remedy."""
     text = str(error)
@@ -90,6 +102,9 @@ def explain(error: BaseException) -> str:
         return (
             f"{name}={values} is several runs: add -m, as in fedbatch -m {name}={values}; a list is {name}=[{values}]"
         )
+    if "expecting <EOF>" in text or "token recognition" in text:
+        line = text.strip().splitlines()[0]
+        return f"a value cannot be read ({line}); close each ${{...}}, and quote other special characters"
     if match := re.search(r"Error parsing override '([^']*)'", text):
         return f"{match.group(1)!r} is no setting; write key=value, e.g. rounds=100"
     if "Cannot assign" in text and "Dict" in text and (key := getattr(error, "full_key", None)) is not None:

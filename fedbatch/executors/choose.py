@@ -20,14 +20,16 @@ from fedbatch.core import cache
 from fedbatch.core.errors import RunFailedError
 from fedbatch.executors import agreement, fused, ghost, vmap
 from fedbatch.executors.loop import loop
-from fedbatch.executors.memory import within_memory
+from fedbatch.executors.memory import Memory
+from fedbatch.executors.pool_first import reordered
 from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
 
-EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.stacked}
-SLOWER_FORMS: dict[str, list[Executor]] = {"vmap": [vmap.by_function]}
-"""What an executor falls back to where its faster form is wrong for a model."""
+EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.best}
+FORMS: dict[str, Callable[[Job], list[list[Executor]]]] = {"vmap": vmap.forms}
+"""An executor's forms for a job, the fastest first, with which it falls back where one is wrong for a model. Each comes
+with those it goes over to by itself, which must be right, too."""
 SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS, BUDGET_SECONDS = 256, 32, 3, 0.3
 
 UNSUPPORTED: dict[str, Callable[[Job], str | None]] = {
@@ -47,6 +49,7 @@ class Executors:
     def __init__(self) -> None:
         self._found: dict[Hashable, dict[str, Executor | str]] = {}
         self._references: tuple[Hashable, list[agreement.Reference]] = ((), [])
+        self._memory = Memory()
 
     def execute(
         self, job: Job, name: str, witness: Callable[[], Job] | None = None, automatic: bool = False
@@ -74,11 +77,11 @@ class Executors:
             raise RunFailedError(f"executor={name} cannot run this: {form}; use executor=auto")
         self._references = ((), [])  # with a copy of the model
         try:
-            contribution = within_memory(form, job)
+            contribution = self._memory.run(form, job, (form, _kind(job)))
         except Exception as error:
             if not automatic or name == "loop":
                 raise
-            self._rule_out(name, job, agreement.told(error))
+            self._rule_out(name, job, agreement.in_words(error))
             return self.execute(job, "auto", witness)
         return self._without_failed(job, form, replace(contribution, executor=name))
 
@@ -92,12 +95,12 @@ class Executors:
         name = path.read_text() if path.is_file() else ""
         if name in EXECUTORS and self.unusable(name, job, witness) is None:
             if is_told:
-                tell_once(f"executor=auto takes {name}, as measured before on this machine")
+                tell_once(f"executor=auto takes {name}, as measured before on this machine{_reordering(name, job)}")
             return name
         with warnings.catch_warnings(action="ignore"):  # torch's, of executors that are only tried
             name, reasons = self.fastest(job, witness)
         if is_told:
-            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
+            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)}){_reordering(name, job)}")
         cache.write(path, name.encode())
         return name
 
@@ -117,7 +120,7 @@ class Executors:
                 except Exception as error:
                     if name == "loop":
                         raise
-                    form = agreement.told(error)
+                    form = agreement.in_words(error)
                     self._rule_out(name, job, form)
             reasons.append(f"{name} cannot: {form}")
         return min(seconds, key=lambda name: seconds[name]), reasons
@@ -141,14 +144,14 @@ class Executors:
             if name in UNSUPPORTED and (reason := UNSUPPORTED[name](job)):
                 return reason
         except Exception as error:  # a forward with hooks on it is another one for some models
-            return agreement.told(error)
+            return agreement.in_words(error)
         try:
             if self._references[0] != _kind(job):
                 self._references = (_kind(job), agreement.references(agreement.sample(witness())))
             found = ""
-            for form in (EXECUTORS[name], *SLOWER_FORMS.get(name, [])):
-                reason = agreement.disagreement(form, self._references[1])
-                if reason is None:
+            for form, *others in FORMS[name](job) if name in FORMS else [[EXECUTORS[name]]]:
+                compared = (agreement.disagreement(each, self._references[1]) for each in (form, *others))
+                if (reason := next(filter(None, compared), None)) is None:
                     return form
                 found = reason
             return found
@@ -165,7 +168,7 @@ class Executors:
             return contribution
         # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
         again = form if finite.any() else loop  # the loop takes a job of no clients
-        kept = within_memory(again, job.select(finite))
+        kept = self._memory.run(again, job.select(finite), (again, _kind(job)))
         return replace(kept, excluded=job.clients[~finite], executor=contribution.executor)
 
 
@@ -173,6 +176,12 @@ class Executors:
 def tell_once(text: str) -> None:
     """Not for each of many nodes in one process."""
     log.info("%s", text)
+
+
+def _reordering(name: str, job: Job) -> str:
+    """What an executor does in another order than the model, with the same result, in words."""
+    swaps = name in ("fused", "vmap") and reordered(job.model.module)
+    return "; it pools before the activation, which gives the same numbers" if swaps else ""
 
 
 def fingerprint(job: Job) -> str:

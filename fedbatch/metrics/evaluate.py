@@ -57,7 +57,7 @@ def logits_of(model: FlatModel, x: Tensor, batch_size: int = 1024) -> Tensor:
         return torch.cat([model.module(model.own_inputs(part)) for part in x.split(batch_size)])
 
 
-def told(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def labelled_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Float64 logits (n, classes) and labels (n,) of examples, or of all positions that have a label."""
     has_label = labels != NO_LABEL
     return logits[has_label].double(), labels[has_label]

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from fedbatch.core.random import Ints
-from fedbatch.metrics.evaluate import logits_of, told
+from fedbatch.metrics.evaluate import labelled_logits, logits_of
 from fedbatch.metrics.statistics import STATISTICS, scaled_nll
 from fedbatch.metrics.temperature import newton, slopes
 from fedbatch.node.train import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.release import slope_key
 from fedbatch.setup.task import Task
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
 PARTS = {"all": slice(None), "fit": slice(0, None, 2), "measure": slice(1, None, 2)}
@@ -56,11 +56,14 @@ def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
         units = slopes(logits_of(model, x, EVALUATE_BATCH).double(), y, plan.inverse)
         if not mechanism.clips_examples:
             units = units.mean(dim=0, keepdim=True) if len(units) else units
-        total += float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
+        slope = float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
+        total += slope
         if not mechanism.server_adds_noise:
             deviation = privacy.temperature_noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
             own = task.data_digests(task.train_x, task.train_y, task.partition, client, "held out", held)
-            total += deviation * float(privacy.randomness.normal(1, "temperature", client, own, *slope_key(plan)))
+            hidden = (slope,) if mechanism.secret_file else ()  # other rounding, other noise
+            key = ("temperature", client, own, *slope_key(plan), *hidden)
+            total += deviation * float(privacy.randomness.normal(1, *key))
     return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
 
 
@@ -72,7 +75,7 @@ def _predictions(plan: SumsPlan, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     x, y = _examples(task, np.concatenate(positions))
     logits = logits_of(model, x, EVALUATE_BATCH)
     sizes = [len(p) for p in positions]
-    return (told(z, labels) for z, labels in zip(logits.split(sizes), y.split(sizes), strict=True))
+    return (labelled_logits(z, labels) for z, labels in zip(logits.split(sizes), y.split(sizes), strict=True))
 
 
 def _examples(task: Task, positions: Ints) -> tuple[Any, Tensor]:

@@ -119,8 +119,9 @@ def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Pha
     update, squares = clipped_sum(task, job, np.concatenate(drawn), plan, executor)
     sums = update, np.array([squares] if privacy.has_squares(phase) else [])
     noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(params))
+    hidden = hidden_key(privacy, sums[0])
     for client in plan.clients:
-        sums = add_noise(privacy, phase, sums, noise, (*own_key(task, int(client)), *key))
+        sums = add_noise(privacy, phase, sums, noise, (*own_key(task, int(client)), *key, *hidden))
     return *sums, executor
 
 
@@ -134,6 +135,14 @@ def own_key(task: Task, client: int) -> tuple[object, ...]:
     size = int(task.partition.sizes(np.array([client]))[0])
     own = task.partition.lookup(np.full(size, client), np.arange(size))
     return client, task.data_digests(task.train_x, task.train_y, task.partition, client, "train", own)
+
+
+def hidden_key(privacy: PrivacyPlan, sums: Tensor) -> tuple[str, ...]:
+    """A digest of the sums (d,) under the noise: done again with other rounding, they get other noise.
+
+    Without a secret file there is none, so that a study on other machines is the same up to rounding.
+    """
+    return (fingerprint(sums),) if privacy.mechanism.secret_file else ()
 
 
 def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase, work: Any) -> Sums:
@@ -151,7 +160,8 @@ def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: 
             drawn = sample_examples(task, privacy, phase, client, key)
             job = partial(example_job, task, params, clip=clip, moment=(plan.round, step))
             gradient, _ = clipped_sum(task, job, drawn, plan, executor)
-            gradient, _ = add_noise(privacy, phase, (gradient, np.zeros(0)), noise, (*own_key(task, client), *key))
+            name = (*own_key(task, client), *key, *hidden_key(privacy, gradient))
+            gradient, _ = add_noise(privacy, phase, (gradient, np.zeros(0)), noise, name)
             gradient /= privacy.terms.sample_rate(phase) * size
             gradient += work.proximal * (params - start)
             params -= (work.lr * gradient).to(params)

@@ -17,14 +17,14 @@ from typing import Any
 
 from torch import Tensor
 
-from fedbatch.privacy.ledger import Release
+from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.privacy.plan import PrivacyPlan
 
 FILE = "answers.jsonl"
 Digests = dict[str, str]
 
 
-def digests(privacy: PrivacyPlan, due: Release, answers: Iterable[Any]) -> Digests:
+def digests(privacy: PrivacyPlan, due: LedgerEntry, answers: Iterable[Any]) -> Digests:
     """Keyed digests of the answers to an attempt.
 
     One for all where only their sum is released; one for each node where every answer is a release of its own.
@@ -37,7 +37,7 @@ def digests(privacy: PrivacyPlan, due: Release, answers: Iterable[Any]) -> Diges
     return {"all": privacy.randomness.digest(name, everything)}
 
 
-def settle(path: Path, due: Release, found: Mapping[str, str], is_replay: bool) -> bool:
+def settle(path: Path, due: LedgerEntry, found: Mapping[str, str], is_replay: bool) -> bool:
     """Whether an attempt may be released: nothing that came back is other than when it was made before.
 
     Args:
@@ -58,7 +58,7 @@ def settle(path: Path, due: Release, found: Mapping[str, str], is_replay: bool) 
     return True
 
 
-def _read(path: Path, due: Release) -> Digests:
+def _read(path: Path, due: LedgerEntry) -> Digests:
     """What came back before; a line cut short by a crash was not released."""
     before: Digests = {}
     for line in path.read_text().split("\n")[:-1] if path.exists() else []:

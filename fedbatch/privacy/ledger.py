@@ -23,7 +23,7 @@ MOST_SCHEDULES = 4
 
 
 @dataclass(frozen=True)
-class Release:
+class LedgerEntry:
     """One round's release.
 
     Attributes:
@@ -46,7 +46,7 @@ class Release:
     attempt: int = 0
     how: str = ""
 
-    def again(self) -> "Release":
+    def again(self) -> "LedgerEntry":
         """The next attempt at it."""
         return replace(self, attempt=self.attempt + 1)
 
@@ -64,24 +64,24 @@ class Ledger:
         accounts: 1 where all units are charged alike, or the number of clients, by id, each with its own account.
         releases: in the order in which they were charged.
 
-    >>> once = Ledger().charge(Release(0, "ab", 0.1, 1.0, 1))
-    >>> once.charge(Release(0, "ab", 0.1, 1.0, 1)).schedules()      # a replay costs nothing
+    >>> once = Ledger().charge(LedgerEntry(0, "ab", 0.1, 1.0, 1))
+    >>> once.charge(LedgerEntry(0, "ab", 0.1, 1.0, 1)).schedules()      # a replay costs nothing
     [[(0.1, 1.0, 1)]]
     """
 
     accounts: int = 1
-    releases: Mapping[Release, None] = field(default_factory=dict)
+    releases: Mapping[LedgerEntry, None] = field(default_factory=dict)
     _steps: Mapping[tuple[float, float], Ints] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, accounts: int, releases: Iterable[Release]) -> "Ledger":
+    def of(cls, accounts: int, releases: Iterable[LedgerEntry]) -> "Ledger":
         """The ledger of these releases; what stands twice is charged once."""
         ledger = cls(accounts)
         for release in releases:
             ledger = ledger.charge(release)
         return ledger
 
-    def charge(self, release: Release) -> "Ledger":
+    def charge(self, release: LedgerEntry) -> "Ledger":
         """The ledger with this release; the same ledger if it is there already."""
         if release in self.releases:
             return self
@@ -89,7 +89,7 @@ class Ledger:
         steps[slice(None) if release.clients is None else list(release.clients)] += release.steps
         return Ledger(self.accounts, {**self.releases, release: None}, {**self._steps, release.cost: steps})
 
-    def attempt(self, release: Release) -> Release:
+    def attempt(self, release: LedgerEntry) -> LedgerEntry:
         """The release as the attempt that is due: the last one again if nothing about it differs, else the next."""
         same = (r for r in self.releases if (r.round, r.params) == (release.round, release.params))
         last = max(same, key=lambda r: r.attempt, default=None)
@@ -98,7 +98,7 @@ class Ledger:
         again = replace(release, attempt=last.attempt)
         return again if again == last else again.again()
 
-    def done_before(self, due: Release) -> Release | None:
+    def done_before(self, due: LedgerEntry) -> LedgerEntry | None:
         """The last release of the same round and question, at whatever parameters; None if there is none."""
         question = due.params.partition("/")[2]
         same = [r for r in self.releases if r.round == due.round and r.params.partition("/")[2] == question]
@@ -120,7 +120,7 @@ class Ledger:
         return [[(q, sigma, int(n)) for (q, sigma), n in zip(self._steps, row, strict=True)] for row in worst]
 
 
-def write(path: Path, release: Release) -> None:
+def write(path: Path, release: LedgerEntry) -> None:
     """Append a release to the file and wait until it is on disk."""
     with open(path, "a") as file:
         file.write(json.dumps(vars(release)) + "\n")
@@ -128,7 +128,7 @@ def write(path: Path, release: Release) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> list[Release]:
+def read(path: Path) -> list[LedgerEntry]:
     """The releases in a file. A last line cut short by a crash was never sent, for charging comes first; it goes.
 
     Raises:
@@ -151,6 +151,6 @@ def read(path: Path) -> list[Release]:
     return releases
 
 
-def _release(values: dict[str, Any]) -> Release:
+def _release(values: dict[str, Any]) -> LedgerEntry:
     clients = values.pop("clients")
-    return Release(**values, clients=None if clients is None else tuple(clients))
+    return LedgerEntry(**values, clients=None if clients is None else tuple(clients))

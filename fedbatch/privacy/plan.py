@@ -12,11 +12,11 @@ from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
-from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.ledger import Ledger, LedgerEntry
 from fedbatch.privacy.mechanisms import SQUARES_NOISE, ClientCentral, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.randomness import Floats, Randomness
-from fedbatch.privacy.terms import Terms
+from fedbatch.privacy.terms import SamplingPlan
 
 Cohort = Callable[[Phase, int], Ints | None]
 """Clients that a round of a phase charges; None where all are charged alike."""
@@ -39,7 +39,7 @@ class PrivacyPlan:
             None without a temperature.
     """
 
-    terms: Terms
+    terms: SamplingPlan
     delta: float
     calibration: Calibration
     randomness: Randomness
@@ -94,20 +94,20 @@ class PrivacyPlan:
         mechanism = self.mechanism
         return mechanism if isinstance(mechanism, ClientCentral) and mechanism.clip_quantile is not None else None
 
-    def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> Release:
+    def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> LedgerEntry:
         """The accounted event of one round, on which ``clients`` are charged if the server sees who takes part."""
         charged = None if self.terms.accounts == 1 else tuple(clients.tolist())
         q, sigma = self.terms.sample_rate(phase), self.noise_multiplier(phase)
-        return Release(round_, params, q, sigma, self.steps(phase), charged, how=how)
+        return LedgerEntry(round_, params, q, sigma, self.steps(phase), charged, how=how)
 
     @property
     def temperature_noise(self) -> float:
         """Accounted noise multiplier of each of the temperature's releases."""
         return self.calibration.first_noise * (self.relative_temperature_noise or 0.0)
 
-    def temperature_release(self, round_: int, params: str, how: str = "") -> Release:
+    def temperature_release(self, round_: int, params: str, how: str = "") -> LedgerEntry:
         """The accounted event of one of the temperature's releases: everyone takes part."""
-        return Release(round_, params, 1.0, self.temperature_noise, 1, how=how)
+        return LedgerEntry(round_, params, 1.0, self.temperature_noise, 1, how=how)
 
     def epsilon(self, ledger: Ledger) -> float:
         """What a ledger has spent, by the accountant of the guarantee."""
@@ -135,7 +135,7 @@ def default_delta(units: int) -> float:
 
 
 def make_plan(
-    terms: Terms,
+    terms: SamplingPlan,
     controller: Controller,
     rounds: int,
     adaptive: bool,
@@ -189,15 +189,15 @@ def _is_within(spent: Sequence[PhaseSpec], planned: Sequence[PhaseSpec]) -> bool
 
 
 def _schedules(
-    terms: Terms, phases: Iterator[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
+    terms: SamplingPlan, phases: Iterator[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
 ) -> Schedules:
     """What the accounts spend over these rounds and of a temperature; noise is relative to the first phase."""
     ledger = Ledger(terms.accounts)
     for round_, phase in enumerate(phases):
         clients = cohort(phase, round_)
         charged = None if clients is None else tuple(clients.tolist())
-        release = Release(round_, "", terms.sample_rate(phase), terms.relative_noise(phase), steps(phase), charged)
+        release = LedgerEntry(round_, "", terms.sample_rate(phase), terms.relative_noise(phase), steps(phase), charged)
         ledger = ledger.charge(release)
     if temperature is not None:
-        ledger = ledger.charge(Release(-1, "", 1.0, temperature, HALVINGS))
+        ledger = ledger.charge(LedgerEntry(-1, "", 1.0, temperature, HALVINGS))
     return ledger.schedules()

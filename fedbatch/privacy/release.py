@@ -17,7 +17,7 @@ from fedbatch.wire.messages import SlopePlan
 
 
 @dataclass(frozen=True)
-class Released:
+class NoisedMean:
     """Values of one round that may be seen by those the mechanism protects against.
 
     Attributes:
@@ -52,7 +52,7 @@ def release(
     answered: Ints,
     key: tuple[object, ...],
     is_gradient: bool,
-) -> Released:
+) -> NoisedMean:
     """Make the release of a round.
 
     Args:
@@ -83,7 +83,7 @@ def release(
         estimate = noise_scale.estimate(squared, float(extras[0]), batch, terms.sample_rate(phase), noise)
     if plan.follows_quantile:
         clip_norm = plan.follows_quantile.next_clip_norm(clip_norm, float(extras[-1]), batch)
-    return Released(mean, batch, estimate, noise, clip_norm)
+    return NoisedMean(mean, batch, estimate, noise, clip_norm)
 
 
 def check_noise_is_whole(mechanism: Mechanism, contributions: int) -> None:

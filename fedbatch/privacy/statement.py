@@ -22,7 +22,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
     Args:
         plan: the run's mechanism.
         ledger: what was released.
-        others: private runs beside this one, which it says nothing of.
+        others: private runs beside this one or overwritten, which it says nothing of.
     """
     mechanism, calibration = plan.mechanism, plan.calibration
     schedules = ledger.schedules()
@@ -58,12 +58,14 @@ def spent(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
 
 
 def private_runs_beside(folder: Path) -> int:
-    """Private runs in the folders beside this one, as those of a sweep are."""
-    return sum(path.parent != folder for path in folder.parent.glob(f"*/{FILE}"))
+    """Private runs in the folders beside this one, as those of a sweep are, and those that were overwritten."""
+    ledgers = folder.parent.glob(f"*/{Path(FILE).stem}*.jsonl")
+    return sum(path != folder / FILE for path in ledgers)
 
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
-    beside = f" ({others} private {'run lies' if others == 1 else 'runs lie'} beside this one)" if others else ""
+    runs = f"{others} private {'run lies' if others == 1 else 'runs lie'}"
+    beside = f" ({runs} beside this one or were overwritten)" if others else ""
     reasons = [
         f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
         "extending the run after looking at it",
@@ -72,7 +74,8 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         "classes, words and columns",
         "which examples clients hold out",
         "rounding of floating-point sums and noise",
-        "the length of the run, that it failed or that a round was done again, and the number of examples a client has",
+        "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "
+        "round was done again, and the number of examples a client has",
     ]
     units, unit = plan.terms.units, plan.mechanism.unit
     if plan.delta > default_delta(units) * (1 + 1e-9):

@@ -8,7 +8,7 @@ from fedbatch.privacy.mechanisms import Mechanism
 
 
 @dataclass(frozen=True)
-class Terms:
+class SamplingPlan:
     """Constants of the configuration; nothing here depends on data, or on which units were drawn.
 
     Attributes:

@@ -33,10 +33,10 @@ def write_reports() -> None:
     while _begun:
         folder, own = _begun.pop()
         if any(folder.rglob("summary.json")):
-            from fedbatch.report.page import told, write_report
+            from fedbatch.report.page import announcement, write_report
 
             try:
-                print(told(write_report([folder], trust=own)))
+                print(announcement(write_report([folder], trust=own)))
             except OSError as error:  # the run itself is safe; what ended it badly was told
                 if not ended_badly:
                     print(f"fedbatch: {folder}: no report: {error.strerror}", file=sys.stderr)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import fedbatch
+from fedbatch.core.files import write_atomically
 from fedbatch.core.visible import visible
 from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
-from fedbatch.results.store import write_atomically
 
 SCRIPTS = ("draw.js", "charts.js", "compare.js", "critical.js", "page.js")
 
@@ -58,7 +58,7 @@ def plotly_js() -> str:
     return (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_text()
 
 
-def told(target: Path) -> str:
+def announcement(target: Path) -> str:
     """What the command line says of a page that was written."""
     return f"report: {visible(target)} ({os.path.getsize(target) / 1e6:.1f} MB, opens in any browser)"
 

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,24 @@ def refuse_used(folder: Path) -> None:
         ConfigError: one has; says what to do.
     """
     if is_used(folder):
-        what = "the ledger of an earlier private run" if (folder / "ledger.jsonl").exists() else "a run in it"
+        private = (folder / "ledger.jsonl").exists()
+        what = "the ledger of an earlier private run" if private else "a run in it"
+        but = " (what it spent stays on record)" if private else ""
         raise ConfigError(
             f"run_dir: {folder} has {what} ({standing(folder)}); {resume_command(folder)} goes on with it, "
-            "overwrite=true deletes it and starts anew, another run_dir keeps both"
+            f"overwrite=true deletes it and starts anew{but}, another run_dir keeps both"
         )
 
 
 def clear(folder: Path) -> None:
-    """Delete what a run has left in the folder, and no other file."""
+    """Delete what a run has left in the folder, and no other file. Its ledger stays, under another name.
+
+    What was spent on the data is spent, whatever becomes of the run.
+    """
+    spent = folder / "ledger.jsonl"
+    if spent.exists():
+        names = (folder / f"ledger-{number}.jsonl" for number in numbers_from(1))
+        spent.replace(next(name for name in names if not name.exists()))
     for pattern in LEFT:
         for path in folder.glob(pattern):
             path.unlink()

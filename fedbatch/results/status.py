@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbatch.core.visible import visible
-from fedbatch.results.load import run_folders, summary_of
+from fedbatch.results.folder import summary_of
+from fedbatch.results.load import run_folders
 
 QUIET_SECONDS = 300.0
 """A run that says it is running and has written nothing for so long was probably killed."""

@@ -40,7 +40,7 @@ def new_run(run_id: int = 1) -> Run:
     return Run.create_empty(run_id=run_id)
 
 
-def new_context(run_id: int, node_id: int, node_config: dict, run_config: dict) -> Context:
+def new_context(run_id: int, node_id: int, node_config: dict[str, Any], run_config: dict[str, Any]) -> Context:
     """A context as Flower's runtimes make it."""
     return Context(run_id=run_id, node_id=node_id, node_config=node_config, state=RecordDict(), run_config=run_config)
 
@@ -57,7 +57,7 @@ class Configured(ClientApp):
     Nodes of a simulation are the researcher's own and trust what the run's config names.
     """
 
-    def __init__(self, app: ClientApp, run_config: dict):
+    def __init__(self, app: ClientApp, run_config: dict[str, Any]):
         super().__init__()
         self._app, self._run_config = app, run_config
 

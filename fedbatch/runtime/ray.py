@@ -26,6 +26,7 @@ from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, new_context, qui
 
 CONNECT_SECONDS = 10
 WIND_DOWN_SECONDS = 30
+AGAIN_SECONDS = 5.0
 BREAKDOWN = signal.SIGUSR1
 """Wakes the main thread, whatever it waits for. Not SIGINT: that is ignored in a background job of a shell script."""
 
@@ -55,7 +56,9 @@ class Ray:
         if find_spec("ray") is None:
             raise ConfigError("runtime=ray needs Ray: pip install 'fedbatch[ray]', or use runtime=local")
 
-    def __call__(self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict) -> None:
+    def __call__(
+        self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
+    ) -> None:
         """Run both apps; an exception of the ServerApp comes through.
 
         Raises:
@@ -130,8 +133,9 @@ def simulation(client_app: ClientApp, num_nodes: int, resources: dict[str, float
             simulate(relay, client_app, num_nodes, resources)
         except BaseException as error:
             failures.append(error)
-            if not done.is_set():
+            while not done.is_set():
                 signal.pthread_kill(main_thread().ident or 0, BREAKDOWN)
+                done.wait(AGAIN_SECONDS)  # Python drops what is raised in a finaliser, and the run would wait for ever
 
     thread = Thread(target=work, daemon=True)
     before = signal.signal(BREAKDOWN, _end_the_wait)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fedbatch.privacy import attempts, ledger
-from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.ledger import Ledger, LedgerEntry
 from fedbatch.privacy.nonce import nonce_of
 from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.results.record import ranges
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 
@@ -30,20 +31,40 @@ def how_computed(server: Server, nonce: str) -> str:
     """All that may change on resume and with it the rounding, or the draws, of a round that is done again."""
     config, device = server.task.config, server.optimizer.model.params.device.type
     parts = f"executor={config.executor} nodes={config.nodes} device={device} threads={config.threads}"
+    if config.memory_bytes is not None:
+        parts += f" memory_bytes={config.memory_bytes:g}"
     return f"{parts} nonce={nonce[:8]}" if nonce else parts
+
+
+def cost_of_resuming(server: Server, privacy: PrivacyPlan, state: ServerState) -> str:
+    """What it costs in all that rounds which a crash undid are done again on other terms; empty if nothing."""
+    now = how_computed(server, run_nonce(server, privacy, state))
+    undone = {(r.round, r.params): r for r in state.ledger.releases if r.round >= state.round}
+    other = [r for r in undone.values() if r.how != now]
+    if not other:
+        return ""
+    again = Ledger.of(state.ledger.accounts, [*state.ledger.releases, *(replace(r.again(), how=now) for r in other)])
+    target = privacy.mechanism.target_epsilon
+    budget = f" of {target:g}, at which the run ends" if target is not None else ""
+    return (
+        f"resume: rounds {ranges([r.round for r in other])} were released before with {other[-1].how}; with {now} they "
+        f"are charged again: epsilon {privacy.epsilon(state.ledger):.4g} becomes {privacy.epsilon(again):.4g}{budget}. "
+        "As they were they cost nothing"
+    )
 
 
 def released_once(
     server: Server,
     privacy: PrivacyPlan,
     state: ServerState,
-    due: Release,
-    ask: Callable[[Release], tuple[list[Answer], More]],
-) -> tuple[Ledger, Release, list[Answer], More]:
+    due: LedgerEntry,
+    ask: Callable[[LedgerEntry], tuple[list[Answer], More]],
+) -> tuple[Ledger, LedgerEntry, list[Answer], More]:
     """The answers to a release that is charged before it is asked for, and that is never two things at one price.
 
     One that was made before is asked for with the draws it had. Where something else comes back than then, that is not
-    released: the next attempt is charged, with draws of its own.
+    released: the next attempt is charged, with draws of its own. Where each reply is a release, what came back was seen
+    nevertheless, and is charged too.
 
     Args:
         server: its folder has the ledger.
@@ -58,7 +79,7 @@ def released_once(
     Raises:
         BudgetSpent: nothing was sent.
     """
-    due = state.ledger.attempt(due)
+    planned, due = due, state.ledger.attempt(due)
     while True:
         is_replay = due in state.ledger.releases
         charged = charge(server, privacy, state, due)
@@ -66,10 +87,22 @@ def released_once(
         found = attempts.digests(privacy, due, answers)
         if attempts.settle(server.folder / attempts.FILE, due, found, is_replay):
             return charged, due, answers, more
-        state, due = replace(state, ledger=charged), due.again()
+        if not privacy.mechanism.releases_sums:
+            due = seen_twice(due)
+            charged = charged.charge(due)
+            ledger.write(server.folder / ledger.FILE, due)
+        state, due = replace(state, ledger=charged), replace(planned, attempt=due.attempt + 1)
 
 
-def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Release) -> Ledger:
+def seen_twice(due: LedgerEntry) -> LedgerEntry:
+    """The charge for other replies to an attempt than it had before: its samples were seen twice, with noise for each.
+
+    Two releases of one sample with noise s are one with noise s / sqrt 2.
+    """
+    return replace(due.again(), noise_multiplier=due.noise_multiplier / 2**0.5)
+
+
+def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: LedgerEntry) -> Ledger:
     """The ledger with a release that is about to be made, on disk before it is."""
     charged = state.ledger.charge(due)
     target = privacy.mechanism.target_epsilon
@@ -84,7 +117,7 @@ def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Releas
     return charged
 
 
-def charged_again(privacy: PrivacyPlan, spent: Ledger, charged: Ledger, before: Release, due: Release) -> str:
+def charged_again(privacy: PrivacyPlan, spent: Ledger, charged: Ledger, before: LedgerEntry, due: LedgerEntry) -> str:
     """What it costs that a round is not done again just as it was, and how it would cost nothing."""
     target = privacy.mechanism.target_epsilon
     budget = f" of {target:g}" if target is not None else ""

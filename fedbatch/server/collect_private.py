@@ -10,10 +10,10 @@ from fedbatch.clients.cohort import sample_cohort
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.privacy.accounting import rdp_reading
-from fedbatch.privacy.ledger import Release
+from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
-from fedbatch.privacy.release import Released, release
+from fedbatch.privacy.release import NoisedMean, release
 from fedbatch.server.charging import how_computed, released_once, run_nonce
 from fedbatch.server.exchange import exchange
 from fedbatch.server.measure import Measured
@@ -41,7 +41,7 @@ def collect_private(
 
     check = partial(check_private, server, privacy, phase)
 
-    def ask(due: Release) -> tuple[list[PrivateContribution], tuple[Ints, dict[int, str]]]:
+    def ask(due: LedgerEntry) -> tuple[list[PrivateContribution], tuple[Ints, dict[int, str]]]:
         cohort = draw_cohort(server, privacy, phase, due) if named is None else named
         plans = make_plans(server, state, phase, cohort, due.attempt, nonce)
         clock.lap("plan_seconds")
@@ -99,7 +99,7 @@ def public_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: in
     return cohort[privacy.terms.sizes[cohort] > 0]
 
 
-def draw_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, due: Release) -> Ints:
+def draw_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, due: LedgerEntry) -> Ints:
     """Clients of a round at client level, by a keyed Poisson draw."""
     clients = server.hosts.clients
     draws = privacy.randomness.uniform(len(clients), "cohort", due.round, due.params, due.attempt)
@@ -138,7 +138,7 @@ def public_work(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int,
     return seen, phase.batch_sizes(sizes[seen])
 
 
-def measured(privacy: PrivacyPlan, released: Released) -> Measured:
+def measured(privacy: PrivacyPlan, released: NoisedMean) -> Measured:
     """The estimates, with the noise that a larger batch would also have to drown."""
     unit, energy = f"{privacy.mechanism.unit}s", released.noise.energy
     values: dict[str, Any] = {"size": released.batch, "unit": unit, "noise": released.estimate, "drift": None}

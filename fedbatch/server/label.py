@@ -46,13 +46,14 @@ def query(server: Server, active: ActiveLearning, state: ServerState) -> ServerS
             labels = replace(labels, groups=torch.from_numpy(np.concatenate(found)), node_clusters=sizes)
         groups = [own.numpy() for own in labels.groups.split(labels.node_clusters.tolist())]
         answers = choose_together(poll, state, groups, active.labels_per_query)
+    took = time.perf_counter() - start
     labels = replace(
         labels,
         num_labelled=torch.from_numpy(by_client(answers)),
-        columns=columns(poll, labels, answers, time.perf_counter() - start),
+        columns=columns(poll, labels, answers, took if server.task.privacy is None else float(int(took))),
     )
     tell(labels.columns)
-    return replace(anew(server, state) if active.retrain and poll.query else state, labels=labels)
+    return replace(reset_training(server, state) if active.retrain and poll.query else state, labels=labels)
 
 
 def shares(server: Server, available: Ints, wanted: int, index: int) -> Ints:
@@ -102,7 +103,7 @@ def tell(columns: dict[str, Any]) -> None:
     log.info("%s: %d labels%s, %.2f MB of queries so far", name, columns["labels_used"], clusters, megabytes)
 
 
-def anew(server: Server, state: ServerState) -> ServerState:
+def reset_training(server: Server, state: ServerState) -> ServerState:
     """The state with model, optimizer and noise-scale averages as at the start; rounds and costs go on.
 
     A phase that was chosen by what training showed is forgotten too; one that a schedule of rounds sets goes on, as

@@ -12,7 +12,7 @@ from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import LEAST, MOST
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.server.server import Server
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import (
     Contribution,
     Evaluation,
@@ -24,8 +24,8 @@ from fedbatch.wire.messages import (
     Temperatures,
     TrainPlan,
     Updates,
-    Vector,
 )
+from fedbatch.wire.schema import Vector
 
 ROUNDING, LEAST_LENGTH = 0.05, 1e-5
 """By how much a sum may be longer than its parts: relatively, as low precision rounds, and in all."""

@@ -18,6 +18,7 @@ from fedbatch.results.folder import refuse_changes
 from fedbatch.results.identity import Identity
 from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.server import checkpoint
+from fedbatch.server.charging import cost_of_resuming
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 
@@ -56,6 +57,8 @@ def resume(server: Server) -> tuple[Identity, ServerState]:
         identity = identities.of_header(header)
     refuse_changes(folder, server.task.config, identity, now)
     state = replace(load(server, saved), ledger=charged(server, saved))
+    if server.task.privacy and (cost := cost_of_resuming(server, server.task.privacy, state)):
+        log.warning("%s", cost)
     if server.task.config.faults:
         cast(FaultyGrid, server.grid).answered.update(state.answered)
     if identity is None:

@@ -13,7 +13,7 @@ from fedbatch.active.labels import Labels
 from fedbatch.batch.average import Averages, RunningNoiseScale
 from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
-from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.ledger import Ledger, LedgerEntry
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ServerState:
         values["averages"] = Averages(**{name: _running(name, each) for name, each in vars(values["averages"]).items()})
         if "ledger" in values:
             ledger = values["ledger"]
-            releases = (Release(**_check(Release, release, "ledger")) for release in ledger["releases"])
+            releases = (LedgerEntry(**_check(LedgerEntry, release, "ledger")) for release in ledger["releases"])
             values["ledger"] = Ledger.of(ledger["accounts"], releases)
         return cls(**values | {name: tuple(values.get(name, ())) for name in ("switches", "answered")})
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fedbatch.metrics.evaluate import logits_of, told
+from fedbatch.metrics.evaluate import labelled_logits, logits_of
 from fedbatch.metrics.report import Calibration, Pool, Predicted
 from fedbatch.metrics.temperature import bisect
-from fedbatch.privacy.ledger import Release
+from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import slope_name
@@ -46,7 +46,7 @@ class Fitted:
 def test_pool(server: Server, temperature: float = 1.0) -> Predicted:
     """The server's test split, its logits in memory, at a temperature."""
     task = server.task
-    logits, labels = told(logits_of(server.optimizer.model, task.test_x), task.test_y)
+    logits, labels = labelled_logits(logits_of(server.optimizer.model, task.test_x), task.test_y)
     return Predicted(logits / temperature, labels)
 
 
@@ -89,7 +89,7 @@ def fit_privately(
     def slope(inverse: float) -> float:
         nonlocal ledger
 
-        def ask(due: Release) -> tuple[list[Sums], dict[int, SlopePlan]]:
+        def ask(due: LedgerEntry) -> tuple[list[Sums], dict[int, SlopePlan]]:
             plans = slope_plans(server, state, inverse, clip_norm, due.attempt, nonce)
             return slopes_of(server, plans), plans
 

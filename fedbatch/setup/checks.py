@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from torch import nn
 
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.clients.job import ClientWork
@@ -20,6 +21,20 @@ log = logging.getLogger("fedbatch")
 
 MOST_TRIED = 64
 """Examples of the largest batch on which a model is tried before the run."""
+
+
+def check_loss(loss: object) -> None:
+    """Refuse a loss with parameters of its own: only the model's are sent and trained.
+
+    Raises:
+        ConfigError: naming how many there are.
+    """
+    own = [p for p in loss.parameters() if p.requires_grad] if isinstance(loss, nn.Module) else []
+    if own:
+        raise ConfigError(
+            f"loss: {type(loss).__name__} has {sum(p.numel() for p in own):,} parameters of its own, which would never "
+            "be trained; make them part of the model, or freeze them with requires_grad_(False)"
+        )
 
 
 def check_model(config: RunConfig, model: FlatModel) -> None:

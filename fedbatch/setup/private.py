@@ -15,7 +15,7 @@ from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
-from fedbatch.privacy.terms import Terms
+from fedbatch.privacy.terms import SamplingPlan
 from fedbatch.setup.refusals import refuse
 
 
@@ -49,7 +49,7 @@ def privacy_of(
     """The mechanism of the run, refused or calibrated."""
     clients = np.arange(len(partition), dtype=np.int64)
     mechanism: Mechanism = build.build("privacy", config.privacy)
-    terms = Terms(mechanism, partition.sizes(clients), phase_of(controller.phases, controller.start()))
+    terms = SamplingPlan(mechanism, partition.sizes(clients), phase_of(controller.phases, controller.start()))
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
         if not mechanism.clips_examples:

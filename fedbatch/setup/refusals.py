@@ -8,12 +8,12 @@ from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel, Loss
-from fedbatch.privacy.terms import Terms
+from fedbatch.privacy.terms import SamplingPlan
 
 
 def refuse(
     config: RunConfig,
-    terms: Terms,
+    terms: SamplingPlan,
     model: FlatModel,
     loss: Loss,
     works: Iterable[ClientWork],
@@ -42,7 +42,7 @@ def refuse(
             raise ConfigError(message)
 
 
-def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
+def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]]:
     mechanism, client_level = terms.mechanism, not terms.mechanism.clips_examples
     everyone = config.sampling == "all"
     yield (
@@ -93,7 +93,9 @@ def _of_run(config: RunConfig, terms: Terms) -> Iterable[tuple[bool, str]]:
     )
 
 
-def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[ClientWork]) -> Iterable[tuple[bool, str]]:
+def _of_model(
+    terms: SamplingPlan, model: FlatModel, loss: Loss, works: Iterable[ClientWork]
+) -> Iterable[tuple[bool, str]]:
     example_level = terms.mechanism.clips_examples
     yield (
         bool(model.buffers.numel()),
@@ -112,7 +114,9 @@ def _of_model(terms: Terms, model: FlatModel, loss: Loss, works: Iterable[Client
         )
 
 
-def _of_phases(terms: Terms, phases: Iterable[Phase], steps: Callable[[Phase], int]) -> Iterable[tuple[bool, str]]:
+def _of_phases(
+    terms: SamplingPlan, phases: Iterable[Phase], steps: Callable[[Phase], int]
+) -> Iterable[tuple[bool, str]]:
     mechanism = terms.mechanism
     for phase in phases:
         yield (

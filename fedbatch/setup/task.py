@@ -1,6 +1,6 @@
 """Everything that both ends of a run need, built once from its config: data on the device, model, loss, work."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -24,6 +24,7 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.executors.agreement import SINGLE
 from fedbatch.executors.choose import Executors
 from fedbatch.losses.examples import NO_LABEL
+from fedbatch.losses.reduced import by_example
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
@@ -32,8 +33,16 @@ from fedbatch.models.trial import try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
-from fedbatch.setup.checks import check_active, check_batches, check_model, trial_sizes, warn_of_small_batches
-from fedbatch.setup.device import prepare
+from fedbatch.setup.aggregator import aggregator_of
+from fedbatch.setup.checks import (
+    check_active,
+    check_batches,
+    check_loss,
+    check_model,
+    trial_sizes,
+    warn_of_small_batches,
+)
+from fedbatch.setup.device import memory_bytes, prepare
 from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.wire.messages import Contribution
@@ -61,6 +70,7 @@ class Task:
         active: how the run gets its labels; None where all are there.
         executors: what runs the clients' work on this node.
         data_digests: of clients' examples, for their draws under privacy.
+        memory_bytes: what clients that are computed at once may take; None on a CPU, whose caches decide.
     """
 
     config: RunConfig
@@ -82,6 +92,7 @@ class Task:
     active: ActiveLearning | None = None
     executors: Executors = field(default_factory=Executors)
     data_digests: DataDigests = field(default_factory=DataDigests)
+    memory_bytes: float | None = None
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -135,6 +146,7 @@ class Task:
             weights=weights,
             params=params,
             buffers=model.buffers.clone(),
+            memory_bytes=self.memory_bytes,
         )
 
     def seeds(self, clients: Ints, *moment: int) -> Ints | None:
@@ -191,6 +203,8 @@ def load(config_json: str) -> Task:
     dataset, partition = validate.data(config_json)
     controller = validate.controller(config_json)
     loss = build("loss", config.loss)
+    check_loss(loss)
+    loss = by_example(loss, dataset.num_classes) if dataset.train_y.ndim == 1 else loss
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
     model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
@@ -229,11 +243,12 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
-        aggregator=_aggregator(config, model, controller.phases) if config.aggregator else None,
+        aggregator=aggregator_of(config, model, controller.phases) if config.aggregator else None,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
+        memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):
         _check_executor(task)
@@ -267,27 +282,6 @@ def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Ten
     """Inputs on the device, numbers in the model's own precision."""
     tensor = torch.from_numpy(values).to(device)
     return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
-
-
-def _aggregator(config: RunConfig, model: FlatModel, phases: Iterable[Phase]) -> Aggregator:
-    """The rule for single updates, refused where there are none to see."""
-    if config.privacy:
-        raise ConfigError(
-            "aggregator: robust rules look at single updates, which a private run does not show anybody; use "
-            "aggregator=mean or privacy=none"
-        )
-    if config.noise_scale.halves or config.noise_scale.cosine:
-        raise ConfigError("noise_scale: halves and cosine are measured with aggregator=mean only; set both to false")
-    if model.buffers.numel():
-        raise ConfigError("aggregator: running statistics (batch norm) have no robust mean; use model.norm=group")
-    aggregator: Aggregator = build("aggregator", config.aggregator)
-    smallest = min(phase.cohort_size for phase in phases)
-    if (least := getattr(aggregator, "least_clients", 1)) > smallest:
-        raise ConfigError(
-            f"aggregator: needs {least} clients a round, and the smallest cohort has {smallest}; raise cohort_size or "
-            "lower aggregator.adversaries and aggregator.select"
-        )
-    return aggregator
 
 
 def forget() -> None:

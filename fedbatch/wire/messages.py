@@ -1,12 +1,10 @@
 """The messages between server and node, one frozen dataclass each; `fedbatch.wire.codec` carries and validates them."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-Vector = np.ndarray[Any, np.dtype[Any]]
+from fedbatch.wire.schema import Counts, Ids, IfHalved, Listed, Numbers, Positive, Squares
 
 
 @dataclass(frozen=True)
@@ -18,8 +16,8 @@ class Hosted:
         num_examples: int64 (K,) training examples of each.
     """
 
-    clients: Vector
-    num_examples: Vector
+    clients: Ids
+    num_examples: Counts
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class TrainPlan:
 
     params: Tensor
     buffers: Tensor
-    clients: Vector
-    batch_sizes: Vector
+    clients: Ids
+    batch_sizes: Counts
     round: int
     phase: str
     halves: bool
@@ -74,14 +72,14 @@ class Contribution:
     update_sum: Tensor
     buffer_sum: Tensor
     unit_sum: Tensor
-    clients: Vector
-    weights: Vector
-    num_examples: Vector
-    sq_norms: Vector
-    losses: Vector
-    half_dots: Vector
-    half_sq_diffs: Vector
-    excluded: Vector
+    clients: Ids
+    weights: Positive
+    num_examples: Counts
+    sq_norms: Squares
+    losses: Numbers
+    half_dots: IfHalved
+    half_sq_diffs: IfHalved
+    excluded: Listed
     executor: str = ""
     round: int = 0
 
@@ -96,10 +94,10 @@ class Updates:
     """
 
     updates: Tensor
-    clients: Vector
-    num_examples: Vector
-    losses: Vector
-    excluded: Vector
+    clients: Ids
+    num_examples: Counts
+    losses: Numbers
+    excluded: Listed
     executor: str
     round: int
 
@@ -121,7 +119,7 @@ class PrivatePlan:
     """
 
     params: Tensor
-    clients: Vector
+    clients: Ids
     round: int
     phase: str
     cohort_size: int
@@ -145,7 +143,7 @@ class PrivateContribution:
 
     update_sum: Tensor
     extra_sums: Tensor
-    clients: Vector
+    clients: Ids
     executor: str
     round: int
 
@@ -156,17 +154,17 @@ class EvaluatePlan:
 
     params: Tensor
     buffers: Tensor
-    clients: Vector
+    clients: Ids
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Sums over each client's held-out examples: int64 (K,) counts, float64 (K,) correct and loss sums."""
 
-    clients: Vector
-    counts: Vector
-    correct: Vector
-    loss_sums: Vector
+    clients: Ids
+    counts: Counts
+    correct: Numbers
+    loss_sums: Numbers
 
 
 @dataclass(frozen=True)
@@ -184,8 +182,8 @@ class SumsPlan:
 
     params: Tensor
     buffers: Tensor
-    clients: Vector
-    temperatures: Vector
+    clients: Ids
+    temperatures: Positive
     part: str
     statistic: str
     at: Tensor
@@ -205,7 +203,7 @@ class SlopePlan:
     """
 
     params: Tensor
-    clients: Vector
+    clients: Ids
     round: int
     inverse: float
     clip_norm: float
@@ -217,7 +215,7 @@ class SlopePlan:
 class Sums:
     """The answer to a `SumsPlan` or a `SlopePlan`: float64 (n,) sums over all ``clients``, not over each."""
 
-    clients: Vector
+    clients: Ids
     sums: Tensor
 
 
@@ -225,5 +223,5 @@ class Sums:
 class Temperatures:
     """Each client's own temperature, fitted by itself, float64 (K,): the other answer to a `SumsPlan`."""
 
-    clients: Vector
-    temperatures: Vector
+    clients: Ids
+    temperatures: Positive

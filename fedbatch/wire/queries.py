@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedbatch.wire.messages import Vector
+from fedbatch.wire.schema import Counts as PerClient
+from fedbatch.wire.schema import Ids, Listed
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class OwnPlan:
 
     params: Tensor
     buffers: Tensor
-    clients: Vector
-    quotas: Vector
+    clients: Ids
+    quotas: PerClient
     query: int
 
 
@@ -39,10 +40,10 @@ class Labelled:
         group_counts: int64 (G,) labelled examples by cluster; (0,) where clusters are nobody else's.
     """
 
-    clients: Vector
-    num_labelled: Vector
-    class_counts: Vector
-    group_counts: Vector
+    clients: Ids
+    num_labelled: PerClient
+    class_counts: Listed
+    group_counts: Listed
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ClusterPlan:
 
     params: Tensor
     buffers: Tensor
-    clients: Vector
+    clients: Ids
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class LocalClusters:
         deviations: float64 (S,) mean squared distance from the centroid.
     """
 
-    clients: Vector
-    cluster_sizes: Vector
+    clients: Ids
+    cluster_sizes: Listed
     centroids: Tensor
     deviations: Tensor
 
@@ -77,7 +78,7 @@ class ScorePlan:
 
     params: Tensor
     buffers: Tensor
-    clients: Vector
+    clients: Ids
     query: int
 
 
@@ -85,8 +86,8 @@ class ScorePlan:
 class Scored:
     """Unlabelled examples of each client: int64 (K,)."""
 
-    clients: Vector
-    num_unlabelled: Vector
+    clients: Ids
+    num_unlabelled: PerClient
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ class CountPlan:
         by_pick: whether to bin by pick keys instead of score keys.
     """
 
-    clients: Vector
-    groups: Vector
-    lows: Vector
+    clients: Ids
+    groups: Listed
+    lows: Listed
     width: int
     bins: int
     limit: int
@@ -116,8 +117,8 @@ class CountPlan:
 class Counts:
     """Candidates by group and bin, int64 (G * bins,), summed over the node's clients."""
 
-    clients: Vector
-    histogram: Vector
+    clients: Ids
+    histogram: Listed
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,11 @@ class PickPlan:
         num_groups: of those.
     """
 
-    clients: Vector
-    groups: Vector
-    thresholds: Vector
+    clients: Ids
+    groups: Listed
+    thresholds: Listed
     limit: int
     by_pick: bool
     query: int
-    report_groups: Vector
+    report_groups: Listed
     num_groups: int

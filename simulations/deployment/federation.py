@@ -112,7 +112,7 @@ def superlink(folder: Path, logs: Path, *, secure: bool) -> Iterator[Federation]
 @contextmanager
 def supernode(
     federation: Federation, name: str, node_config: Mapping[str, int | str], key: NodeKey | None
-) -> Iterator[subprocess.Popen]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """A SuperNode that ends with the block.
 
     Args:
@@ -148,7 +148,7 @@ def loopback(folder: Path, logs: Path, nodes: list[Mapping[str, int | str]], *, 
 
 
 @contextmanager
-def process(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen]:
+def process(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ended, with all that it started, on leaving."""
     started = None
     try:
@@ -160,7 +160,7 @@ def process(command: list[str], environment: Mapping[str, str], log: Path) -> It
             _end(started)
 
 
-def _end(started: subprocess.Popen) -> None:
+def _end(started: subprocess.Popen[bytes]) -> None:
     for kind in (signal.SIGTERM, signal.SIGKILL):  # the second for what the first has left of the group
         with suppress(ProcessLookupError):
             os.killpg(started.pid, kind)
@@ -192,7 +192,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int, server: subprocess.Popen) -> None:
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.config.compose import config_dir
-from fedbatch.runtime.local import run_locally
 
 ROOT = Path(config_dir())
 FILES = sorted(ROOT.glob("*/*.yaml"))
@@ -93,5 +92,5 @@ def test_two_tiny_rounds(make_config, path):
     override = f"{group}={choice}"
     extra = ["client_batch_size=2", "controller.large.client_batch_size=2"] if group == "partitioner" else []
     config = make_config(override, "rounds=2", *extra, *SETTINGS.get(f"{group}/{choice}", []))
-    run_locally(server_app.app, client_app.app, 1, {"config": config.to_json()})
+    execute(config)
     assert json.loads((Path(config.run_dir) / "summary.json").read_text())["rounds"] == 2

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from fedbatch.cli import app
 from fedbatch.config.compose import config_dir
 from fedbatch.config.ranges import range_of
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 
 ROOT = Path(config_dir())
 BASE = {
@@ -129,7 +129,7 @@ def test_runs_or_is_refused_in_one_line(seed, tmp_path, monkeypatch, capsys):
         code = end.code or 0
     finally:
         logging.getLogger("fedbatch").setLevel(logging.NOTSET)
-        task.load.cache_clear(), validate.data.cache_clear(), validate.controller.cache_clear()
+        task.forget()
     shown, told = capsys.readouterr(), f"{' '.join(overrides(seed))}"
     assert time.monotonic() - start < SECONDS, told
     if code:

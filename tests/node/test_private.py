@@ -47,6 +47,14 @@ def test_noise_is_uncorrelated_over_clients_and_rounds_and_parameters(make_task)
     assert abs(correlations[~np.eye(len(noises), dtype=bool)]).max() < 6 / len(noises[0]) ** 0.5
 
 
+def test_clients_with_the_same_data_have_their_own_noise(make_task):
+    run = make_task("example_local", "model.width=64")
+    one, two = np.flatnonzero(run.privacy.terms.sizes == run.privacy.terms.sizes[0])[:2]
+    same = with_data(run, torch.ones_like(run.train_x), torch.zeros_like(run.train_y))
+    first, second = (noise_of(same, 1.0, clients=[client]).numpy() for client in (one, two))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 6 / len(first) ** 0.5
+
+
 def test_a_replay_is_the_same_release_and_a_node_adds_each_clients_own_noise(make_task):
     run = make_task("example_local")
     assert torch.equal(sum_of(run, CLIENTS), sum_of(run, CLIENTS))
@@ -215,14 +223,12 @@ def _clip_by_hand(run, params, index, clip):
     return total
 
 
-def test_chunks_do_not_matter(make_task, monkeypatch):
-    from fedbatch.executors import fused
-
+def test_chunks_do_not_matter(make_task):
     run = with_noise(make_task("example_local", "client_batch_size=null"), 0.0)
     whole = sum_of(run, CLIENTS, clip_norm=0.5)
-    for limit in (1, 7, 64):
-        monkeypatch.setattr(fused, "examples_per_chunk", lambda *_, limit=limit: limit)
-        assert (sum_of(run, CLIENTS, clip_norm=0.5) - whole).norm() < 1e-4 * whole.norm()
+    for limit in (1, 2e4, 1e6):
+        cut = sum_of(replace(run, memory_bytes=limit), CLIENTS, clip_norm=0.5)
+        assert (cut - whole).norm() < 1e-4 * whole.norm()
 
 
 @pytest.mark.parametrize("outlier", [0.0, 1.0, 1e4, 1e30, float("nan"), float("inf")])
@@ -244,12 +250,39 @@ def test_one_unit_moves_the_sum_by_no_more_than_the_clip_norm(make_task, unit, o
         assert moved <= clip_norm * (1 + 1e-4)
 
 
+LOCAL = ("client_work=local_sgd", "client_work.epochs=null", "client_work.steps=1", "client_work.lr=0.5")
+
+
+@pytest.mark.parametrize("kind", [("client_central",), ("example_local",), ("example_local", *LOCAL)], ids=len)
+def test_a_contribution_that_is_too_long_has_just_the_clip_norm(make_task, kind):
+    run = make_task(*kind, "client_batch_size=null")
+    size = int(run.privacy.terms.sizes[0])
+    own = run.partition.lookup(np.zeros(size, np.int64), np.arange(size))
+    run.train_x[own], run.train_y[own] = run.train_x[own[0]].clone(), run.train_y[own[0]].clone()  # all point one way
+    run = with_noise(run, 0.0)
+    units = 1 if kind[0] == "client_central" else size
+    weight = 0.5 if len(kind) > 1 else 1.0  # learning rate, over size and then times size
+    whole = float(sum_of(run, [0], clip_norm=1e9).norm())
+    for share in (0.1, 0.5, 0.9):
+        clip_norm = share * whole / units / weight
+        assert float(sum_of(run, [0], clip_norm=clip_norm).norm()) == pytest.approx(share * whole, rel=1e-4)
+
+
 def test_a_reply_differs_in_the_noised_sums_only(make_task):
     run = make_task("example_local")
     changed = with_data(run, run.train_x * 3, run.train_y)
     one, two = (contribution(r, CLIENTS) for r in (run, changed))
     assert np.array_equal(one.clients, two.clients) and one.executor == two.executor
     assert one.update_sum.shape == two.update_sum.shape and one.extra_sums.shape == two.extra_sums.shape == (1,)
+
+
+@pytest.mark.parametrize("mechanism", ["client_central", "example_local"])
+def test_what_is_not_paid_for_does_not_travel(make_task, mechanism):
+    with_squares = make_task(mechanism)
+    without = make_task(mechanism, "privacy.measure_noise_scale=false", folder="other")
+    for sigma in (1.0, 0.0):
+        assert contribution(with_noise(with_squares, sigma), CLIENTS).extra_sums.shape == (1,)
+        assert contribution(with_noise(without, sigma), CLIENTS).extra_sums.shape == (0,)
 
 
 def test_client_level_sums_count_who_is_within_the_clip_norm(make_task):

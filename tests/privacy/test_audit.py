@@ -18,7 +18,7 @@ from torch import nn
 from fedbatch.data.partition import IndexPartition
 from fedbatch.models.flat import FlatModel
 from fedbatch.privacy import epsilon
-from fedbatch.privacy.terms import Terms
+from fedbatch.privacy.terms import SamplingPlan
 from tests.privacy.releases import sum_of, with_noise
 
 CANARIES, DELTA = 1000, 1e-5
@@ -29,7 +29,7 @@ def canary_task(run, present):
     count = int(present.sum())
     x = torch.eye(CANARIES)[torch.from_numpy(present)]
     partition = IndexPartition.from_assignment(np.zeros(count, np.int64))
-    terms = Terms(run.privacy.mechanism, np.array([count]), run.controller.phases[0])
+    terms = SamplingPlan(run.privacy.mechanism, np.array([count]), run.controller.phases[0])
     model = FlatModel(nn.Linear(CANARIES, 2, bias=False))
     model.params.zero_()
     privacy = replace(run.privacy, terms=terms)

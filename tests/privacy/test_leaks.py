@@ -16,6 +16,7 @@ from fedbatch.privacy.randomness import Randomness
 from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.setup import task
 from tests.conftest import run
+from tests.privacy.releases import contribution
 
 FIXED = ("controller=fixed", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")
 LOCAL = ("client_work=local_sgd", "client_work.epochs=null", "client_work.steps=2", "client_work.lr=0.1")
@@ -200,12 +201,30 @@ def test_what_runs_them_is_chosen_on_the_same_examples_whoever_was_drawn(make_ta
         return "fused"
 
     monkeypatch.setattr(run_.executors, "chosen", chosen)
-    from tests.privacy.releases import contribution
-
     for round_ in range(5):
         reply = contribution(run_, np.arange(4), round_=round_, executor="auto")
         assert reply.executor == "fused" and isinstance(reply.update_sum, torch.Tensor)
     assert len(jobs) == 5 and all(job == jobs[0] for job in jobs)
+
+
+def test_what_runs_clients_is_chosen_on_the_same_ones_whoever_was_drawn(make_task, monkeypatch):
+    run_ = make_task("client_central", "executor=auto")
+    jobs = []
+
+    def chosen(job, witness, is_told):
+        jobs.append((job.clients.tolist(), witness().clients.tolist()))
+        return "fused"
+
+    monkeypatch.setattr(run_.executors, "chosen", chosen)
+    for clients in ([3, 9], [11], [0, 1, 2, 17]):
+        contribution(run_, np.array(clients), executor="auto")
+    assert len(jobs) == 3 and all(job == jobs[0] for job in jobs)
+
+
+def test_times_of_private_queries_are_whole_seconds(make_config):
+    labels = ("active=margin", "active.scope=local_only", "active.seed_labels=200", "active.queries=1", "rounds=4")
+    rows, _, _ = run(make_config("privacy=client_central", *FIXED, *labels, "executor=fused"))
+    assert {row["query_seconds"] for row in rows} <= {0.0, 1.0, 2.0, 3.0, 4.0, 5.0}
 
 
 def test_the_hash_of_the_data_in_the_folder_is_keyed(make_config, tmp_path):

@@ -1,5 +1,6 @@
 """A temperature under privacy: what it costs, what it adds up, whose noise it has, and what refuses it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,53 @@ def test_a_node_of_a_private_run_answers_no_other_question(make_task):
         (reply,) = server.grid.send_and_receive([server.grid.create_message(encode(question), kind, node, "0")])
         assert reply.has_error(), kind
         assert ("SlopePlan" if kind == "evaluate.sums" else "private run") in reason(reply.error)
+
+
+@pytest.mark.parametrize("name", ["client_central", "example_local"])
+def test_slopes_are_clipped_one_by_one_and_added(make_task, name):
+    silent = with_noise(make_task(name, *OPTIONS), 0.0)
+    inverse, units = torch.tensor(1.3, dtype=torch.float64, requires_grad=True), []
+    for client in range(20):
+        held = torch.from_numpy(silent.held_out(client))
+        logits = silent.node_model.module(silent.train_x[held]).double().detach()
+        losses = torch.nn.functional.cross_entropy(inverse * logits, silent.train_y[held], reduction="none")
+        own = [float(torch.autograd.grad(loss, inverse, retain_graph=True)[0]) for loss in losses]
+        units += [float(np.mean(own))] if name == "client_central" else own
+    middle = float(np.median(np.abs(units)))
+    expected = float(np.clip(units, -middle, middle).sum())
+    assert np.count_nonzero(np.abs(units) > middle) > 2
+    assert slope(silent, inverse=1.3, clip_norm=middle) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["client_central", "example_local", "example_distributed"])
+def test_its_noise_is_another_by_round_attempt_nonce_and_question(make_task, name):
+    more = ("privacy.min_clients=4",) if name == "example_distributed" else ()
+    loud = make_task(name, *more, *OPTIONS)
+    server, state = start(loud)
+    moved = replace(state, params=state.params * 1.001)
+    options = [{}, {"attempt": 1}, {"nonce": "a" * 32}, {"inverse": 1.1}]
+    asked = [slope_plans(server, state, **{"inverse": 1.0, "clip_norm": 4.0} | each) for each in options]
+    asked += [slope_plans(server, other, 1.0, 4.0) for other in (moved, replace(state, round=1))]
+    noises = []
+    for plans in asked:
+        silent = with_noise(loud, 0.0)
+        without = sum(float(slope_of_node(p, silent, silent.privacy).sums) for p in plans.values())
+        answers = [slope_of_node(p, loud, loud.privacy) for p in plans.values()]
+        noises.append(noised_slope(server, loud.privacy, plans, answers) - without)
+    assert len({round(noise, 6) for noise in noises}) == len(noises), noises
+
+
+def test_its_noise_is_another_by_client_and_data(make_task):
+    loud = make_task("example_local", *OPTIONS)
+    loud.train_x.fill_(1.0)
+    loud.train_y.fill_(0)
+    held = [len(loud.held_out(client)) for client in range(20)]
+    one, two = [client for client in range(20) if held[client] == held[0]][:2]
+
+    def noise(client):
+        return slope(loud, clients=[client]) - slope(with_noise(loud, 0.0), clients=[client])
+
+    before = noise(one)
+    assert abs(before - noise(two)) > 1e-3
+    loud.train_x[loud.held_out(one)[:1]] = 1.001
+    assert abs(before - noise(one)) > 1e-3

@@ -12,15 +12,18 @@ import torch
 from scipy import stats
 
 from fedbatch.core.random import generator
-from fedbatch.node.private import train_private
+from fedbatch.node.private import sample_examples, train_private
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.accounting import divergences, rdp_epsilon
-from fedbatch.privacy.ledger import Ledger, Release
+from fedbatch.privacy.ledger import Ledger, LedgerEntry
+from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import add_noise, release
 from fedbatch.server import collect_private
+from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.setup import task
 from tests.conftest import run as run_config
 from tests.privacy.releases import contribution, plan_of, with_noise
+from tests.privacy.test_private_temperature import start
 
 SIGMA, CLIENTS = 1.0, np.arange(8)
 SQUARES = (1 + 0.01) ** 0.5
@@ -92,6 +95,60 @@ def test_attempts_and_other_contributors_are_independent_where_only_sums_are_rel
     assert abs(np.corrcoef(first, second)[0, 1]) < 6 / len(first) ** 0.5
 
 
+def test_nobody_drawn_is_pure_noise(mechanism):
+    run, expected = mechanism
+    if not run.privacy.mechanism.server_adds_noise:
+        return
+    phase, size, nobody = run.controller.phases[0], len(run.node_model.params), CLIENTS[:0]
+    sums = torch.zeros(size, dtype=torch.float64), np.zeros(run.privacy.num_extras(phase))
+    noised = release(with_noise(run, SIGMA).privacy, phase, 0.5, sums, nobody, (0, "", 0), True)
+    z = (noised.mean * run.config.cohort_size).numpy() / (0.5 * expected)
+    assert 1e-6 < stats.chi2.sf(float(z @ z), size) < 1 - 1e-6
+
+
+def test_the_servers_noise_is_another_by_round_parameters_and_attempt(make_task, monkeypatch):
+    everyone = ("client_central", "model.width=64", "cohort_size=20", "evaluate_every_rounds=0")
+    run, noises = make_task(*everyone), []
+    server, first = start(run)
+    server.folder.mkdir()
+
+    def spy(privacy, phase, clip_norm, sums, *rest):
+        before = sums[0].clone()
+        noised = release(privacy, phase, clip_norm, sums, *rest)
+        noises.append((noised.mean * noised.batch - before).numpy())
+        return noised
+
+    monkeypatch.setattr(collect_private, "release", spy)
+    phase, size = run.controller.phases[0], len(first.params)
+    done = LedgerEntry(0, fingerprint(first.params), 1.0, SIGMA, 1, how="elsewhere")
+    moved = replace(first, params=first.params * 1.001)
+    states = [first, replace(first, round=1), moved, replace(first, ledger=Ledger().charge(done))]
+    for state in states:
+        collect_private.collect_private(server, run.privacy, state, phase, Stopwatch())
+    assert abs(np.corrcoef(np.stack(noises))[~np.eye(len(states), dtype=bool)]).max() < 6 / size**0.5
+
+
+def test_the_next_clip_norm_knows_the_noised_count_alone(make_task):
+    run = with_noise(make_task("client_central", *FOLLOWS), 0.0)
+    phase = run.controller.phases[0]
+    for answered in (CLIENTS[:2], CLIENTS):
+        sums = torch.zeros(5, dtype=torch.float64), np.array([0.3, 1.5])
+        noised = release(run.privacy, phase, 0.7, sums, answered, (0, "", 0), True)
+        # 1.5 / 8 clients more than half are within: by Andrew et al. (2021) C falls by exp(-0.2 * 1.5 / 8).
+        assert noised.next_clip_norm == pytest.approx(0.7 * np.exp(-0.2 * 1.5 / 8))
+
+
+def test_the_charge_is_that_of_the_drawing(mechanism):
+    run, _ = mechanism
+    charged = run.privacy.release(run.controller.phases[0], 3, "aa", CLIENTS)
+    if run.privacy.mechanism.unit == "client":
+        assert (charged.sample_rate, charged.clients) == (run.config.cohort_size / 20, None)
+    else:
+        assert charged.sample_rate == pytest.approx(8 / np.mean(run.privacy.terms.sizes))
+        assert charged.clients == tuple(range(8))
+    assert (charged.round, charged.params, charged.steps) == (3, "aa", 1)
+
+
 def test_the_divisor_is_the_expected_batch_whoever_was_drawn(mechanism):
     run, _ = mechanism
     sizes, config = run.privacy.terms.sizes, run.config
@@ -146,6 +203,29 @@ def test_secret_draws_come_from_the_secret_and_not_from_the_public_seed(make_tas
     assert abs(np.corrcoef(before, after)[0, 1]) < 6 / 1000**0.5
 
 
+@pytest.mark.parametrize("generator_", ["philox", "chacha20"])
+def test_examples_are_drawn_with_the_secret(make_task, tmp_path, generator_):
+    drawn = []
+    options = (f"privacy.secret_file={tmp_path / 'secret'}", f"privacy.generator={generator_}")
+    for name in ("one", "one", "two"):
+        (tmp_path / "secret").write_bytes(name.encode().ljust(32))
+        task.load.cache_clear()
+        run = make_task("example_local", *options)
+        phase = run.controller.phases[0]
+        drawn.append([sample_examples(run, run.privacy, phase, c, (r,)).tolist() for c in range(4) for r in range(10)])
+    assert drawn[0] == drawn[1]
+    assert sum(a == b for a, b in zip(drawn[0], drawn[2], strict=True)) < 10
+
+
+def test_another_attempt_at_a_secret_cohort_is_drawn_anew(make_task):
+    run = make_task("client_central", "cohort_size=10")
+    server, _ = start(run)
+    phase, due = run.controller.phases[0], LedgerEntry(0, "aa", 0.5, SIGMA, 1)
+    names = [due, due.again(), replace(due, round=1), replace(due, params="bb")]
+    cohorts = [collect_private.draw_cohort(server, run.privacy, phase, name).tolist() for name in names]
+    assert len({tuple(cohort) for cohort in cohorts}) == len(names)
+
+
 def test_a_secret_cohort_is_drawn_with_the_secret(make_config, monkeypatch):
     drawn = []
     original = collect_private.draw_cohort
@@ -175,12 +255,14 @@ def test_the_filters_order_is_fixed_beforehand(make_task):
     order = privacy.calibration.order
     spent, best = Ledger(), []
     for round_ in range(40):
-        spent = spent.charge(Release(round_, "a", 0.2, SIGMA, 1))
+        spent = spent.charge(LedgerEntry(round_, "a", 0.2, SIGMA, 1))
         total = divergences(spent.schedules()[0])
         assert privacy.epsilon(spent) == pytest.approx(rdp_epsilon(total, privacy.delta, order))
         assert privacy.allows(spent) == (rdp_epsilon(total, privacy.delta, order) <= 3)
         best.append(rdp_epsilon(total, privacy.delta))
-    assert best[0] < privacy.epsilon(Ledger().charge(Release(0, "a", 0.2, SIGMA, 1))), "the best order pays afterwards"
+    assert best[0] < privacy.epsilon(Ledger().charge(LedgerEntry(0, "a", 0.2, SIGMA, 1))), (
+        "the best order pays afterwards"
+    )
 
 
 @pytest.mark.parametrize("name", ["client_central", "example_local"])

@@ -12,6 +12,8 @@ from fedbatch import client_app
 from fedbatch.core.errors import RunFailedError
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon
+from fedbatch.privacy.accounting import worst_epsilon
+from fedbatch.privacy.plan import default_delta
 from fedbatch.privacy.statement import headline
 from fedbatch.results.table import phase_table
 from tests.conftest import run
@@ -59,7 +61,7 @@ def test_the_words_say_what_is_implemented(make_config):
 def test_runs_beside_are_counted(make_config):
     for folder in ("one", "two", "three"):
         _, summary, _ = run(make_config("privacy=client_central", *FIXED, "rounds=1", folder=folder))
-    assert "(2 private runs lie beside this one)" in headline(summary["privacy"])
+    assert "(2 private runs lie beside this one or were overwritten)" in headline(summary["privacy"])
 
 
 @pytest.mark.parametrize("privacy", ["client_central", "example_local"])
@@ -70,6 +72,24 @@ def test_delta_is_small_by_default_and_a_large_one_is_said(make_config, privacy)
     large = run(make_config(f"privacy={privacy}", *FIXED, f"privacy.delta={delta}", "rounds=1", folder="large"))[1]
     assert f"with probability delta = {delta:g}, large for" in headline(large["privacy"])
     assert "probability delta" not in headline(summary["privacy"])
+
+
+def test_delta_is_a_tenth_of_one_over_many_units():
+    assert [default_delta(units) for units in (100, 10**4, 10**6)] == pytest.approx([1e-5, 1e-5, 1e-7])
+
+
+def test_the_costliest_account_is_stated():
+    cheap, dear = [(0.1, 1.0, 5)], [(0.1, 1.0, 9)]
+    expected = reference(dear, 1e-5)
+    assert worst_epsilon([cheap, dear], 1e-5, "pld") == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_seed_and_the_generator_are_named_where_they_matter(make_config, tmp_path, own):
+    secret = (f"privacy.secret_file={tmp_path / 'secret'}", "privacy.generator=chacha20") if own else ()
+    _, summary, _ = run(make_config("privacy=client_central", *FIXED, *secret, "rounds=1"))
+    words = headline(summary["privacy"])
+    assert ("whoever knows the seed" in words) == ("not cryptographic" in words) == (not own)
 
 
 @pytest.mark.parametrize("end", [RuntimeError("power cut"), KeyboardInterrupt()])

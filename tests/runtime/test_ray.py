@@ -95,7 +95,7 @@ def test_ray_and_local_arrive_at_the_same_bits(tmp_path, more):
         own = ("executor=", "run folder", "report:")  # what was measured, and where things lie
         told[where] = [line for line in output.splitlines() if not any(word in line for word in own)]
     assert told["ray"] == told["local"]
-    local, on_ray = tmp_path / "local", tmp_path / "ray"
+    local, on_ray = tmp_path / "local/run", tmp_path / "ray/run"
     assert summary(on_ray)["params_sha256"] == summary(local)["params_sha256"]
     assert {path.name for path in on_ray.iterdir()} == {path.name for path in local.iterdir()}
     assert not (tmp_path / "home" / ".flwr").exists()

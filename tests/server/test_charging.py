@@ -9,14 +9,15 @@ import torch
 from scipy import stats
 
 from fedbatch import client_app
+from fedbatch.node import held_out as node_held_out
 from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger, nonce
 from fedbatch.server import collect_private, held_out
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 from fedbatch.wire.messages import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of
-from tests.privacy.test_private_temperature import OPTIONS, start
+from tests.privacy.test_private_temperature import OPTIONS, slope, start
 
 SIGMA, CLIP = 1.0, 1.0
 FIXED = ("controller=fixed", "executor=fused", "privacy.target_epsilon=null", f"privacy.noise_multiplier={SIGMA}")
@@ -62,8 +63,7 @@ def crash_and_resume(private, mechanism, *, before=(), after=(), spoil=lambda: N
         undo()
     shutil.rmtree(folder / "checkpoints")
     shutil.copytree(saved, folder / "checkpoints")
-    task.load.cache_clear()
-    validate.data.cache_clear()
+    task.forget()
     state = run(private(*mechanism, "rounds=2", f"resume={folder}", *after))[2]
     return folder, state
 
@@ -134,16 +134,56 @@ def test_a_node_whose_data_changed_meanwhile_is_charged_again(private, releases,
     )  # a server that cannot see the node's data
 
     def without_a_record():
-        loaded = task.load(private(*mechanism, "rounds=2", f"resume={folder()}").to_json())
+        loaded = task.load(private(*mechanism, "rounds=2", f"resume={place()}").to_json())
         own = loaded.partition.lookup(np.zeros(1, np.int64), np.zeros(1, np.int64))
         loaded.train_x[own] = 0.0
 
-    def folder():
+    def place():
         return private(*mechanism).run_dir
 
-    _, state = crash_and_resume(private, mechanism, spoil=without_a_record)
-    assert [(r.round, r.attempt) for r in state.ledger.releases] == [(0, 0), (1, 0), (1, 1)]
+    folder, state = crash_and_resume(private, mechanism, spoil=without_a_record)
+    # The server has seen the node's other reply to the first attempt: with it, one sample was released twice.
+    assert [(r.round, r.attempt) for r in state.ledger.releases] == [(0, 0), (1, 0), (1, 1), (1, 2)]
+    assert [r.noise_multiplier for r in state.ledger.releases] == [SIGMA, SIGMA, SIGMA / 2**0.5, SIGMA]
+    assert ledger.read(folder / ledger.FILE) == list(state.ledger.releases)
     assert np.std((releases[-1] - releases[-2]).numpy()) == pytest.approx(SIGMA * CLIP * 40**0.5, rel=0.1)
+
+
+def test_a_reply_that_differs_by_rounding_has_noise_of_its_own(make_task, tmp_path, monkeypatch):
+    run_ = make_task("example_local", "model.width=64", f"privacy.secret_file={tmp_path / 'secret'}")
+    first = sum_of(run_, [0])
+    original = node_private.clipped_sum
+
+    def rounded(*arguments):
+        update, squares = original(*arguments)
+        return update * (1 + 1e-15), squares
+
+    monkeypatch.setattr(node_private, "clipped_sum", rounded)
+    second = sum_of(run_, [0])
+    assert np.std((first - second).numpy()) == pytest.approx(SIGMA * CLIP * (2 * 1.01) ** 0.5, rel=0.1)
+    assert torch.equal(second, sum_of(run_, [0])), "the same sum is the same reply"
+
+
+def test_so_has_a_slope(make_task, tmp_path, monkeypatch):
+    run_ = make_task("example_local", f"privacy.secret_file={tmp_path / 'secret'}", *OPTIONS)
+    first = slope(run_, clients=[0])
+    original = node_held_out.slopes
+    monkeypatch.setattr(node_held_out, "slopes", lambda *arguments: original(*arguments) * (1 + 1e-15))
+    assert abs(slope(run_, clients=[0]) - first) > 1e-3
+    assert slope(run_, clients=[0]) == slope(run_, clients=[0])
+
+
+def test_without_a_secret_file_rounding_changes_no_noise(make_task, monkeypatch):
+    run_ = make_task("example_local")
+    first = sum_of(run_, [0])
+    original = node_private.clipped_sum
+
+    def rounded(*arguments):
+        update, squares = original(*arguments)
+        return update * (1 + 1e-15), squares
+
+    monkeypatch.setattr(node_private, "clipped_sum", rounded)
+    assert (first - sum_of(run_, [0])).norm() < 1e-5
 
 
 def test_the_servers_noise_of_a_temperature_holds_who_is_summed(make_task):
@@ -207,6 +247,14 @@ def test_other_examples_are_sampled_from_other_data(make_task):
     after = drawn(run_)
     assert sum(a == b for a, b in zip(before, after, strict=True)) < 10
     assert torch.equal(sum_of(run_, [1]), sum_of(run_, [1]))
+
+
+def test_other_labels_are_other_data(make_task):
+    run_ = make_task("example_local", "model.width=64", "client_batch_size=null")
+    first = sum_of(run_, [0])
+    own = run_.partition.lookup(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    run_.train_y[own] = (run_.train_y[own] + 1) % 10
+    assert np.std((first - sum_of(run_, [0])).numpy()) == pytest.approx(SIGMA * CLIP * (2 * 1.01) ** 0.5, rel=0.1)
 
 
 def test_a_folder_keeps_its_nonce_once_it_has_released_something(tmp_path, make_task):

@@ -200,6 +200,20 @@ def test_half_the_nodes_drop_out(private, monkeypatch, mechanism, survives):
             run(config)
 
 
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_a_reply_with_other_extra_coordinates_is_left_out(private, monkeypatch, wrong):
+    original = node_private.train_private
+
+    def other(plan, run, privacy):
+        reply = original(plan, run, privacy)
+        extras = reply.extra_sums.new_zeros(wrong) if plan.clients[0] else reply.extra_sums
+        return replace(reply, extra_sums=extras)
+
+    monkeypatch.setattr(client_app, "train_private", other)
+    rows, _, _ = run(private("example_local", "nodes=2", "sampling=all", "cohort_size=20", "rounds=1"))
+    assert rows[0]["rejected_replies"] == 1 and np.isfinite(rows[0]["round_trace"])
+
+
 @pytest.mark.parametrize("factor", [0.1, 10.0])
 def test_the_clip_norm_finds_its_quantile(private, factor):
     overrides = (

@@ -66,7 +66,7 @@ def scene(make_config, *overrides, nodes=3):
     config = make_config("controller=fixed", f"nodes={nodes}", "cohort_size=12", *overrides)
     config = replace(config, run_dir=str(config.run_dir))
     loaded = task.load(config.to_json())
-    grid = Replayed(LocalGrid(client_app.app, nodes, {"config": config.to_json()}))
+    grid = Replayed(LocalGrid(client_app.app, nodes, {"config": config.to_json()}, by_reference=False))
     server = server_app.new_server(loaded, grid)
     return server, server_app.start(server), grid
 

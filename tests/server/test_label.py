@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 
 from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.cli import app
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.core.errors import RunFailedError
 from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import LocalGrid, run_locally
+from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
-from fedbatch.server.label import anew
+from fedbatch.server.label import reset_training
 from fedbatch.setup import task
 
 QUERIES = ("active.seed_labels=30", "active.labels_per_query=25", "active.queries=2", "rounds=6", "controller=fixed")
 
 
 def run(config):
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     folder = Path(config.run_dir)
     rows = read_rows(folder / "rounds.jsonl")
     exact = [{k: v for k, v in row.items() if not k.endswith("_seconds") and v == v} for row in rows]
@@ -75,7 +76,7 @@ def test_retraining_starts_from_the_first_model(make_config):
     server = server_app.new_server(run_, LocalGrid(client_app.app, 1, {"config": config.to_json()}))
     state = server_app.start(server)
     server.optimizer.step(state.params.clone(), 0.1)
-    again = anew(server, replace(state, round=4))
+    again = reset_training(server, replace(state, round=4))
     assert np.array_equal(again.params, run_.new_model().params) and again.round == 4
     assert not again.optimizer["state"] and again.params is server.optimizer.model.params
 

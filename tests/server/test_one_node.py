@@ -28,7 +28,7 @@ class Lying(LocalGrid):
     """A Grid with one node whose answers to messages of one type are changed."""
 
     def __init__(self, nodes, run_config, type_, lie):
-        super().__init__(client_app.app, nodes, run_config)
+        super().__init__(client_app.app, nodes, run_config, by_reference=False)
         self._type, self._lie = type_, lie
 
     def _deliver(self, message):

@@ -13,7 +13,7 @@ import yaml
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.server import checkpoint
-from fedbatch.setup import task, validate
+from fedbatch.setup import task
 from tests.conftest import run
 
 
@@ -25,8 +25,7 @@ def on(config, **changed):
 @pytest.fixture
 def fresh():
     def clear():
-        task.load.cache_clear()
-        validate.data.cache_clear()
+        task.forget()
 
     return clear
 

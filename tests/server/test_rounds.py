@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import nn
 
-from fedbatch import client_app, server_app
 from fedbatch.aggregation.sums import DivergedError
+from fedbatch.api import execute
 from fedbatch.core.errors import ConfigError
 from fedbatch.node import train as node
 from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import LocalGrid, run_locally
+from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
 
 
 def run(config):
     """Run and return (rows, summary, final parameters)."""
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
     folder = Path(config.run_dir)
     state = load_latest(folder / "checkpoints")
     return read_rows(folder / "rounds.jsonl"), json.loads((folder / "summary.json").read_text()), state.params

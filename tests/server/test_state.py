@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbatch import client_app, server_app
+from fedbatch.api import execute
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
-from fedbatch.runtime.local import run_locally
 from fedbatch.server import checkpoint
 from fedbatch.setup import task
 
 
 def run(config):
     task.load.cache_clear()
-    run_locally(server_app.app, client_app.app, config.nodes, {"config": config.to_json()})
+    execute(config)
 
 
 OPTIMIZERS = {

@@ -139,3 +139,10 @@ def test_a_remembered_executor_that_turns_out_wrong_is_given_up_under_auto(confi
         "loop",
         "vmap",
     }
+
+
+def test_a_loss_with_parameters_of_its_own_is_refused(make_config):
+    loss = "loss._target_=tests.own_models.Temperature"
+    with pytest.raises(ConfigError, match="loss: Temperature has 1 parameters of its own, which would never"):
+        task.load(make_config(loss, "~loss.label_smoothing").to_json())
+    assert task.load(make_config(loss, "~loss.label_smoothing", "+loss.frozen=true").to_json())

@@ -1,0 +1,31 @@
+"""Functions of the page's scripts, called in a real browser with numbers that can be checked by hand."""
+
+from fedbatch.report.page import write_report
+from tests.report.test_browser import browser, pytestmark  # noqa: F401
+
+CASES = [
+    ("number(0.123456)", "0.1235"),
+    ("number(1234567)", "1,234,567"),
+    ("number(0.00001)", "1.00e-5"),
+    ("number(1e300)", "open"),
+    ("number(null)", ""),
+    ("number('text')", "text"),
+    ("bytes(2.5e9)", "2.5 GB"),
+    ("bytes(1.5e6)", "1.5 MB"),
+    ("capital('test loss')", "Test loss"),
+    ("interpolated([0, 10, 20], [0, 5, 10], [0, 5, 15, 30])", [0, 2.5, 7.5, 10]),
+    ("interpolated([0, 10, 20], [0, null, 10], [10])", [5]),
+    ("pareto([{x: 1, y: 1}, {x: 2, y: 0}, {x: 3, y: 2}]).map(p => p.x)", [1, 3]),
+    ("pareto([{x: 1, y: 1}, {x: 1, y: 2}]).map(p => p.y)", [2]),
+    ("moments([1, 3, null]).mean", 2),
+    ("logAxis([1, 10]).tickvals", [1, 2, 5, 10, 20, 50]),
+    ("logAxis([0, -1, 5]).type", "log"),
+    ("METRICS.lr", "server learning rate"),  # from the table of columns
+    ("COSTS.simulated_seconds", "simulated seconds"),
+]
+
+
+def test_by_hand(browser, write_run):  # noqa: F811
+    browser.get(write_report([write_run("a")]).as_uri())
+    found = [(code, browser.execute_script(f"return {code};")) for code, _ in CASES]
+    assert found == CASES
