@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-WORTH = 2.5
+WORTH = 3.5
 """Multiplications that cost as much in a step as what a weight of a client's own needs for each of its numbers: to read
 and write it, and a product for each client instead of one for all. Measured on CPUs."""
 TRUSTED, CLIPPED = 1e-3, 1e-4
@@ -19,12 +19,12 @@ TRUSTED, CLIPPED = 1e-3, 1e-4
 
 
 def pays(layer: nn.Linear, rows: int, steps: int) -> bool:
-    """Whether factors are cheaper than a weight for each client, over steps with ``rows`` positions each.
+    """Whether factors are smaller than a weight for each client, and cheaper, over steps with ``rows`` positions each.
 
-    On average a position meets ``rows (steps - 1) / 2`` earlier ones, at ``in + out`` multiplications each.
+    On average a position meets ``rows (steps + 1) / 2`` others, at ``in + out`` multiplications each.
     """
-    out, size = layer.out_features, layer.in_features
-    return rows**2 * (steps - 1) / 2 * (out + size) < WORTH * out * size
+    weight, position = layer.weight.numel(), layer.in_features + layer.out_features
+    return rows * steps * position < weight and rows**2 * (steps + 1) / 2 * position < WORTH * weight
 
 
 @dataclass
