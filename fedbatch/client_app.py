@@ -14,7 +14,8 @@ from fedbatch.node.private import train_private
 from fedbatch.setup import task
 from fedbatch.setup.nodes import hosted_clients, on_own_data
 from fedbatch.setup.task import Task
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import decode, reply
 from fedbatch.wire.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
 
 app = ClientApp()
@@ -25,7 +26,7 @@ def hosted(message: Message, context: Context) -> Message:
     """The clients of this node."""
     run = load(context)
     clients = hosted_clients(len(run.partition), context.node_config)
-    return Message(encode(Hosted(clients, run.partition.sizes(clients))), reply_to=message)
+    return Message(reply(Hosted(clients, run.partition.sizes(clients)), message.content), reply_to=message)
 
 
 @app.train()
@@ -37,10 +38,10 @@ def train(message: Message, context: Context) -> Message:
         private_plan = decode(PrivatePlan, message.content, {"params": lengths["params"]})
         run = active_node.on_labels(run, files(run, context), private_plan.round)
         assert run.privacy is not None
-        return Message(encode(train_private(private_plan, run, run.privacy)), reply_to=message)
+        return Message(reply(train_private(private_plan, run, run.privacy), message.content), reply_to=message)
     plan = decode(TrainPlan, message.content, lengths)
     run = active_node.on_labels(run, files(run, context), plan.round)
-    return Message(encode(node.train(plan, run)), reply_to=message)
+    return Message(reply(node.train(plan, run), message.content), reply_to=message)
 
 
 @app.query("active")
@@ -57,7 +58,7 @@ def evaluate(message: Message, context: Context) -> Message:
     if run.privacy is not None:
         raise MessageError("a private run does not tell scores of clients' own data")
     plan = decode(EvaluatePlan, message.content)
-    return Message(encode(node.evaluate(plan, run)), reply_to=message)
+    return Message(reply(node.evaluate(plan, run), message.content), reply_to=message)
 
 
 @app.evaluate("sums")
@@ -66,8 +67,10 @@ def sums(message: Message, context: Context) -> Message:
     run = load(context)
     if run.privacy is not None:
         private_plan = decode(SlopePlan, message.content, {"params": run.node_model.params.numel()})
-        return Message(encode(node_held_out.noised_slope(private_plan, run, run.privacy)), reply_to=message)
-    return Message(encode(node_held_out.sums(sums_plan(message, run), run)), reply_to=message)
+        return Message(
+            reply(node_held_out.noised_slope(private_plan, run, run.privacy), message.content), reply_to=message
+        )
+    return Message(reply(node_held_out.sums(sums_plan(message, run), run), message.content), reply_to=message)
 
 
 @app.evaluate("temperatures")
@@ -76,7 +79,7 @@ def temperatures(message: Message, context: Context) -> Message:
     run = load(context)
     if run.privacy is not None:
         raise MessageError("a private run does not tell a client's own temperature")
-    return Message(encode(node_held_out.temperatures(sums_plan(message, run), run)), reply_to=message)
+    return Message(reply(node_held_out.temperatures(sums_plan(message, run), run), message.content), reply_to=message)
 
 
 def sums_plan(message: Message, run: Task) -> SumsPlan:

@@ -91,9 +91,12 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
             if not asked.at_once and not queried(server, state):
                 save(server, identity, state)
             raise
+        save(server, identity, state)  # before the scores, whose failure must not cost the rounds
         scores = {} if store.is_evaluated else last_scores(server)
-        state, calibration = posthoc.finish(server, state)
-        save(server, identity, state)
+        scored, calibration = posthoc.finish(server, state)
+        if scored is not state:  # a private temperature has been charged
+            state = scored
+            save(server, identity, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
         store.finish(state.summary(), guarantee, calibration, scores)
 

@@ -32,7 +32,7 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.rounds import Row, run_round
 from fedbatch.server_app import new_server, start
 from fedbatch.setup.task import Task
-from fedbatch.wire.codec import decode, encode
+from fedbatch.wire.codec import decode, encode, reply
 from fedbatch.wire.messages import Hosted, TrainPlan
 
 NEVER = 10**9  # rounds: so that none is the last one, which is evaluated
@@ -102,7 +102,7 @@ class FedbatchSim:
             begin = time.perf_counter()
             contribution = node.train(plan, self.task)
             self.work_seconds = time.perf_counter() - begin
-            return Message(encode(contribution), reply_to=message)
+            return Message(reply(contribution, message.content), reply_to=message)
 
         return app
 

@@ -16,6 +16,9 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.wire.messages import Contribution, Updates
 from fedbatch.wire.schema import Vector
 
+BLOCK = 2**24
+"""Numbers added at a time: torch makes a float64 copy of what it adds, which for a whole large model is two models."""
+
 
 class DivergedError(RunFailedError):
     """Training cannot go on; the text says what to change."""
@@ -34,7 +37,8 @@ class Sum:
 
     def add(self, vector: Tensor, weight: float) -> None:
         """Add ``weight * vector``."""
-        self.total.add_(vector, alpha=weight)
+        for total, part in zip(self.total.split(BLOCK), vector.split(BLOCK), strict=True):
+            total.add_(part, alpha=weight)
 
     def value(self) -> Tensor:
         """The sum, in the dtype of the vectors."""
@@ -149,7 +153,7 @@ def combine_single(answers: Sequence[Updates], aggregator: Aggregator, buffers: 
         clients=clients[order],
         weights=np.ones(len(clients)),
         num_examples=np.concatenate([a.num_examples for a in parts])[order],
-        sq_norms=updates.double().square().sum(dim=1).numpy(),
+        sq_norms=updates.double().square().sum(dim=1).cpu().numpy(),
         losses=np.concatenate([a.losses for a in parts])[order],
         half_dots=none,
         half_sq_diffs=none,

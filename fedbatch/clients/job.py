@@ -75,6 +75,7 @@ class Job:
         seeds: int64 (K,) in ``[0, 2^62)``, keys of what random layers draw for each client; None = 0.
         clip: how to clip each client's update before it is weighted and added; the contribution's ``sq_norms`` are
             then those of the clipped updates. Not together with halves and cosine.
+        memory_bytes: what clients that are computed at once may take; None = as much as suits the caches of a CPU.
     """
 
     model: FlatModel
@@ -91,6 +92,7 @@ class Job:
     cosine: bool = False
     clip: Clip | None = None
     seeds: Ints | None = None
+    memory_bytes: float | None = None
 
     def select(self, rows: np.ndarray | slice) -> "Job":
         """The job of some of the clients."""

@@ -40,6 +40,7 @@ RANGES = {
     "seed": "[0, 9e18]",
     "nodes": "[1, 1e6]",
     "threads": "[1, 4096]",
+    "memory_bytes": "[1, 1e18]",
     "client_holdout": "[0, 1)",
     "evaluate_every_rounds": COUNT,
     "checkpoint_every_rounds": COUNT,

@@ -35,7 +35,7 @@ VERSION = 1
 
 CONTINUED = (
     *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
-    *("tracker", "report", "version"),
+    *("memory_bytes", "tracker", "report", "version"),
 )
 """What may change when a run is resumed without making it another run."""
 
@@ -87,6 +87,7 @@ class RunConfig:
     nodes: int = 1
     device: str = "cpu"
     threads: int = 1
+    memory_bytes: float | None = None
     channels_last: bool = True
     matmul_precision: str = "highest"
     deterministic: bool | None = None

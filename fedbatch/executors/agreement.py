@@ -22,7 +22,9 @@ CLIENTS, EXAMPLES, STEPS = 3, 256, 3
 SINGLE = 16
 """Clients of a comparison where each has one example: so many may have to be together before they meet."""
 SHIFT = 0.01
-"""Standard deviation by which parameters are moved for the comparison in float64."""
+"""Standard deviation by which parameters are moved for the first comparison."""
+LARGE = 2**25
+"""Parameters beyond which nothing is compared in float64, whose copies would be more than the round itself needs."""
 EXACT = 1e-6
 """Largest relative difference in float64, where agreement is a matter of algebra; of each parameter on its own."""
 ROUNDED = {torch.float64: 1e-6, torch.float32: 1e-5}
@@ -54,16 +56,20 @@ class Reference:
 def references(job: Job) -> list[Reference]:
     """What an executor is compared with: ``job`` in float64, where its model can be computed so, and as it is.
 
+    A large model is compared in its own precision alone.
+
     Of clients whose update is not finite there is nothing to compare; the others stay where there are any.
     """
     contribution = loop(job)
     finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
     if finite.any() and not finite.all():
         job = job.select(finite)
-    exact = _in_float64(job)
     tolerance = ROUNDED[job.params.dtype] * (10 if job.draw.counts.shape[1] > 1 else 1)
-    probes = [] if exact is None else [(probe, EXACT, EXACT) for probe in _probes(exact)]
-    probes += [(probe, tolerance, 10 * tolerance) for probe in _probes(job)]
+    probes = [(probe, tolerance, 10 * tolerance) for probe in _probes(job)]
+    if len(job.params) > LARGE:
+        probes = [(probe, tolerance, 10 * tolerance) for probe in _probes(_moved(job))] + probes
+    elif (exact := _in_float64(job)) is not None:
+        probes = [(probe, EXACT, EXACT) for probe in _probes(exact)] + probes
     return [Reference(probe, loop(probe), *tolerances) for probe, *tolerances in probes]
 
 
@@ -106,14 +112,17 @@ def _in_float64(job: Job) -> Job | None:
     try:
         model = job.model.double()
         x = job.x.double() if job.x.is_floating_point() else job.x
-        # Not at the start itself: a layer that starts at zero hides what lies behind it.
-        noise = torch.randn(len(job.params), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        params = job.params.double() + SHIFT * noise.to(job.params.device)
-        exact = replace(job, model=model, x=x, params=params, buffers=job.buffers.double())
+        exact = _moved(replace(job, model=model, x=x, params=job.params.double(), buffers=job.buffers.double()))
         loop(exact)
     except Exception:  # a module that cannot be copied, or that computes in a precision of its own
         return None
     return exact
+
+
+def _moved(job: Job) -> Job:
+    """Not at the start itself: a layer that starts at zero hides what lies behind it."""
+    noise = torch.randn(len(job.params), dtype=job.params.dtype, generator=torch.Generator().manual_seed(0))
+    return replace(job, params=noise.to(job.params.device).mul_(SHIFT).add_(job.params))
 
 
 def _relative(reference: Reference, got: Contribution) -> Iterator[tuple[str, float]]:

@@ -20,7 +20,7 @@ from fedbatch.core import cache
 from fedbatch.core.errors import RunFailedError
 from fedbatch.executors import agreement, fused, ghost, vmap
 from fedbatch.executors.loop import loop
-from fedbatch.executors.memory import within_memory
+from fedbatch.executors.memory import Memory
 from fedbatch.executors.pool_first import reordered
 from fedbatch.wire.messages import Contribution
 
@@ -49,6 +49,7 @@ class Executors:
     def __init__(self) -> None:
         self._found: dict[Hashable, dict[str, Executor | str]] = {}
         self._references: tuple[Hashable, list[agreement.Reference]] = ((), [])
+        self._memory = Memory()
 
     def execute(
         self, job: Job, name: str, witness: Callable[[], Job] | None = None, automatic: bool = False
@@ -76,7 +77,7 @@ class Executors:
             raise RunFailedError(f"executor={name} cannot run this: {form}; use executor=auto")
         self._references = ((), [])  # with a copy of the model
         try:
-            contribution = within_memory(form, job)
+            contribution = self._memory.run(form, job, (form, _kind(job)))
         except Exception as error:
             if not automatic or name == "loop":
                 raise
@@ -167,7 +168,7 @@ class Executors:
             return contribution
         # Rare, so plain: a sum that holds one bad update is lost, and the good clients are computed once more.
         again = form if finite.any() else loop  # the loop takes a job of no clients
-        kept = within_memory(again, job.select(finite))
+        kept = self._memory.run(again, job.select(finite), (again, _kind(job)))
         return replace(kept, excluded=job.clients[~finite], executor=contribution.executor)
 
 

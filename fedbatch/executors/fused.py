@@ -7,7 +7,6 @@ weighted sum of gradients is the gradient of a weighted loss. Chunks keep memory
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.parts import Parts
 from fedbatch.core.random import Ints
+from fedbatch.executors.footprint import activation_bytes, example_bytes, model_bytes
 from fedbatch.executors.layer_rules import RULES, rule_of
 from fedbatch.executors.pool_first import pool_first
 from fedbatch.models.dropout import keyed_dropout
@@ -24,12 +24,10 @@ from fedbatch.wire.messages import Contribution
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 CHUNK_BYTES = 64 * 2**20
-"""Activations of one chunk. Small enough to stay near the cache on a CPU: a whole cohort of a convolutional network at
-once is slower than chunks of 50-100 images, while a perceptron's cohort of thousands fits whole."""
+"""Activations and their gradients of one chunk on a CPU. Small enough to stay near the cache: a whole cohort of a
+convolutional network at once is slower than chunks of 50-100 images, while a perceptron's cohort of thousands fits."""
 SPREAD = 2
 """Batches of a chunk differ by no more than this factor, as each is padded to the largest."""
-
-_activation_bytes: WeakKeyDictionary[FlatModel, int] = WeakKeyDictionary()
 
 
 def unsupported(job: Job) -> str | None:
@@ -64,27 +62,6 @@ def unsupported_model(model: FlatModel, x: Tensor) -> str | None:
     if capture.overwritten():
         return "an in-place operation overwrites a layer's input or output"
     return None
-
-
-def examples_per_chunk(model: FlatModel, x: Tensor) -> int:
-    """Examples like those in ``x`` (n, ...) whose activations and their gradients fit in ``CHUNK_BYTES``."""
-    if model not in _activation_bytes:
-        sizes: list[int] = []
-        hooks = [
-            m.register_forward_hook(
-                lambda _m, _i, o: sizes.append(o.numel() * o.element_size()) if isinstance(o, Tensor) else None
-            )
-            for m in model.module.modules()
-            if not list(m.children())
-        ]
-        try:
-            with torch.no_grad():
-                model.module(x[:1].clone())
-        finally:
-            for hook in hooks:
-                hook.remove()
-        _activation_bytes[model] = sum(sizes)
-    return max(1, CHUNK_BYTES // (2 * max(1, _activation_bytes[model])))
 
 
 class Capture:
@@ -209,13 +186,17 @@ def _unit_factors(inner: Tensor, weights: Floats) -> Tensor:
 
 def chunks(job: Job) -> Iterator[Ints]:
     """Rows of the job, small batches first, cut so that a chunk fits in memory; a client is never split."""
-    limit = examples_per_chunk(job.model, job.x)
+    if job.memory_bytes is None:
+        limit, of_client, of_example = float(CHUNK_BYTES), 0, 2 * activation_bytes(job.model, job.x)
+    else:
+        limit, of_client, of_example = job.memory_bytes, (1 + job.halves) * model_bytes(job), example_bytes(job)
     counts = job.draw.counts[:, 0]
     rows = np.argsort(counts, kind="stable")
     start = taken = 0
     for end, count in enumerate(counts[rows].tolist()):
-        if taken and (taken + count > limit or count > SPREAD * counts[rows[start]]):
+        needed = of_client + count * of_example
+        if taken and (taken + needed > limit or count > SPREAD * counts[rows[start]]):
             yield rows[start:end]
             start, taken = end, 0
-        taken += count
+        taken += needed
     yield rows[start:]

@@ -15,7 +15,8 @@ EMPTY = np.zeros(0)
 
 def loop(job: Job) -> Contribution:
     """Run the clients of ``job`` in turn. Simple and right: faster executors are tested against it."""
-    total, buffers, units = Sum(job.params), Sum(job.buffers), Sum(job.params)
+    total, buffers = Sum(job.params), Sum(job.buffers)
+    units = Sum(job.params if job.cosine else job.params[:0])
     sq_norms, losses, dots, diffs = [], [], [], []
     for row in range(len(job.clients)):
         job.model.load(job.params, job.buffers)
@@ -44,7 +45,7 @@ def loop(job: Job) -> Contribution:
     return Contribution(
         update_sum=total.value(),
         buffer_sum=buffers.value(),
-        unit_sum=units.value() if job.cosine else job.params.new_zeros(0),
+        unit_sum=units.value(),
         clients=job.clients,
         weights=job.weights,
         num_examples=job.draw.num_examples,

@@ -22,6 +22,7 @@ from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.core.random import Ints
 from fedbatch.executors import fused, stacked_layers
 from fedbatch.executors.client_layers import ClientLayers, repeated
+from fedbatch.executors.footprint import example_bytes, model_bytes
 from fedbatch.executors.low_rank import pays
 from fedbatch.executors.pool_first import pool_first
 from fedbatch.executors.updates import FlatUpdates, ParameterUpdates, Stack
@@ -30,7 +31,10 @@ from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.wire.messages import Contribution
 
 STACK_BYTES = 8 * 2**20
-"""Parameters of the clients side by side. Each step reads and writes them all, so they should stay near the cache."""
+"""Parameters of the clients side by side on a CPU. Each step reads and writes them all, so they should stay near the
+cache."""
+COPIES = 4
+"""Vectors of parameters that a client has at once, where memory is counted: parameters, gradients and their sums."""
 SPREAD = 2
 """Batches side by side differ by no more than this factor, as each is padded to the largest."""
 
@@ -84,20 +88,20 @@ def low_rank(job: Job) -> Contribution:
 
 def stacked(job: Job) -> Contribution:
     """Run the clients of ``job`` side by side, every layer by stacks; all layers must be known."""
-    return _run(job, ClientLayers, job.params.numel())
+    return _run(job, ClientLayers)
 
 
 def by_function(job: Job) -> Contribution:
     """Run the clients of ``job`` side by side, the whole model by torch.func."""
-    return _run(job, ClientModels, job.params.numel())
+    return _run(job, ClientModels)
 
 
 def _factored(job: Job) -> tuple[set[nn.Linear], int]:
-    """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
+    """The Linear layers for which factors are cheaper than weights, and how many bytes are then kept of a client."""
     steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
     linear = [m for m in job.model.module.modules() if type(m) is nn.Linear and m.weight.requires_grad]
     layers = {m for m in linear if pays(m, batch, steps)}  # if each example were one position; there may be more
-    kept = job.params.numel()
+    kept = model_bytes(job)
     if not layers:
         return layers, kept
     with own_generators(job.model.is_random), torch.no_grad(), fused.Capture(job.model.module) as capture:
@@ -105,14 +109,15 @@ def _factored(job: Job) -> tuple[set[nn.Linear], int]:
     for layer, output in zip(capture.layers, capture.outputs, strict=True):
         rows = batch * output.shape[:-1].numel()
         if layer in layers and pays(layer, rows, steps):
-            kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+            numbers = rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+            kept += numbers * job.params.element_size()
         else:
             layers.discard(layer)
     return layers, kept
 
 
-def _run(job: Job, start: Start, kept: int) -> Contribution:
-    total, units = Sum(job.params), Sum(job.params)
+def _run(job: Job, start: Start, kept: int | None = None) -> Contribution:
+    total, units = Sum(job.params), Sum(job.params if job.cosine else job.params[:0])
     order, inner, losses = [], [], []
     for rows in chunks(job, kept):
         updates: FlatUpdates | ParameterUpdates
@@ -129,22 +134,29 @@ def _run(job: Job, start: Start, kept: int) -> Contribution:
     return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
 
 
-def chunks(job: Job, kept: int) -> Iterator[Ints]:
+def chunks(job: Job, kept: int | None = None) -> Iterator[Ints]:
     """Rows of the job, most steps first and then large batches first, as many as fit and are of like size.
 
     Args:
         job: the job.
-        kept: numbers that are kept of a client.
+        kept: bytes that are kept of a client; None = its parameters.
     """
     widths = job.draw.counts.max(axis=1, initial=0)
     rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
-    size = max(1, STACK_BYTES // (kept * job.params.element_size()))
+    size = clients_at_once(job, int(widths.max(initial=0)), model_bytes(job) if kept is None else kept)
     start = 0
     for end in range(1, len(rows) + 1):
         largest, smallest = widths[rows[start:end]].max(), widths[rows[start : end + 1]].min()
         if end == len(rows) or end - start == size or max(largest, widths[rows[end]]) > SPREAD * smallest:
             yield rows[start:end]
             start = end
+
+
+def clients_at_once(job: Job, width: int, kept: int) -> int:
+    """How many clients with batches of ``width`` examples, and ``kept`` bytes each, are computed side by side."""
+    if job.memory_bytes is None:
+        return max(1, STACK_BYTES // kept)
+    return max(1, int(job.memory_bytes // (COPIES * kept + width * example_bytes(job))))
 
 
 def gradients(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor]:

@@ -23,13 +23,13 @@ class Pool(Protocol):
         ...
 
     def sums(self, statistic: str, at: Tensor) -> Tensor:
-        """The sums of one of `STATISTICS`, float64."""
+        """The sums of one of `STATISTICS`, float64 on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A pool in one place: float64 logits (n, classes) and labels (n,)."""
+    """A pool in one place: float64 logits (n, classes) and labels (n,), on any device."""
 
     logits: Tensor
     labels: Tensor
@@ -41,7 +41,7 @@ class Predicted:
 
     def sums(self, statistic: str, at: Tensor) -> Tensor:
         """The sums of one of `STATISTICS`."""
-        return STATISTICS[statistic](self.logits, self.labels, at)
+        return STATISTICS[statistic](self.logits, self.labels, at.to(self.logits.device)).cpu()
 
 
 @dataclass(frozen=True)

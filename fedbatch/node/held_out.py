@@ -15,7 +15,7 @@ from fedbatch.node.train import EVALUATE_BATCH
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.release import slope_key
 from fedbatch.setup.task import Task
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
 PARTS = {"all": slice(None), "fit": slice(0, None, 2), "measure": slice(1, None, 2)}

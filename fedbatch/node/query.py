@@ -22,7 +22,8 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.node.embed import Matrix, embed
 from fedbatch.node.labels import LabelledPartition, NodeFiles
 from fedbatch.setup.task import Task
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import decode, kind_of, reply
 from fedbatch.wire.queries import (
     ClusterPlan,
     CountPlan,
@@ -57,13 +58,13 @@ def answer(content: RecordDict, task: Task, files: NodeFiles) -> RecordDict:
     Raises:
         MessageError: it is none of them.
     """
-    name = str(dict(content.config_records.get("plan", {})).get("kind"))
+    name = kind_of(content)
     if name not in ANSWERS or task.active is None:
         raise MessageError(f"{name} is no question of active learning; do both ends run the same config?")
     if task.privacy is not None and name != "OwnPlan":
         raise MessageError(f"{name} asks for counts or centroids, which a private run does not tell")
     kind, respond = ANSWERS[name]
-    return encode(respond(decode(kind, content), task, task.active, files))
+    return reply(respond(decode(kind, content), task, task.active, files), content)
 
 
 def choose_own(plan: OwnPlan, task: Task, active: ActiveLearning, files: NodeFiles) -> Labelled:

@@ -83,6 +83,8 @@ class FaultyGrid:
         answered: nodes that have answered before, and so have something stale to send; all that it remembers.
     """
 
+    by_reference = False  # what is spoiled are messages as they are written down
+
     def __init__(self, grid: Grid, faults: Faults, seed: int):
         self._grid, self._faults, self._seed = grid, faults, seed
         self._adversaries = faults.struck("adversaries", list(grid.get_node_ids()), seed, 0)

@@ -21,10 +21,13 @@ class LocalGrid(Grid):
         client_app: the ClientApp of every node.
         num_nodes: nodes, numbered by ``partition-id`` as in Flower's simulation.
         run_config: the run config that apps see.
+        by_reference: whether messages are handed over as they are; else they are written down as for a network. The
+            results are the same.
     """
 
-    def __init__(self, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]):
+    def __init__(self, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any], by_reference: bool = True):
         self._app = client_app
+        self.by_reference = by_reference
         self._run = new_run()
         self._contexts = {
             SERVER_NODE_ID + 1 + i: new_context(
@@ -91,16 +94,28 @@ class LocalGrid(Grid):
 
 @dataclass(frozen=True)
 class Local:
-    """Runs all nodes in this process."""
+    """Runs all nodes in this process.
+
+    Attributes:
+        by_reference: as in `LocalGrid`.
+    """
+
+    by_reference: bool = True
 
     def __call__(
         self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
     ) -> None:
         """See `run_locally`."""
-        run_locally(server_app, client_app, num_nodes, run_config)
+        run_locally(server_app, client_app, num_nodes, run_config, self.by_reference)
 
 
-def run_locally(server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]) -> None:
+def run_locally(
+    server_app: ServerApp,
+    client_app: ClientApp,
+    num_nodes: int,
+    run_config: dict[str, Any],
+    by_reference: bool = True,
+) -> None:
     """Run both apps in this process; an exception of the ServerApp comes through."""
-    grid = LocalGrid(client_app, num_nodes, run_config)
+    grid = LocalGrid(client_app, num_nodes, run_config, by_reference)
     serve(server_app, grid, run_config)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedbatch.runtime import flower
-from fedbatch.wire.codec import MessageError, Schema, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import Encoder, Schema, decode
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,10 @@ class Replies(Generic[Schema]):
     Attributes:
         answers: valid ones by node, in the order in which they came.
         rejected: the reason for each node whose answer is not used, or that gave none.
-        bytes_down, bytes_up: bytes of the arrays that were sent and that came.
     """
 
     answers: dict[int, Schema]
     rejected: dict[int, str]
-    bytes_down: int
-    bytes_up: int
 
 
 def ask(
@@ -40,7 +37,8 @@ def ask(
     """Send each node its plan and read the answers. Of several answers of a node the first counts.
 
     Args:
-        grid: where the nodes are.
+        grid: where the nodes are; with an attribute ``by_reference`` that is true, in this process, so that nothing has
+            to be written down.
         plans: one for each node.
         kind: of the answers.
         action: Flower's message type.
@@ -51,9 +49,9 @@ def ask(
     """
     answers: dict[int, Schema] = {}
     rejected: dict[int, str] = {}
-    contents = {node: encode(plan) for node, plan in plans.items()}
-    messages = [grid.create_message(content, action, node, group) for node, content in contents.items()]
-    waiting, up = dict(plans), 0
+    encode = Encoder(by_reference=getattr(grid, "by_reference", False))
+    messages = [grid.create_message(encode(plan), action, node, group) for node, plan in plans.items()]
+    waiting = dict(plans)
     for reply in grid.send_and_receive(messages, timeout=timeout):
         node = reply.metadata.src_node_id
         plan = waiting.pop(node, None)
@@ -62,16 +60,10 @@ def ask(
         try:
             if reply.has_error():
                 raise MessageError(flower.reason(reply.error))
-            up += array_bytes(reply.content)
             answer = decode(kind, reply.content, lengths(plan))
             check(answer, plan)
             answers[node] = answer
         except MessageError as error:
             rejected[node] = str(error)
     rejected |= {node: "no answer in time" for node in waiting}
-    return Replies(answers, rejected, sum(map(array_bytes, contents.values())), up)
-
-
-def array_bytes(content: RecordDict) -> int:
-    """Bytes of the arrays of a message."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    return Replies(answers, rejected)

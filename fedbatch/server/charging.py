@@ -31,6 +31,8 @@ def how_computed(server: Server, nonce: str) -> str:
     """All that may change on resume and with it the rounding, or the draws, of a round that is done again."""
     config, device = server.task.config, server.optimizer.model.params.device.type
     parts = f"executor={config.executor} nodes={config.nodes} device={device} threads={config.threads}"
+    if config.memory_bytes is not None:
+        parts += f" memory_bytes={config.memory_bytes:g}"
     return f"{parts} nonce={nonce[:8]}" if nonce else parts
 
 

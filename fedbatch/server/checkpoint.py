@@ -32,11 +32,14 @@ def save(state: ServerState, folder: Path, header: Mapping[str, Any] | None = No
     """
     folder.mkdir(parents=True, exist_ok=True)
     told = {"version": VERSION, **(header or {})}
-    content = json.dumps(told).encode() + b"\n" + state.to_bytes()
+    parts = json.dumps(told).encode() + b"\n", state.to_bytes()
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
     path = folder / f"round-{state.round:08d}.ckpt"
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
-        file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        file.writelines((checksum.hexdigest().encode() + b"\n", *parts))
         file.flush()
         if durable:
             os.fsync(file.fileno())

@@ -15,7 +15,7 @@ from fedbatch.server.exchange import exchange
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 
 
@@ -98,8 +98,9 @@ def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates
         MessageError: an answer claims others.
     """
     sizes = server.hosts.num_examples[np.searchsorted(server.hosts.clients, plan.clients)]
-    answered = np.isin(plan.clients, answer.clients)
-    expected = work.num_examples(plan.batch_sizes, sizes)[answered]
+    expected = work.num_examples(plan.batch_sizes, sizes)
+    if len(answer.excluded):
+        expected = expected[np.isin(plan.clients, answer.clients)]
     if not np.array_equal(answer.num_examples, expected):
         raise MessageError("num_examples are not those that were asked for")
     if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):

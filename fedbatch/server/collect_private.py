@@ -20,7 +20,7 @@ from fedbatch.server.measure import Measured
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import PrivateContribution, PrivatePlan
 
 NOBODY = np.zeros(0, np.int64)

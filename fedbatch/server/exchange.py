@@ -13,7 +13,7 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.state import ServerState
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,

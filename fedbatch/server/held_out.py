@@ -16,7 +16,7 @@ from fedbatch.privacy.release import check_noise_is_whole, slope_key
 from fedbatch.server.exchange import exchange
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
 
 

@@ -11,7 +11,8 @@ from flwr.serverapp import Grid
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.runtime import flower
-from fedbatch.wire.codec import MessageError, decode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import decode
 from fedbatch.wire.messages import Hosted
 
 POLL_SECONDS = 0.5

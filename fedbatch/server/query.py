@@ -24,7 +24,8 @@ from fedbatch.core.random import Ints
 from fedbatch.server.ask import ask
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.codec import MessageError
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import array_bytes
 from fedbatch.wire.queries import (
     ClusterPlan,
     CountPlan,
@@ -70,8 +71,8 @@ class Poll:
         """
         group, timeout = f"query-{self.query}", self.server.task.config.round_timeout_seconds
         replies = ask(self.server.grid, plans, kind, ACTION, group, timeout, lambda _: {}, check_asked)
-        self.bytes_down += replies.bytes_down
-        self.bytes_up += replies.bytes_up
+        self.bytes_down += sum(map(array_bytes, plans.values()))
+        self.bytes_up += sum(map(array_bytes, replies.answers.values()))
         for node, reason in replies.rejected.items():
             raise RunFailedError(f"query {self.query} needs every node, and node {node} said: {reason}")
         return [replies.answers[node] for node in plans]

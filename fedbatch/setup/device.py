@@ -1,10 +1,16 @@
 """Where tensors lie, and torch's settings for the process."""
 
+import math
+
 import torch
 
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
 from fedbatch.setup.allocator import keep_freed_memory
+
+GPU_SHARE, GPU_MOST = 1 / 4, 2**33
+"""What clients computed at once may take of a GPU's free memory, and the most bytes. Larger chunks gain little, and no
+tensor in them has more numbers than a kernel counts (2^31)."""
 
 
 def prepare(config: RunConfig) -> torch.device:
@@ -19,12 +25,27 @@ def prepare(config: RunConfig) -> torch.device:
     # Convolutions on a GPU round to ten bits by default, too coarsely for what clipping promises.
     torch.backends.cudnn.allow_tf32 = not config.privacy
     on_cpu = device.type == "cpu"
-    torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
+    deterministic = on_cpu if config.deterministic is None else config.deterministic
+    if config.compile:
+        torch.use_deterministic_algorithms(deterministic)
+    else:  # the same for all but the compiler, which the other call imports for two seconds to tell it too
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if on_cpu:
         keep_freed_memory()
     return device
+
+
+def memory_bytes(config: RunConfig, device: torch.device) -> float | None:
+    """What the clients that are computed at once may take; None leaves it to the caches of a CPU.
+
+    A power of two, so that runs on one card are cut alike although its free memory varies a little.
+    """
+    if config.memory_bytes is not None or device.type != "cuda":
+        return config.memory_bytes
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)  # what earlier runs have let go of
+    return float(2 ** int(math.log2(min(GPU_SHARE * free, GPU_MOST))))
 
 
 def find(name: str) -> torch.device:

@@ -42,7 +42,7 @@ from fedbatch.setup.checks import (
     trial_sizes,
     warn_of_small_batches,
 )
-from fedbatch.setup.device import prepare
+from fedbatch.setup.device import memory_bytes, prepare
 from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.wire.messages import Contribution
@@ -70,6 +70,7 @@ class Task:
         active: how the run gets its labels; None where all are there.
         executors: what runs the clients' work on this node.
         data_digests: of clients' examples, for their draws under privacy.
+        memory_bytes: what clients that are computed at once may take; None on a CPU, whose caches decide.
     """
 
     config: RunConfig
@@ -91,6 +92,7 @@ class Task:
     active: ActiveLearning | None = None
     executors: Executors = field(default_factory=Executors)
     data_digests: DataDigests = field(default_factory=DataDigests)
+    memory_bytes: float | None = None
 
     def phase(self, name: str) -> Phase:
         """A phase by its name."""
@@ -144,6 +146,7 @@ class Task:
             weights=weights,
             params=params,
             buffers=model.buffers.clone(),
+            memory_bytes=self.memory_bytes,
         )
 
     def seeds(self, clients: Ints, *moment: int) -> Ints | None:
@@ -245,6 +248,7 @@ def load(config_json: str) -> Task:
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
+        memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):
         _check_executor(task)

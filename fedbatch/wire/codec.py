@@ -3,17 +3,21 @@
 A message is three records on the wire: ``arrays`` (model-sized vectors), ``clients`` (one entry a client) and ``plan``
 (scalars). Both ends decode through this module: a message that is not exactly what the schema says is a `MessageError`
 that names the field, never a poisoned model. Nothing is ever unpickled.
+
+Between two ends in one process nothing is written down: `ByReference` carries the message as it is, and the same checks
+are made of it.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
+from fedbatch.wire.check import MessageError, check
 from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,
@@ -39,15 +43,10 @@ from fedbatch.wire.queries import (
     Scored,
     ScorePlan,
 )
-from fedbatch.wire.schema import Column, Vector, columns_of, types_of
+from fedbatch.wire.schema import Vector
 
 SCHEMA = 3
 """Version of the wire schema; a node with another one is refused."""
-
-
-class MessageError(ValueError):
-    """A message does not follow the schema; the text names the field."""
-
 
 Content = (
     Hosted
@@ -73,25 +72,69 @@ Content = (
     | PickPlan
 )
 Schema = TypeVar("Schema", bound=Content)
-COLUMNS: dict[type, dict[str, Column]] = {kind: columns_of(kind) for kind in get_args(Content)}
-TYPES: dict[type, dict[str, type]] = {kind: types_of(kind) for kind in get_args(Content)}
 _WIRE_DTYPES = {"float32", "float64", "int64"}
+
+
+class ByReference(RecordDict):
+    """The content of a message that does not leave the process: the message itself.
+
+    Sender and reader share its arrays, so neither may write to them.
+    """
+
+    def __init__(self, message: Content):
+        super().__init__()
+        self.message = message
+
+
+class Encoder:
+    """Makes the contents of messages to several nodes; an array that they share is written down once.
+
+    Args:
+        by_reference: hand messages over as they are, to nodes in this process.
+    """
+
+    def __init__(self, by_reference: bool = False):
+        self._by_reference = by_reference
+        self._written: dict[int, tuple[Tensor, Array]] = {}  # the tensor is kept, so that its id stays its own
+
+    def __call__(self, message: Content) -> RecordDict:
+        """The RecordDict that carries ``message``."""
+        if self._by_reference:
+            return ByReference(message)
+        arrays: dict[str, Array] = {}
+        columns: dict[str, Array] = {}
+        plan: dict[str, Any] = {"schema": SCHEMA, "kind": type(message).__name__}
+        for field in fields(message):
+            value = getattr(message, field.name)
+            if isinstance(value, Tensor):
+                arrays[field.name] = self._tensor(value)
+            elif isinstance(value, np.ndarray):
+                columns[field.name] = _array(value)
+            else:
+                plan[field.name] = value
+        return RecordDict({"arrays": ArrayRecord(arrays), "clients": ArrayRecord(columns), "plan": ConfigRecord(plan)})
+
+    def _tensor(self, tensor: Tensor) -> Array:
+        if id(tensor) not in self._written:
+            self._written[id(tensor)] = tensor, _array(tensor.detach().cpu().numpy())
+        return self._written[id(tensor)][1]
 
 
 def encode(message: Content) -> RecordDict:
     """The RecordDict that carries ``message``."""
-    arrays: dict[str, Array] = {}
-    columns: dict[str, Array] = {}
-    plan: dict[str, Any] = {"schema": SCHEMA, "kind": type(message).__name__}
-    for field in fields(message):
-        value = getattr(message, field.name)
-        if isinstance(value, Tensor):
-            arrays[field.name] = _array(value.detach().cpu().numpy())
-        elif isinstance(value, np.ndarray):
-            columns[field.name] = _array(value)
-        else:
-            plan[field.name] = value
-    return RecordDict({"arrays": ArrayRecord(arrays), "clients": ArrayRecord(columns), "plan": ConfigRecord(plan)})
+    return Encoder()(message)
+
+
+def reply(message: Content, question: RecordDict) -> RecordDict:
+    """The content that answers ``question``: by reference if it came so."""
+    return Encoder(isinstance(question, ByReference))(message)
+
+
+def kind_of(record: RecordDict) -> str:
+    """The name of the message in a record, or what stands in its place."""
+    if isinstance(record, ByReference):
+        return type(record.message).__name__
+    return str(dict(record.config_records.get("plan", {})).get("kind"))
 
 
 def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | None = None) -> Schema:
@@ -105,45 +148,39 @@ def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | 
     Raises:
         MessageError: a key, dtype, shape, length or value that the schema does not allow.
     """
+    message = record.message if isinstance(record, ByReference) else _read(kind, record)
+    if not isinstance(message, kind):
+        raise MessageError(f"expected a {kind.__name__} (got a {type(message).__name__})")
+    check(message, lengths or {})
+    return message
+
+
+def _read(kind: type[Schema], record: RecordDict) -> Schema:
+    """The message that is written down in a record, its values as they came."""
     if set(record.array_records) != {"arrays", "clients"} or set(record.config_records) != {"plan"}:
         raise MessageError(f"records must be arrays, clients and plan (got {sorted(record)})")
     plan = dict(record["plan"])
     if (plan.pop("schema", None), plan.pop("kind", None)) != (SCHEMA, kind.__name__):
         raise MessageError(f"expected a {kind.__name__} of schema {SCHEMA}; do both ends run the same fedbatch?")
     values: dict[str, Any] = {**plan}
-    values |= {name: _tensor(name, array) for name, array in record.array_records["arrays"].items()}
-    columns = COLUMNS[kind]
-    for name, array in record.array_records["clients"].items():
-        if name not in columns:
-            raise MessageError(f"{kind.__name__} has no column {name}")
-        values[name] = _column(name, columns[name], array)
+    values |= {name: _from_numpy(name, _numpy(name, array)) for name, array in record.array_records["arrays"].items()}
+    values |= {name: _numpy(name, array) for name, array in record.array_records["clients"].items()}
     names = {field.name for field in fields(kind)}
     if set(values) != names:
         raise MessageError(f"{kind.__name__} must have {sorted(names)} (got {sorted(values)})")
-    message = kind(**values)
-    _check_types(message)
-    _check_lengths(message, lengths or {})
-    return message
+    return kind(**values)
 
 
-def _check_types(message: Any) -> None:
-    for name, kind in TYPES[type(message)].items():
-        value = getattr(message, name)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise MessageError(f"{name} must be a {kind.__name__} (got {type(value).__name__})")
-
-
-def _check_lengths(message: Any, lengths: Mapping[str, int]) -> None:
-    count = len(message.clients)
-    for name, column in COLUMNS[type(message)].items():
-        size = len(getattr(message, name))
-        if column.length != "any" and size != count and not (column.length == "clients or none" and size == 0):
-            raise MessageError(f"{name} must have one entry for each of {count} clients (got {size})")
-    for name, length in lengths.items():
-        if len(getattr(message, name)) != length:
-            raise MessageError(f"{name} must have length {length} (got {len(getattr(message, name))})")
-    if count and not (np.diff(message.clients) > 0).all():
-        raise MessageError("clients must be distinct and in ascending order")
+def array_bytes(message: Content) -> int:
+    """Bytes of the arrays of a message on the wire."""
+    total = 0
+    for field in fields(message):
+        value = getattr(message, field.name)
+        if isinstance(value, Tensor):
+            value = np.broadcast_to(np.zeros((), str(value.dtype).removeprefix("torch.")), value.shape)
+        if isinstance(value, np.ndarray):
+            total += len(_npy_header(value.dtype.str, value.shape)) + value.nbytes
+    return total
 
 
 def _array(values: Vector) -> Array:
@@ -181,23 +218,7 @@ def _numpy(name: str, array: Array) -> Vector:
     return values
 
 
-def _tensor(name: str, array: Array) -> Tensor:
-    values = _numpy(name, array)
+def _from_numpy(name: str, values: Vector) -> Tensor:
     if values.dtype not in (np.float32, np.float64):
         raise MessageError(f"{name} must be float32 or float64 (got {values.dtype})")
-    with np.errstate(over="ignore"):  # an overflow only sends us to the slower test
-        quick = np.dot(values, values)
-    if not np.isfinite(quick) and not np.isfinite(values).all():
-        raise MessageError(f"{name} has values that are not finite")
     return torch.from_numpy(values)
-
-
-def _column(name: str, column: Column, array: Array) -> Vector:
-    values = _numpy(name, array)
-    if values.dtype != np.dtype(column.dtype):
-        raise MessageError(f"{name} must be {column.dtype} (got {values.dtype})")
-    if not np.isfinite(values).all():
-        raise MessageError(f"{name} has values that are not finite")
-    if (column.sign == "positive" and not (values > 0).all()) or (column.sign == "not negative" and (values < 0).any()):
-        raise MessageError(f"{name} must {'be positive' if column.sign == 'positive' else 'not be negative'}")
-    return values

@@ -16,7 +16,8 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.held_out import HeldOut
 from fedbatch.setup import task
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import decode, encode
 from fedbatch.wire.messages import Sums, SumsPlan
 from tests.conftest import run
 

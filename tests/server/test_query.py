@@ -19,7 +19,8 @@ from fedbatch.node.labels import NodeFiles
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
 from fedbatch.setup import task, validate
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import decode, encode
 from fedbatch.wire.queries import Labelled
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/cluster_margin.json").read_text())

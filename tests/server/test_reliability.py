@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server import checkpoint
+from fedbatch.server import temperature as posthoc
 from fedbatch.setup import task
 
 PRIVATE = "privacy=client_central controller=fixed privacy.noise_multiplier=1.0 privacy.target_epsilon=null".split()
@@ -54,6 +56,26 @@ def test_a_rerun_leaves_the_same_hash_record_and_ledger(make_config, settings):
     assert all(left == runs[0] for left in runs) and len(runs[0][1]) == 4
     assert bool(runs[0][2]) == (settings is PRIVATE)
     assert run(make_config(*settings, "executor=fused", "seed=1", folder="other"))[0] != runs[0][0]
+
+
+@pytest.mark.parametrize("settings", [["metrics=calibration"], ["temperature=shared", "client_holdout=0.25"]])
+def test_a_failure_in_the_last_scores_loses_no_round(make_config, monkeypatch, settings):
+    """Scores come after the last round; whatever fails there, the run goes on from its end."""
+    whole = run(make_config(*settings, "report=none", folder="whole"))
+    config = make_config(*settings, "report=none", folder="broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(posthoc, "finish", broken)
+        task.forget()
+        with pytest.raises(RuntimeError, match="scores"):
+            execute(config)
+    folder = Path(config.run_dir)
+    assert checkpoint.load_latest(folder / "checkpoints").round == config.rounds
+    assert len(read_rows(folder / "rounds.jsonl")) == config.rounds
+    assert run(replace(config, resume=str(folder))) == whole
+
+
+def broken(*_):
+    raise RuntimeError("no scores")
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import ByReference, Encoder, array_bytes, decode, encode, reply
 from fedbatch.wire.messages import Contribution, Hosted, TrainPlan
 
 
@@ -61,10 +62,39 @@ def test_arrays_are_the_bytes_that_numpy_would_save(values):
         ({"num_examples": np.array([4.0, 8.0])}, "num_examples must be int64"),
     ],
 )
-def test_what_the_schema_does_not_allow_is_refused_by_name(change, field):
-    message = encode(replace(contribution(), **change))
+@pytest.mark.parametrize("carried", [encode, ByReference])
+def test_what_the_schema_does_not_allow_is_refused_by_name(change, field, carried):
+    message = carried(replace(contribution(), **change))
     with pytest.raises(MessageError, match=field):
         decode(Contribution, message, {"update_sum": 3})
+
+
+def test_a_message_by_reference_is_the_message_itself_and_its_answer_comes_so_too():
+    given = contribution()
+    question = ByReference(given)
+    assert decode(Contribution, question, {"update_sum": 3}) is given
+    assert isinstance(reply(given, question), ByReference) and not isinstance(reply(given, encode(given)), ByReference)
+    with pytest.raises(MessageError, match="expected a TrainPlan"):
+        decode(TrainPlan, question)
+    wrong = replace(given, executor=3)
+    with pytest.raises(MessageError, match="executor must be a str"):
+        decode(Contribution, ByReference(wrong))
+
+
+def test_an_array_that_several_plans_share_is_written_down_once():
+    params, encoder = torch.ones(3), Encoder()
+    plans = [
+        TrainPlan(params, torch.zeros(0), np.array([k]), np.array([2]), 7, "a", True, False, "auto") for k in (1, 4)
+    ]
+    first, second = (encoder(plan) for plan in plans)
+    assert first["arrays"]["params"].data is second["arrays"]["params"].data
+    assert decode(TrainPlan, second).clients.tolist() == [4]
+
+
+def test_bytes_of_a_message_are_those_that_are_written_down():
+    given = contribution()
+    records = encode(given).array_records.values()
+    assert array_bytes(given) == sum(len(array.data) for record in records for array in record.values())
 
 
 def test_wrong_keys_kinds_and_versions_are_refused():

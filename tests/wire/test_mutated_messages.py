@@ -13,7 +13,8 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.collect import check_sizes, make_plans, plan_cohort
 from fedbatch.server.exchange import answer_lengths, check_clients
 from fedbatch.setup import task
-from fedbatch.wire.codec import MessageError, decode, encode
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.codec import decode, encode
 from fedbatch.wire.messages import Contribution, Updates
 
 DTYPES = [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_, np.complex64, ">f4", ">i8", "U3"]

@@ -1,0 +1,77 @@
+"""What the wire schema asks of a message, whether it was written down or handed over: kinds, ranges and lengths."""
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbatch.wire.schema import Column, Vector, columns_of, types_of
+
+
+class MessageError(ValueError):
+    """A message does not follow the schema; the text names the field."""
+
+
+columns = cache(columns_of)
+types = cache(types_of)
+
+
+def check(message: Any, lengths: Mapping[str, int]) -> None:
+    """Check every field of a message, and the lengths of named vectors.
+
+    Raises:
+        MessageError: a kind, dtype, shape, length or value that the schema does not allow.
+    """
+    schema: Any = type(message)
+    for name, kind in types(schema).items():
+        value = getattr(message, name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise MessageError(f"{name} must be a {kind.__name__} (got {type(value).__name__})")
+        if isinstance(value, Tensor):
+            _check_tensor(name, value)
+    for name, column in columns(schema).items():
+        _check_column(name, column, getattr(message, name))
+    _check_lengths(message, schema, lengths)
+
+
+def _check_tensor(name: str, values: Tensor) -> None:
+    if values.dtype not in (torch.float32, torch.float64):
+        raise MessageError(f"{name} must be float32 or float64 (got {values.dtype})")
+    _check_shape(name, values.shape)
+    # The product is one quick pass; where it overflows, the slower test has the last word.
+    if not math.isfinite(float(torch.dot(values, values))) and not values.isfinite().all():
+        raise MessageError(f"{name} has values that are not finite")
+
+
+def _check_column(name: str, column: Column, values: Vector) -> None:
+    _check_shape(name, values.shape)
+    if values.dtype != np.dtype(column.dtype):
+        raise MessageError(f"{name} must be {column.dtype} (got {values.dtype})")
+    if not len(values):
+        return
+    if column.dtype == "float64" and not np.isfinite(values).all():
+        raise MessageError(f"{name} has values that are not finite")
+    if (column.sign == "positive" and values.min() <= 0) or (column.sign == "not negative" and values.min() < 0):
+        raise MessageError(f"{name} must {'be positive' if column.sign == 'positive' else 'not be negative'}")
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 1:
+        raise MessageError(f"{name} must be a vector (got shape {tuple(shape)})")
+
+
+def _check_lengths(message: Any, schema: Any, lengths: Mapping[str, int]) -> None:
+    count = len(message.clients)
+    for name, column in columns(schema).items():
+        size = len(getattr(message, name))
+        if column.length != "any" and size != count and not (column.length == "clients or none" and size == 0):
+            raise MessageError(f"{name} must have one entry for each of {count} clients (got {size})")
+    for name, length in lengths.items():
+        if len(getattr(message, name)) != length:
+            raise MessageError(f"{name} must have length {length} (got {len(getattr(message, name))})")
+    if count and not (np.diff(message.clients) > 0).all():
+        raise MessageError("clients must be distinct and in ascending order")
