@@ -98,7 +98,8 @@ class Factors:
         """
         gradients, inputs = (t[:, : self.rank].norm(dim=2) for t in (self.gradients, self.inputs))
         rounding = 4 * torch.finfo(inputs.dtype).eps * (gradients * inputs).sum(dim=1).double().square()
-        doubtful = ~(rounding <= (CLIPPED if exact else TRUSTED) * self.squares)  # or not finite
+        trusted = rounding <= (CLIPPED if exact else TRUSTED) * self.squares
+        doubtful = ~(trusted & self.squares.isfinite())  # products may overflow where D does not
         clients = torch.nonzero(doubtful).flatten().tolist()
         for k in clients:
             self.squares[k] = self._one(k).square().sum(dtype=torch.float64)
