@@ -58,7 +58,7 @@ def fused_unmeasured(job: Job) -> Contribution:
 def vmap_unmeasured(job: Job) -> Contribution:
     """Stacked clients, whose updates are only added up."""
     total, losses = Sum(job.params), []
-    for rows in vmap.chunks(job):
+    for rows in vmap.chunks(job, job.params.numel()):
         updates, loss = vmap.gradients(job, rows) if job.work.is_gradient else vmap.local_steps(job, rows, ClientLayers)
         total.add(updates.sum(torch.from_numpy(job.weights[rows]).to(job.params)), 1.0)
         losses.append(loss)

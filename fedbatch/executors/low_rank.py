@@ -100,7 +100,7 @@ class Factors:
         rounding = 4 * torch.finfo(inputs.dtype).eps * (gradients * inputs).sum(dim=1).double().square()
         trusted = rounding <= (CLIPPED if exact else TRUSTED) * self.squares
         doubtful = ~(trusted & self.squares.isfinite())  # products may overflow where D does not
-        clients = torch.nonzero(doubtful).flatten().tolist()
+        clients = [k for k, doubt in enumerate(doubtful.tolist()) if doubt]
         for k in clients:
             self.squares[k] = self._one(k).square().sum(dtype=torch.float64)
         self.apart = clients if exact else []

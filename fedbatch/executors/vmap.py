@@ -22,7 +22,7 @@ from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.core.random import Ints
 from fedbatch.executors import fused, stacked_layers
 from fedbatch.executors.client_layers import ClientLayers, repeated
-from fedbatch.executors.footprint import example_bytes, model_bytes
+from fedbatch.executors.footprint import example_bytes
 from fedbatch.executors.low_rank import pays
 from fedbatch.executors.pool_first import pool_first
 from fedbatch.executors.updates import FlatUpdates, ParameterUpdates, Stack
@@ -88,20 +88,20 @@ def low_rank(job: Job) -> Contribution:
 
 def stacked(job: Job) -> Contribution:
     """Run the clients of ``job`` side by side, every layer by stacks; all layers must be known."""
-    return _run(job, ClientLayers)
+    return _run(job, ClientLayers, job.params.numel())
 
 
 def by_function(job: Job) -> Contribution:
     """Run the clients of ``job`` side by side, the whole model by torch.func."""
-    return _run(job, ClientModels)
+    return _run(job, ClientModels, job.params.numel())
 
 
 def _factored(job: Job) -> tuple[set[nn.Linear], int]:
-    """The Linear layers for which factors are cheaper than weights, and how many bytes are then kept of a client."""
+    """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
     steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
     linear = [m for m in job.model.module.modules() if type(m) is nn.Linear and m.weight.requires_grad]
     layers = {m for m in linear if pays(m, batch, steps)}  # if each example were one position; there may be more
-    kept = model_bytes(job)
+    kept = job.params.numel()
     if not layers:
         return layers, kept
     with own_generators(job.model.is_random), torch.no_grad(), fused.Capture(job.model.module) as capture:
@@ -109,14 +109,13 @@ def _factored(job: Job) -> tuple[set[nn.Linear], int]:
     for layer, output in zip(capture.layers, capture.outputs, strict=True):
         rows = batch * output.shape[:-1].numel()
         if layer in layers and pays(layer, rows, steps):
-            numbers = rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
-            kept += numbers * job.params.element_size()
+            kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
         else:
             layers.discard(layer)
     return layers, kept
 
 
-def _run(job: Job, start: Start, kept: int | None = None) -> Contribution:
+def _run(job: Job, start: Start, kept: int) -> Contribution:
     total, units = Sum(job.params), Sum(job.params if job.cosine else job.params[:0])
     order, inner, losses = [], [], []
     for rows in chunks(job, kept):
@@ -134,16 +133,16 @@ def _run(job: Job, start: Start, kept: int | None = None) -> Contribution:
     return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
 
 
-def chunks(job: Job, kept: int | None = None) -> Iterator[Ints]:
+def chunks(job: Job, kept: int) -> Iterator[Ints]:
     """Rows of the job, most steps first and then large batches first, as many as fit and are of like size.
 
     Args:
         job: the job.
-        kept: bytes that are kept of a client; None = its parameters.
+        kept: numbers that are kept of a client.
     """
     widths = job.draw.counts.max(axis=1, initial=0)
     rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
-    size = clients_at_once(job, int(widths.max(initial=0)), model_bytes(job) if kept is None else kept)
+    size = clients_at_once(job, kept, int(widths.max(initial=0)))
     start = 0
     for end in range(1, len(rows) + 1):
         largest, smallest = widths[rows[start:end]].max(), widths[rows[start : end + 1]].min()
@@ -152,11 +151,12 @@ def chunks(job: Job, kept: int | None = None) -> Iterator[Ints]:
             start = end
 
 
-def clients_at_once(job: Job, width: int, kept: int) -> int:
-    """How many clients with batches of ``width`` examples, and ``kept`` bytes each, are computed side by side."""
+def clients_at_once(job: Job, kept: int, width: int) -> int:
+    """How many clients with batches of ``width`` examples are computed side by side, ``kept`` numbers of each."""
+    size = kept * job.params.element_size()
     if job.memory_bytes is None:
-        return max(1, STACK_BYTES // kept)
-    return max(1, int(job.memory_bytes // (COPIES * kept + width * example_bytes(job))))
+        return max(1, STACK_BYTES // size)
+    return max(1, int(job.memory_bytes // (COPIES * size + width * example_bytes(job))))
 
 
 def gradients(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor]:
