@@ -18,6 +18,7 @@ from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, inner_products, part_sizes
 from fedbatch.core.random import Ints
+from fedbatch.core.transfer import to_device
 from fedbatch.executors import fused, stacked_layers
 from fedbatch.executors.footprint import example_bytes, model_bytes
 from fedbatch.models.dropout import keyed_dropout
@@ -72,7 +73,7 @@ def _run(job: Job, take_step: Step) -> Contribution:
             for part, factor in zip(updates.split(job.model.layer_sizes, dim=1), factors, strict=True):
                 part *= factor[:, None]
             products = squares[:, None, None]
-        total.add(torch.from_numpy(job.weights[rows]).to(updates) @ updates, 1.0)
+        total.add(to_device(job.weights[rows], updates.device).to(updates) @ updates, 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))
             units.add(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0).to(updates) @ updates, 1.0)
@@ -115,7 +116,7 @@ def gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     flat = [t.reshape(sizes.size, -1) for t in (index, share)]
     params = dict(zip(_names(job.model), job.model.split(job.params), strict=True))
     in_dims = (None, 0, 0, 0, 0, 0)
-    places = (torch.from_numpy(t).to(job.params.device) for t in (keys, starts.ravel()))
+    places = (to_device(t, job.params.device) for t in (keys, starts.ravel()))
     gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims)(params, *_batch(job, *flat), *places)
     joined = job.model.join(list(gradients.values()))
     return joined.view(*sizes.shape, -1), losses.view(sizes.shape).sum(dim=1)
@@ -137,12 +138,12 @@ def local_steps(job: Job, rows: Ints, take_step: Step) -> tuple[Tensor, Tensor]:
         # The proximal pull is of the parameters before the step, as the gradient is.
         pull = (params[:active] - job.params) * (work.lr * work.proximal) if work.proximal else None
         x, y, weights = _batch(job, positions[:active, step], share)
-        keys = torch.from_numpy(job.step_seeds(rows[:active], first[:active, step])).to(params.device)
+        keys = to_device(job.step_seeds(rows[:active], first[:active, step]), params.device)
         loss = take_step(job.model, [s[:active] for s in stacks], job.loss, x, y, weights, work.lr, keys)
         if pull is not None:
             params[:active] -= pull
-        losses[:active] += loss * torch.from_numpy(taken).to(losses)
-    total = torch.from_numpy(counts.sum(axis=1)).to(losses)
+        losses[:active] += loss * to_device(taken, losses.device).to(losses)
+    total = to_device(counts.sum(axis=1), losses.device).to(losses)
     return params.neg_().add_(job.params)[:, None, :], losses / total  # in place: the stack is the largest thing here
 
 
@@ -171,9 +172,10 @@ def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str
 
 def _batch(job: Job, index: Ints, share: Floats) -> tuple[Tensor, Tensor, Tensor]:
     device = job.params.device
-    flat = torch.from_numpy(index.ravel()).to(device)
+    flat = to_device(index.ravel(), device)
     x = job.x.index_select(0, flat).view(*index.shape, *job.x.shape[1:])
-    return x, job.y.index_select(0, flat).view(*index.shape, *job.y.shape[1:]), torch.from_numpy(share).to(job.params)
+    y = job.y.index_select(0, flat).view(*index.shape, *job.y.shape[1:])
+    return x, y, to_device(share, device).to(job.params)
 
 
 def _names(model: FlatModel) -> list[str]:

@@ -107,8 +107,8 @@ def add_noise(
     if not noise.update:
         return sums
     size = update.numel()
-    draws = plan.randomness.normal(size + len(extras), "noise", *key)
-    noised = extras + draws[size:].numpy() * plan.extra_deviations(phase, noise)
+    draws = plan.randomness.normal(size + len(extras), "noise", *key, device=update.device)
+    noised = extras + draws[size:].cpu().numpy() * plan.extra_deviations(phase, noise)
     return update.add_(draws[:size].to(update), alpha=noise.update), noised
 
 
