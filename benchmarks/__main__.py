@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks import cases
 from benchmarks.measure import Row, Spec, machine, peak_rss_mb, prepare
 from benchmarks.ratios import Ratio, ratios, title
-from benchmarks.workload import Data, Workload, random_data
+from benchmarks.workload import Data, Workload
 
 Record = dict[str, Any]
 DATA = "random images in the shape of Fashion-MNIST, 1,000 clients x 50 examples"
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parse()
     console = Console(width=None if os.isatty(1) else 140)
     pfl, ray = (cases.installed(name) and not getattr(arguments, f"no_{name}") for name in ("pfl", "ray"))
-    for name, there in {"pfl": pfl, "ray": ray}.items():
+    for name, there in {"pfl": pfl, "ray": ray, "jax": cases.installed("jax")}.items():
         if not there:
             console.print(f"{name} is left out: not installed, or not wanted (benchmarks/requirements.txt)")
     rows: list[Record] = []
@@ -41,13 +41,12 @@ def main() -> None:
 
 def all_rows(arguments: argparse.Namespace, pfl: bool, ray: bool) -> Iterator[list[Record]]:
     """The rows of each kind of work."""
-    data = random_data()
     for threads in arguments.threads:
         prepare(threads)
         for workload in cases.workloads(arguments.quick):
-            yield case(workload, data, threads, arguments.quick, pfl)
+            yield case(workload, cases.data_of(workload), threads, arguments.quick, pfl)
         if ray:
-            yield case_with_ray(data, threads, arguments.quick)
+            yield case_with_ray(cases.data_of(cases.RAY_WORK), threads, arguments.quick)
 
 
 def write(path: Path, rows: list[Record]) -> None:
@@ -76,15 +75,19 @@ def case(workload: Workload, data: Data, threads: int, quick: bool, pfl: bool) -
     wanted = [row.system for row in rows if not quick or with_peak(workload, row.system)]
     found = dict(zip(wanted, peaks([specs[system] for system in wanted]), strict=True))
     return [
-        cases.record(workload, threads, replace(row, system=row.system.rstrip(" 0123456789")), found.get(row.system))
-        for row in rows
+        cases.record(workload, threads, replace(row, system=family(row.system)), found.get(row.system)) for row in rows
     ]
+
+
+def family(system: str) -> str:
+    """A system without the way it was tuned: ``limit 2`` and ``JAX scan`` are the limit and JAX."""
+    return next((name for name in cases.TUNED if system.startswith(f"{name} ")), system)
 
 
 def with_peak(workload: Workload, system: str) -> bool:
     """Whether a quick run takes the peak memory too, which needs a fresh process."""
     return (
-        workload.batch_size == 10 and (workload.cohort == 200 or workload.model == "cnn") and "unmeasured" not in system
+        workload.batch_size == 10 and (workload.cohort == 200 or workload.model != "mlp") and "unmeasured" not in system
     )
 
 

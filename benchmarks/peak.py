@@ -16,7 +16,7 @@ def main(text: str) -> None:
     fields = json.loads(text)
     spec = Spec(**fields | {"workload": Workload(**fields["workload"])})
     prepare(spec.threads)
-    system = spec.build(random_data(spec.population, spec.examples))
+    system = spec.build(random_data(spec.population, spec.examples, model=spec.workload.model))
     seconds = []
     for round_ in range(spec.rounds):
         begin = time.perf_counter()

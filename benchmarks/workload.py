@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fedbatch.core.random import generator
+from fedbatch.models import gpt, resnet18
 
 Work = Literal["fedsgd", "local_sgd"]
-ModelName = Literal["mlp", "cnn"]
+ModelName = Literal["mlp", "cnn", "resnet", "gpt"]
 
+SHAPES: dict[ModelName, tuple[int, ...]] = {"mlp": (1, 28, 28), "cnn": (1, 28, 28), "resnet": (3, 32, 32), "gpt": (80,)}
+WORDS = 90
 LEARNING_RATE = {"fedsgd": 0.1, "local_sgd": 0.05}  # of the server and of the clients respectively
 
 
@@ -24,7 +27,7 @@ class Data:
     """Examples shared by all clients, and which of them each client holds.
 
     Attributes:
-        x: float32 ``(examples, 1, 28, 28)``.
+        x: float32 ``(examples, channels, height, width)``, or int64 ``(examples, tokens)``.
         y: int64 ``(examples,)``.
         clients: int64 ``(population, examples_per_client)``, positions in ``x``.
     """
@@ -55,6 +58,11 @@ class Workload:
     seed: int = 0
 
     @property
+    def is_convolutional(self) -> bool:
+        """Whether it has convolutions, which like their channels last and small microbatches on a CPU."""
+        return self.model in ("cnn", "resnet")
+
+    @property
     def learning_rate(self) -> float:
         """The one learning rate the work has."""
         return LEARNING_RATE[self.work]
@@ -72,11 +80,16 @@ class Workload:
         return held.reshape(len(held), -1, self.batch_size)
 
 
-def random_data(population: int = 1000, examples: int = 50, seed: int = 0, device: str = "cpu") -> Data:
-    """Noise in the shape of Fashion-MNIST; as good as the real thing for measuring time."""
+def random_data(
+    population: int = 1000, examples: int = 50, seed: int = 0, device: str = "cpu", model: ModelName = "mlp"
+) -> Data:
+    """Noise in the shape of Fashion-MNIST, CIFAR-10 or text; as good as the real thing for measuring time."""
     generator = torch.Generator().manual_seed(seed)
     total = population * examples
-    x = torch.randn(total, 1, 28, 28, generator=generator)
+    if model == "gpt":
+        x = torch.randint(WORDS, (total, *SHAPES[model]), generator=generator)
+    else:
+        x = torch.randn(total, *SHAPES[model], generator=generator)
     y = torch.randint(10, (total,), generator=generator)
     clients = torch.randperm(total, generator=generator).reshape(population, examples)
     return Data(x.to(device), y.to(device), clients.to(device))
@@ -88,6 +101,10 @@ def build_model(name: ModelName, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         if name == "mlp":
             return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10))
+        if name == "resnet":
+            return resnet18(SHAPES[name], 10, width=16, norm="group", groups=8)
+        if name == "gpt":
+            return nn.Sequential(gpt(SHAPES[name], WORDS, layers=5, width=128, heads=4, tie_weights=False), LastToken())
         return nn.Sequential(
             nn.Conv2d(1, 32, 3),
             nn.ReLU(),
@@ -99,6 +116,14 @@ def build_model(name: ModelName, seed: int = 0) -> nn.Module:
             nn.ReLU(),
             nn.Linear(128, 10),
         )
+
+
+class LastToken(nn.Module):
+    """Logits of the last place of a sequence, so that an example has one label in every system."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits ``(n, words)`` of ``(n, tokens, words)``."""
+        return logits[:, -1]
 
 
 def flat(model: nn.Module) -> Tensor:

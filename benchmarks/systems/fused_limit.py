@@ -29,7 +29,7 @@ class FusedLimit:
         self.model = build_model(workload.model, workload.seed).to(data.x.device, memory_format=layout)
         self.parameters = list(self.model.parameters())
         # Kept between rounds: to allocate megabytes anew is to have every page of them faulted in again.
-        self.x = torch.empty(workload.batches(data, 0).numel(), *data.x.shape[1:], device=data.x.device)
+        self.x = data.x.new_empty(workload.batches(data, 0).numel(), *data.x.shape[1:])
 
     def round(self, round_: int) -> None:
         """One gradient step on the round's examples."""
@@ -56,10 +56,10 @@ def best(workload: Workload, data: Data) -> FusedLimit:
 def candidates(workload: Workload, data: Data) -> list[dict[str, Any]]:
     """Options of limits worth measuring: the fastest in a quick probe, then what is usually the fastest."""
     examples, device = workload.batches(data, 0).numel(), data.x.device.type
-    if workload.model == "cnn" and device == "cpu":
+    if workload.is_convolutional and device == "cpu":
         examples = min(examples, PROBE_EXAMPLES)
     probed = _fastest(workload.model, examples, torch.get_num_threads(), device)
-    usual = [(50, True), (100, True)] if workload.model == "cnn" else [(None, False)]
+    usual = [(50, True), (100, True)] if workload.is_convolutional else [(None, False)]
     return [{"microbatch": size, "channels_last": last} for size, last in dict.fromkeys([probed, *usual])]
 
 
@@ -67,11 +67,11 @@ def candidates(workload: Workload, data: Data) -> list[dict[str, Any]]:
 def _fastest(model: ModelName, examples: int, threads: int, device: str) -> tuple[int, bool]:
     """Microbatch and layout that take the least, of several rounds over all of them in turn."""
     workload = Workload("fedsgd", model, cohort=1, batch_size=examples)
-    data = random_data(population=1, examples=examples, device=device)
+    data = random_data(population=1, examples=examples, device=device, model=model)
     systems = {
         (microbatch, channels_last): FusedLimit(workload, data, microbatch, channels_last)
         for microbatch in [size for size in MICROBATCHES if size < examples] + [examples]
-        for channels_last in ((False, True) if model == "cnn" else (False,))
+        for channels_last in ((False, True) if workload.is_convolutional else (False,))
     }
     seconds = {option: float("inf") for option in systems}
     for _ in range(4):

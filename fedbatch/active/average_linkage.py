@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from fedbatch.core.random import Ints
 
@@ -31,6 +29,9 @@ class Merges:
     def cut(self, height: float) -> Ints:
         """Cluster (n,) of each item when clusters merge up to ``height``, numbered by their first items."""
         n, kept = len(self.heights) + 1, self.links[self.heights <= height]
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         graph = coo_array((np.ones(len(kept), np.int8), (kept[:, 0], kept[:, 1])), shape=(n, n))
         return by_first_member(connected_components(graph, directed=False)[1])
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from fedbatch.active.average_linkage import Merges, average_linkage
 from fedbatch.core.random import Ints
@@ -73,6 +72,8 @@ def check_cut(epsilon: float | None, mean_cluster_size: float | None) -> None:
 
 def in_cells(embeddings: Embeddings, parts: list[Ints], metric: str) -> Merges:
     """The trees of all cells as one, joined by links of infinite height."""
+    from scipy.spatial.distance import cdist
+
     trees = [average_linkage(cdist(embeddings[part], embeddings[part], metric)) for part in parts]
     firsts = np.array([part[0] for part in parts])
     links = [part[found.links] for part, found in zip(parts, trees, strict=True)]

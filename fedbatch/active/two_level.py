@@ -9,7 +9,6 @@ only that points of one client were merged first.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from fedbatch.active.average_linkage import Floats, average_linkage
 from fedbatch.active.clustering import EXACT_POINTS, Embeddings, cut_tree
@@ -73,6 +72,8 @@ def merge(local: Summaries, *, epsilon: float | None = None, mean_cluster_size: 
             "active.selector.local_cluster_size"
         )
     deviations = local.deviations[:, None] + local.deviations[None, :]
+    from scipy.spatial.distance import cdist
+
     found = average_linkage(cdist(local.centroids, local.centroids, "sqeuclidean") + deviations, local.sizes)
     if mean_cluster_size is not None:
         return found.cut(found.height_of(local.sizes.sum() / mean_cluster_size))

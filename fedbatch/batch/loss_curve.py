@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 
 Floats = npt.NDArray[np.float64]
 HALF_WIDTH = 0.1
@@ -134,6 +133,8 @@ def _falling(steps: Floats, losses: Floats) -> Falling:
     own = np.diff(steps, prepend=-np.inf) > 0  # the last windows may be the same
     steps, losses = steps[own], losses[own]
     end = int(losses.argmin()) + 1
+    from scipy.optimize import isotonic_regression
+
     found = isotonic_regression(losses[:end], increasing=False)
     starts, counts = found.blocks[:-1], np.diff(found.blocks)
     return Falling(np.add.reduceat(steps[:end], starts) / counts, found.x[starts])

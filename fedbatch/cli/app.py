@@ -4,6 +4,7 @@ Hydra owns the command line (groups, sweeps, ``--cfg``, completion). What fedbat
 line and exit code 2. Heavy imports wait until the config is known to be good.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ from fedbatch.report.at_end import forget, write_reports
 
 def main() -> None:
     """Entry point of the ``fedbatch`` command."""
+    gc.set_threshold(100_000)  # imports make objects that stay: looking for garbage among them was a ninth of start-up
     # More than one thread that waits by spinning costs tens of times the work itself on a busy machine; read by
     # OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -89,6 +89,9 @@ def inner_products(vectors: Tensor) -> Tensor:
     """
     if vectors.shape[-1] <= BLOCK:
         return vectors @ vectors.mT
+    if vectors.device.type != "cpu":  # a GPU adds up in a tree, and minds many small kernels
+        rows = vectors.unbind(dim=-2)
+        return torch.stack([torch.stack([(a * b).sum(dim=-1) for b in rows], dim=-1) for a in rows], dim=-2)
     return torch.stack([block @ block.mT for block in vectors.split(BLOCK, dim=-1)]).sum(dim=0, dtype=torch.float64)
 
 

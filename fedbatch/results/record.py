@@ -14,8 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import from_json, to_json, write_atomically
 
@@ -171,6 +169,8 @@ def _keep(path: Path, offsets: Sequence[int]) -> None:
 
 def write_parquet(path: Path, target: Path, metadata: dict[str, str]) -> None:
     """The record as a table, one row a round, from its lines in chunks; columns as in the rows."""
+    import polars as pl  # large, and needed only at a run's end
+
     rows = each_row(path)
     frames = []
     while chunk := list(islice(rows, CHUNK)):

@@ -25,7 +25,11 @@ def prepare(config: RunConfig) -> torch.device:
     # Convolutions on a GPU round to ten bits by default, too coarsely for what clipping promises.
     torch.backends.cudnn.allow_tf32 = not config.privacy
     on_cpu = device.type == "cpu"
-    torch.use_deterministic_algorithms(on_cpu if config.deterministic is None else config.deterministic)
+    deterministic = on_cpu if config.deterministic is None else config.deterministic
+    if config.compile:
+        torch.use_deterministic_algorithms(deterministic)
+    else:  # the same for all but the compiler, which the other call imports for two seconds to tell it too
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Deterministic mode also fills every new tensor, so that a bug that reads it shows; we pay for it in each layer.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if on_cpu:

@@ -121,3 +121,26 @@ def test_flower_on_ray_agrees(data: Data) -> None:
     assert (result.params - expected).norm() / (expected - start).norm() < 1e-4
     assert result.cold_seconds > result.warm_seconds[0] > 0
     assert result.peak_rss_mb > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clients", ["scan", "vmap"])
+@pytest.mark.parametrize(("work", "model"), [("fedsgd", "mlp"), ("local_sgd", "mlp"), ("fedsgd", "cnn")])
+def test_jax_arrives_there_and_has_the_same_norms(work: str, model: str, clients: str, data: Data) -> None:
+    pytest.importorskip("jax")
+    from benchmarks.systems.jax_sim import JaxSim
+
+    workload = Workload(work, model, cohort=4, batch_size=5)
+    system = JaxSim(workload, data, clients)
+    assert_agrees(system, workload, data)
+    squares = torch.as_tensor(system.squared_norms.tolist())
+    assert torch.allclose(squares, naive(workload, data)[1], rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet", "gpt"])
+def test_larger_models_arrive_there_too(model: str) -> None:
+    data = random_data(population=6, examples=4, model=model)
+    workload = Workload("fedsgd", model, cohort=2, batch_size=3)
+    for system in (FusedLimit(workload, data), PlainLoop(workload, data), FedbatchSim(workload, data)):
+        assert_agrees(system, workload, data)
