@@ -78,8 +78,6 @@ SLOW = {
     "gpt vmap local": f"{GPT} {STEPS} executor=vmap",
     "gpt tied vmap": f"{GPT} model.tie_weights=true executor=vmap",
     "bert": f"{TEXT} model=bert dataset.task=masked population=937 executor=fused",
-    "bert held out": f"""{TEXT} model=bert dataset.task=masked population=937 executor=fused rounds=1
-        client_holdout=0.25 temperature=per_client""",
     "resnet18": """dataset=fashion_mini model=resnet18 model.width=8 rounds=1 evaluate_every_rounds=0
         client_batch_size=2 cohort_size=3 executor=fused""",
     "autoencoder": """dataset=fashion_pixels model=autoencoder model.width=8 model.code=4 rounds=2
