@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor
 
 from fedbatch.core.errors import ConfigError
-from fedbatch.core.transfer import to_device
 from fedbatch.privacy.chacha20 import words
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -60,14 +59,16 @@ class Randomness:
         return (self._words(count, what) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def normal(self, count: int, *what: object, device: torch.device = CPU) -> Tensor:
-        """Standard normal draws (count,), float64 on ``device``, for the use that ``what`` names.
+        """Standard normal draws (count,), float64, for the use that ``what`` names.
 
-        Many draws for a GPU are made there, by ChaCha20 whichever generator is set: the key is as long, and the host
-        would take seconds. They are other numbers than a CPU's, but for "chacha20", where they differ by rounding.
+        Many draws for a GPU are made on that ``device``, by ChaCha20 whichever generator is set: the key is as long,
+        and the host would take seconds. They are other numbers than a CPU's, but for "chacha20", where they differ by
+        rounding. Few draws are made on the host, in memory from which a GPU takes them without a wait.
         """
         if device.type == "cuda" and count >= ON_DEVICE:
             return self._normal_there(count, what, device)
-        return to_device(self._normal_here(count, what).numpy(), device)
+        draws = self._normal_here(count, what)
+        return draws.pin_memory() if device.type == "cuda" else draws
 
     def _normal_here(self, count: int, what: tuple[object, ...]) -> Tensor:
         if self.generator == "philox":

@@ -66,7 +66,9 @@ def on_gpu(monkeypatch):
     def draw(source, count, *what):
         with VirtualGpu().active() as gpu:
             draws = source.normal(count, *what, device=torch.device("cuda"))
-            assert draws.is_cuda and not gpu.waits
+            assert draws.is_cuda == (count >= 1000)
+            draws = draws.to("cuda", non_blocking=True)
+            assert not gpu.waits
             return draws.cpu().numpy()
 
     return draw
