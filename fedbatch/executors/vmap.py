@@ -159,7 +159,7 @@ def _functional_step(
 
 
 def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    # The fused attention kernel for CPUs has no batching rule: vmap would call it for each client in turn.
+    # Fused attention has no batching rule, on a GPU for its backward alone: vmap would call it for each client in turn.
     @sdpa_kernel(SDPBackend.MATH)
     def weighted_loss(
         params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, key: Tensor, first: Tensor
