@@ -14,8 +14,8 @@ from fedbatch.aggregation.sums import Aggregate, Sum
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.executors import agreement, vmap
 from fedbatch.executors.choose import EXECUTORS
+from fedbatch.executors.client_layers import ClientLayers
 from fedbatch.executors.fused import chunks
-from fedbatch.executors.stacked_layers import sgd_step
 from fedbatch.server import measure
 from fedbatch.server.measure import Measured
 from fedbatch.wire.messages import Contribution
@@ -58,9 +58,9 @@ def fused_unmeasured(job: Job) -> Contribution:
 def vmap_unmeasured(job: Job) -> Contribution:
     """Stacked clients, whose updates are only added up."""
     total, losses = Sum(job.params), []
-    for rows in vmap.chunks(job):
-        parts, loss = vmap.gradients(job, rows) if job.work.is_gradient else vmap.local_steps(job, rows, sgd_step)
-        total.add(torch.from_numpy(job.weights[rows]).to(parts) @ parts.sum(dim=1), 1.0)
+    for rows in vmap.chunks(job, job.params.numel()):
+        updates, loss = vmap.gradients(job, rows) if job.work.is_gradient else vmap.local_steps(job, rows, ClientLayers)
+        total.add(updates.sum(torch.from_numpy(job.weights[rows]).to(job.params)), 1.0)
         losses.append(loss)
     return _contribution(job, total.value(), torch.cat(losses))
 

@@ -79,7 +79,7 @@ class Parts:
 
     def products(self, gradients: Tensor) -> Tensor:
         """Inner products (K, S, S) between the parts of each client, from their gradients (K * S, size)."""
-        return inner_products(gradients.view(self.clients, self.parts, -1))
+        return inner_products(gradients.reshape(self.clients, self.parts, -1))
 
 
 def inner_products(vectors: Tensor) -> Tensor:

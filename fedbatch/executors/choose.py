@@ -21,13 +21,15 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.executors import agreement, fused, ghost, vmap
 from fedbatch.executors.loop import loop
 from fedbatch.executors.memory import Memory
+from fedbatch.executors.pool_first import reordered
 from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
 
-EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.stacked}
-SLOWER_FORMS: dict[str, list[Executor]] = {"vmap": [vmap.by_function]}
-"""What an executor falls back to where its faster form is wrong for a model."""
+EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.best}
+FORMS: dict[str, Callable[[Job], list[list[Executor]]]] = {"vmap": vmap.forms}
+"""An executor's forms for a job, the fastest first, with which it falls back where one is wrong for a model. Each comes
+with those it goes over to by itself, which must be right, too."""
 SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS, BUDGET_SECONDS = 256, 32, 3, 0.3
 
 UNSUPPORTED: dict[str, Callable[[Job], str | None]] = {
@@ -93,12 +95,12 @@ class Executors:
         name = path.read_text() if path.is_file() else ""
         if name in EXECUTORS and self.unusable(name, job, witness) is None:
             if is_told:
-                tell_once(f"executor=auto takes {name}, as measured before on this machine")
+                tell_once(f"executor=auto takes {name}, as measured before on this machine{_reordering(name, job)}")
             return name
         with warnings.catch_warnings(action="ignore"):  # torch's, of executors that are only tried
             name, reasons = self.fastest(job, witness)
         if is_told:
-            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)})")
+            tell_once(f"executor=auto takes {name} ({'; '.join(reasons)}){_reordering(name, job)}")
         cache.write(path, name.encode())
         return name
 
@@ -147,9 +149,9 @@ class Executors:
             if self._references[0] != _kind(job):
                 self._references = (_kind(job), agreement.references(agreement.sample(witness())))
             found = ""
-            for form in (EXECUTORS[name], *SLOWER_FORMS.get(name, [])):
-                reason = agreement.disagreement(form, self._references[1])
-                if reason is None:
+            for form, *others in FORMS[name](job) if name in FORMS else [[EXECUTORS[name]]]:
+                compared = (agreement.disagreement(each, self._references[1]) for each in (form, *others))
+                if (reason := next(filter(None, compared), None)) is None:
                     return form
                 found = reason
             return found
@@ -174,6 +176,12 @@ class Executors:
 def tell_once(text: str) -> None:
     """Not for each of many nodes in one process."""
     log.info("%s", text)
+
+
+def _reordering(name: str, job: Job) -> str:
+    """What an executor does in another order than the model, with the same result, in words."""
+    swaps = name in ("fused", "vmap") and reordered(job.model.module)
+    return "; it pools before the activation, which gives the same numbers" if swaps else ""
 
 
 def fingerprint(job: Job) -> str:

@@ -18,6 +18,7 @@ from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.executors.footprint import activation_bytes, example_bytes, model_bytes
 from fedbatch.executors.layer_rules import RULES, rule_of
+from fedbatch.executors.pool_first import pool_first
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel
 from fedbatch.wire.messages import Contribution
@@ -146,7 +147,7 @@ def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tens
     index = to_device(own, device)
     share = to_device(np.repeat(1 / counts, counts), device).to(job.params)  # (n,), of an example in its client's mean
     weight = to_device(np.repeat(job.weights[rows], counts), device).to(job.params)
-    with draws(job, rows, counts), Capture(job.model.module) as capture:
+    with draws(job, rows, counts), pool_first(job.model.module), Capture(job.model.module) as capture:
         logits = job.model.module(job.x.index_select(0, index))
         losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
         # A layer that the loss does not use has no gradient: zero, as for the loop.

@@ -19,6 +19,7 @@ from torch.func import functional_call, vjp, vmap
 
 from fedbatch.clients.parts import Parts, inner_products
 from fedbatch.core.transfer import to_device
+from fedbatch.executors.convolutions import at_once, conv_weight_gradient, grouped_weight_gradients
 from fedbatch.executors.rounding import bounded_square, may_round, pairwise
 
 SummedGradients = Callable[[Tensor | None], list[Tensor]]
@@ -56,7 +57,13 @@ def linear(layer: nn.Linear, x: Tensor, g: Tensor, parts: Parts) -> Result:
 
 
 def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
-    """Convolution: the weight gradient of one part after the other, which together cost one ordinary backward."""
+    """Convolution: the weight gradient of one part after the other, which together cost one ordinary backward.
+
+    Where `at_once` wants one call for all, every part's own gradient is kept.
+    """
+    if at_once(x):
+        kept = [grouped_weight_gradients(layer, parts.spread(x), parts.spread(g))]
+        return _from_own(kept if layer.bias is None else [*kept, parts.sums(g.sum(dim=(2, 3)))], parts)
     unscaled = torch.zeros_like(layer.weight)
     squares = []
     sizes = parts.sizes.ravel().tolist()
@@ -84,14 +91,6 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, parts: Parts) -> Result:
         return [weight] if own_bias is None else [weight, parts.total(own_bias, factors)]
 
     return products, summed
-
-
-def conv_weight_gradient(layer: nn.Conv2d, weight: Tensor, x: Tensor, g: Tensor) -> Tensor:
-    """As ``torch.nn.grad.conv2d_weight``, but given the weight itself, whose memory layout chooses the kernel."""
-    stride, padding, dilation = list(layer.stride), list(layer.padding), list(layer.dilation)
-    arguments = (stride, padding, dilation, False, [0, 0], layer.groups, [False, True, False])
-    gradient: Tensor = torch.ops.aten.convolution_backward(g, x, weight.detach(), None, *arguments)[1]
-    return gradient
 
 
 def group_norm(layer: nn.GroupNorm, x: Tensor, g: Tensor, parts: Parts) -> Result:

@@ -1,21 +1,20 @@
-"""One SGD step of many clients side by side, layer by layer, for the layers fedbatch knows.
+"""Layers with parameters of many clients side by side: what they give, and one SGD step of their parameters.
 
 Activations of K clients with b examples each travel as one batch of K * b examples, so everything without parameters
 runs as it is; a layer with parameters takes each client's own from a stack (K, ...). The backward goes to layer outputs
-only, and each layer then updates its stack in place: a client's weight gradient is never written down.
+only, and each layer then updates its stack in place: a client's weight gradient is never written down. A stack of one
+set of parameters serves all clients.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedbatch.executors.layer_rules import conv_weight_gradient, is_plain
-from fedbatch.models.dropout import keyed_dropout
-from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.executors.convolutions import at_once, conv_weight_gradient, grouped_outputs, grouped_weight_gradients
+from fedbatch.executors.layer_rules import is_plain
+from fedbatch.models.flat import FlatModel
 
 Stack = Sequence[Tensor]
 """A layer's parameters of K clients, each (K, *shape): weight and, where there is one, bias."""
@@ -27,101 +26,47 @@ def knows(model: FlatModel) -> bool:
     return all(type(layer) in FORWARDS and is_plain(layer) for layer in layers)
 
 
-def sgd_step(
-    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, keys: Tensor
-) -> Tensor:
-    """Take one step for every client; parameters in ``stacks`` change in place.
-
-    Args:
-        model: gives the layers; its own parameters are not touched.
-        stacks: (K, *shape) for each trainable parameter, in their order.
-        loss: per-example loss.
-        x: inputs (K, b, ...).
-        y: labels (K, b, ...).
-        share: (K, b), weight of each example in its client's mean; 0 for padding.
-        lr: learning rate.
-        keys: int64 (K,), of what random layers draw for each client in this step.
-
-    Returns:
-        Mean loss of each client (K,) before the step.
-    """
-    with _draws(model, keys, share.shape[1]), _stacked_forward(model, stacks) as calls:
-        logits = model.module(x.flatten(0, 1))
-        losses = (loss(logits, y.flatten(0, 1), reduction="none").view(share.shape) * share).sum(dim=1)
-        gradients = torch.autograd.grad(losses.sum(), [output for *_, output in calls], materialize_grads=True)
-    with torch.no_grad():
-        for (layer, stack, inputs, _), g in zip(calls, gradients, strict=True):
-            UPDATES[type(layer)](layer, stack, inputs, g, lr)
-    return losses.detach()
-
-
-def _draws(model: FlatModel, keys: Tensor, batch: int) -> AbstractContextManager[None]:
-    if not model.is_random:
-        return nullcontext()
-    slots = torch.arange(batch, device=keys.device).repeat(len(keys))
-    return keyed_dropout(keys.repeat_interleave(batch), len(slots), slots, several=True)
-
-
-@contextmanager
-def _stacked_forward(
-    model: FlatModel, stacks: Sequence[Tensor]
-) -> Iterator[list[tuple[nn.Module, Stack, Tensor, Tensor]]]:
-    """Let the model's layers use ``stacks``; collects (layer, stack, input, output) of each call."""
-    by_parameter = {id(p): s for p, s in zip(model.trainable, stacks, strict=True)}
-    calls: list[tuple[nn.Module, Stack, Tensor, Tensor]] = []
-
-    def call(layer: nn.Module, stack: Stack, x: Tensor) -> Tensor:
-        output = FORWARDS[type(layer)](layer, stack, x)
-        if not output.requires_grad:  # the first layer: its input and its parameters are plain numbers here
-            output.requires_grad_()
-        calls.append((layer, stack, x.detach(), output))
-        return output
-
-    layers = [m for m in model.module.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
-    try:
-        for layer in layers:
-            layer.forward = partial(call, layer, [by_parameter[id(p)] for p in layer.parameters(recurse=False)])
-        yield calls
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def _by_client(t: Tensor, clients: int) -> Tensor:
+def by_client(t: Tensor, clients: int) -> Tensor:
     """(K * b, ..., size) as (K, b and positions, size)."""
     return t.reshape(clients, -1, t.shape[-1])
 
 
 def _linear(layer: nn.Linear, stack: Stack, x: Tensor) -> Tensor:
     weight, *bias = stack
-    inputs = _by_client(x, len(weight))
+    inputs = by_client(x, len(weight))
     y = torch.baddbmm(bias[0][:, None], inputs, weight.mT) if bias else inputs @ weight.mT
     return y.view(*x.shape[:-1], -1)
 
 
 def _update_linear(layer: nn.Linear, stack: Stack, x: Tensor, g: Tensor, lr: float) -> None:
     weight, *bias = stack
-    own = _by_client(g, len(weight))
-    weight.baddbmm_(own.mT, _by_client(x, len(weight)), alpha=-lr)
+    own = by_client(g, len(weight))
+    weight.baddbmm_(own.mT, by_client(x, len(weight)), alpha=-lr)
     if bias:
         bias[0].sub_(own.sum(dim=1), alpha=lr)
 
 
 def _conv2d(layer: nn.Conv2d, stack: Stack, x: Tensor) -> Tensor:
     weight, *bias = stack
+    if len(weight) > 1 and at_once(x):
+        own_bias = bias[0] if bias else None
+        return grouped_outputs(layer, weight, own_bias, x.unflatten(0, (len(weight), -1))).flatten(0, 1)
     own = [
         F.conv2d(part, w, bias[0][k] if bias else None, layer.stride, layer.padding, layer.dilation, layer.groups)
         for k, (part, w) in enumerate(zip(x.chunk(len(weight)), weight, strict=True))
     ]
-    return torch.cat(own)
+    return torch.cat(own) if len(own) > 1 else own[0]
 
 
 def _update_conv2d(layer: nn.Conv2d, stack: Stack, x: Tensor, g: Tensor, lr: float) -> None:
     weight, *bias = stack
-    for w, part, own in zip(weight, x.chunk(len(weight)), g.chunk(len(weight)), strict=True):
-        w.sub_(conv_weight_gradient(layer, w, part, own), alpha=lr)
+    if at_once(x):
+        weight.sub_(grouped_weight_gradients(layer, *(t.unflatten(0, (len(weight), -1)) for t in (x, g))), alpha=lr)
+    else:
+        for w, part, own in zip(weight, x.chunk(len(weight)), g.chunk(len(weight)), strict=True):
+            w.sub_(conv_weight_gradient(layer, w, part, own), alpha=lr)
     if bias:
-        bias[0].sub_(_by_client(g.sum(dim=(2, 3)), len(weight)).sum(dim=1), alpha=lr)
+        bias[0].sub_(by_client(g.sum(dim=(2, 3)), len(weight)).sum(dim=1), alpha=lr)
 
 
 def _affine(normalized: Tensor, stack: Stack, shape: tuple[int, ...]) -> Tensor:

@@ -4,24 +4,30 @@ For local steps, where clients' parameters differ, and for models the fused exec
 their number of steps, so that those who are done drop out of the stack, and a shorter batch is padded with weight zero.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedbatch.aggregation.sums import Sum
-from fedbatch.clients.job import Job, contribution
+from fedbatch.clients.job import Executor, Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.parts import Floats, inner_products, part_sizes
+from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.executors import fused, stacked_layers
-from fedbatch.executors.footprint import example_bytes, model_bytes
-from fedbatch.models.dropout import keyed_dropout
+from fedbatch.executors.client_layers import ClientLayers, repeated
+from fedbatch.executors.footprint import example_bytes
+from fedbatch.executors.low_rank import pays
+from fedbatch.executors.pool_first import pool_first
+from fedbatch.executors.updates import FlatUpdates, ParameterUpdates, Stack
+from fedbatch.models.dropout import keyed_dropout, own_generators
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.wire.messages import Contribution
 
@@ -33,7 +39,23 @@ COPIES = 4
 SPREAD = 2
 """Batches side by side differ by no more than this factor, as each is padded to the largest."""
 
-Step = Callable[..., Tensor]
+
+class Clients(Protocol):
+    """Models of many clients who take local steps, with parameters of their own."""
+
+    def step(
+        self, loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, pull: float, keys: Tensor | None
+    ) -> Tensor:
+        """Take one step for the first clients, as `ClientLayers.step`; their mean losses before it."""
+        ...
+
+    def updates(self) -> ParameterUpdates:
+        """Start minus end of every client."""
+        ...
+
+
+Start = Callable[[FlatModel, Tensor, int, int], Clients]
+"""Makes clients of a model, the global parameters (d,), their number and that of their steps."""
 
 
 def unsupported(job: Job) -> str | None:
@@ -47,47 +69,78 @@ def unsupported(job: Job) -> str | None:
     return None
 
 
+def forms(job: Job) -> list[list[Executor]]:
+    """Ways to run a job, the fastest first; each with those it goes over to where they are cheaper."""
+    if job.work.is_gradient or not stacked_layers.knows(job.model) or fused.unsupported_model(job.model, job.x[:2]):
+        return [[by_function]]
+    return [[low_rank, stacked], [stacked], [by_function]]
+
+
+def best(job: Job) -> Contribution:
+    """Run the clients of ``job`` by the first of its `forms`."""
+    return forms(job)[0][0](job)
+
+
+def low_rank(job: Job) -> Contribution:
+    """Run the clients of ``job`` side by side, large Linear layers by factors where that is cheaper."""
+    factored, kept = _factored(job)
+    return _run(job, partial(ClientLayers, factored=factored), kept)
+
+
 def stacked(job: Job) -> Contribution:
-    """Run the clients of ``job`` side by side, in chunks; local steps layer by layer where all layers are known."""
-    known = not job.work.is_gradient and stacked_layers.knows(job.model)
-    if known and fused.unsupported_model(job.model, job.x[:2]) is None:
-        return _run(job, stacked_layers.sgd_step)
-    return by_function(job)
+    """Run the clients of ``job`` side by side, every layer by stacks; all layers must be known."""
+    return _run(job, ClientLayers, job.params.numel())
 
 
 def by_function(job: Job) -> Contribution:
     """Run the clients of ``job`` side by side, the whole model by torch.func."""
-    return _run(job, _functional_step)
+    return _run(job, ClientModels, job.params.numel())
 
 
-def _run(job: Job, take_step: Step) -> Contribution:
+def _factored(job: Job) -> tuple[set[nn.Module], int]:
+    """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
+    steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
+    layers: set[nn.Module] = set()
+    kept = job.params.numel()
+    with own_generators(job.model.is_random), torch.no_grad(), fused.Capture(job.model.module) as capture:
+        job.model.module(job.x[:1].clone())
+    for layer, output in zip(capture.layers, capture.outputs, strict=True):
+        if type(layer) is nn.Linear:
+            rows = batch * output.shape[:-1].numel()
+            if pays(layer, rows, steps):
+                layers.add(layer)
+                kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+    return layers, kept
+
+
+def _run(job: Job, start: Start, kept: int) -> Contribution:
     total, units = Sum(job.params), Sum(job.params if job.cosine else job.params[:0])
     order, inner, losses = [], [], []
-    for rows in chunks(job):
-        parts, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, take_step)
-        updates = parts.sum(dim=1) if parts.shape[1] > 1 else parts[:, 0]  # (K, d); a view where that is enough
-        if job.clip is None:
-            products = inner_products(parts)  # (K, S, S)
-        else:
-            factors, squares = job.clip(job.model.layer_sq_norms(updates))
-            for part, factor in zip(updates.split(job.model.layer_sizes, dim=1), factors, strict=True):
-                part *= factor[:, None]
-            products = squares[:, None, None]
-        total.add(to_device(job.weights[rows], updates.device).to(updates) @ updates, 1.0)
+    for rows in chunks(job, kept):
+        updates: FlatUpdates | ParameterUpdates
+        with pool_first(job.model.module):
+            updates, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, start)
+        products = updates.products() if job.clip is None else updates.clipped(job.clip)  # (K, S, S)
+        total.add(updates.sum(to_device(job.weights[rows], job.params.device).to(job.params)), 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))
-            units.add(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0).to(updates) @ updates, 1.0)
+            units.add(updates.sum(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0).to(job.params)), 1.0)
         inner.append(products)
         losses.append(loss)
         order.append(rows)
     return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
 
 
-def chunks(job: Job) -> Iterator[Ints]:
-    """Rows of the job, most steps first and then large batches first, as many as fit and are of like size."""
+def chunks(job: Job, kept: int) -> Iterator[Ints]:
+    """Rows of the job, most steps first and then large batches first, as many as fit and are of like size.
+
+    Args:
+        job: the job.
+        kept: numbers that are kept of a client.
+    """
     widths = job.draw.counts.max(axis=1, initial=0)
     rows = np.lexsort((-widths, -np.count_nonzero(job.draw.counts, axis=1)))
-    size = clients_at_once(job, int(widths.max(initial=0)))
+    size = clients_at_once(job, kept, int(widths.max(initial=0)))
     start = 0
     for end in range(1, len(rows) + 1):
         largest, smallest = widths[rows[start:end]].max(), widths[rows[start : end + 1]].min()
@@ -96,15 +149,16 @@ def chunks(job: Job) -> Iterator[Ints]:
             start = end
 
 
-def clients_at_once(job: Job, width: int) -> int:
-    """How many clients with batches of ``width`` examples are computed side by side."""
+def clients_at_once(job: Job, kept: int, width: int) -> int:
+    """How many clients with batches of ``width`` examples are computed side by side, ``kept`` numbers of each."""
+    size = kept * job.params.element_size()
     if job.memory_bytes is None:
-        return max(1, STACK_BYTES // model_bytes(job))
-    return max(1, int(job.memory_bytes // (COPIES * model_bytes(job) + width * example_bytes(job))))
+        return max(1, STACK_BYTES // size)
+    return max(1, int(job.memory_bytes // (COPIES * size + width * example_bytes(job))))
 
 
-def gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
-    """FedSGD: gradients of each client's parts (K, S, d), weighted to add up to the client's own, and losses (K,)."""
+def gradients(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor]:
+    """FedSGD: gradients of each client's parts, weighted to add up to the client's own, and losses (K,)."""
     counts = job.draw.counts[rows, 0]
     sizes = part_sizes(counts, job.halves)  # (K, S)
     starts = np.cumsum(sizes, axis=1) - sizes
@@ -119,43 +173,57 @@ def gradients(job: Job, rows: Ints) -> tuple[Tensor, Tensor]:
     places = (to_device(t, job.params.device) for t in (keys, starts.ravel()))
     gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims)(params, *_batch(job, *flat), *places)
     joined = job.model.join(list(gradients.values()))
-    return joined.view(*sizes.shape, -1), losses.view(sizes.shape).sum(dim=1)
+    return FlatUpdates(joined.view(*sizes.shape, -1), job.model.layer_sizes), losses.view(sizes.shape).sum(dim=1)
 
 
-def local_steps(job: Job, rows: Ints, take_step: Step) -> tuple[Tensor, Tensor]:
-    """Local SGD: start minus end of each client (K, 1, d), and losses (K,). Rows are sorted by steps, most first."""
+def local_steps(job: Job, rows: Ints, start: Start) -> tuple[ParameterUpdates, Tensor]:
+    """Local SGD: start minus end of each client, and losses (K,). Rows are sorted by steps, most first."""
     work: LocalSGD = job.work  # type: ignore[assignment]
     first = np.argsort(job.draw.counts[rows] == 0, axis=1, kind="stable")  # a client's own steps, without gaps
     counts = np.take_along_axis(job.draw.counts[rows], first, axis=1)
     positions = np.take_along_axis(job.draw.positions[rows, :, : counts.max()], first[:, :, None], axis=1)
-    params = job.params.repeat(len(rows), 1)
-    stacks = job.model.split(params)
-    losses = params.new_zeros(len(rows))
-    for step in range(int(np.count_nonzero(counts[0]))):
+    steps = int(np.count_nonzero(counts[0]))
+    clients = start(job.model, job.params, len(rows), steps)
+    losses = job.params.new_zeros(len(rows))
+    for step in range(steps):
         active = int(np.count_nonzero(counts[:, step]))
         taken = counts[:active, step]
         share = (np.arange(positions.shape[2]) < taken[:, None]) / taken[:, None]
-        # The proximal pull is of the parameters before the step, as the gradient is.
-        pull = (params[:active] - job.params) * (work.lr * work.proximal) if work.proximal else None
         x, y, weights = _batch(job, positions[:active, step], share)
-        keys = to_device(job.step_seeds(rows[:active], first[:active, step]), params.device)
-        loss = take_step(job.model, [s[:active] for s in stacks], job.loss, x, y, weights, work.lr, keys)
-        if pull is not None:
-            params[:active] -= pull
+        keys = None
+        if job.model.is_random:
+            keys = to_device(job.step_seeds(rows[:active], first[:active, step]), job.params.device)
+        loss = clients.step(job.loss, x, y, weights, work.lr, work.lr * work.proximal, keys)
         losses[:active] += loss * to_device(taken, losses.device).to(losses)
+    updates = clients.updates()
     total = to_device(counts.sum(axis=1), losses.device).to(losses)
-    return params.neg_().add_(job.params)[:, None, :], losses / total  # in place: the stack is the largest thing here
+    return updates, losses / total
 
 
-def _functional_step(
-    model: FlatModel, stacks: Sequence[Tensor], loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, keys: Tensor
-) -> Tensor:
-    """`stacked_layers.sgd_step` for any module, by torch.func."""
-    params = dict(zip(_names(model), stacks, strict=True))
-    gradients, losses = vmap(_loss_gradient(model, loss))(params, x, y, share, keys, torch.zeros_like(keys))
-    for name, gradient in gradients.items():
-        params[name].sub_(gradient, alpha=lr)
-    return losses
+class ClientModels:
+    """Any module with parameters of many clients, by torch.func."""
+
+    def __init__(self, model: FlatModel, params: Tensor, clients: int, steps: int):
+        self.model, self._start = model, model.split(params)
+        self._stacks = [repeated(p, clients) for p in self._start]
+
+    def step(
+        self, loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, pull: float, keys: Tensor | None
+    ) -> Tensor:
+        """As `ClientLayers.step`."""
+        own = dict(zip(_names(self.model), [stack[: len(share)] for stack in self._stacks], strict=True))
+        keys = torch.zeros(len(share), dtype=torch.int64, device=x.device) if keys is None else keys
+        gradients, losses = vmap(_loss_gradient(self.model, loss))(own, x, y, share, keys, torch.zeros_like(keys))
+        for start, (name, gradient) in zip(self._start, gradients.items(), strict=True):
+            if pull:
+                own[name].lerp_(start, pull)
+            own[name].sub_(gradient, alpha=lr)
+        return losses
+
+    def updates(self) -> ParameterUpdates:
+        """Start minus end of every client; the stacks are spent."""
+        pairs = zip(self._start, self._stacks, strict=True)
+        return ParameterUpdates(self.model, [Stack(torch.sub(start, p, out=p)) for start, p in pairs])
 
 
 def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:

@@ -1,8 +1,10 @@
 """A module seen as flat vectors: what a federated round sends, adds up and steps on."""
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -176,6 +178,12 @@ class FlatModel:
         for name in ("is_random", "examples_meet", "writes_inputs"):
             setattr(copied, name, getattr(self, name))
         return copied
+
+    @property
+    def layer_of_parameter(self) -> list[int]:
+        """For each trainable parameter the place of its layer in ``layer_sizes``."""
+        ends, places = list(accumulate(self.layer_sizes)), accumulate(p.numel() for p in self.trainable)
+        return [bisect_left(ends, place) for place in places]
 
     def _layer_sizes(self) -> list[int]:
         """Parameters come module by module, and a shared one with the module that has it first."""
