@@ -37,6 +37,7 @@ RUNS: dict[str, list[str]] = {
     "client_central": ["privacy=client_central", *NOISE],
     "example_local": ["privacy=example_local", *NOISE],
     "example_local ghost": ["privacy=example_local", *NOISE, "executor=ghost"],
+    "noise on the device": ["privacy=client_central", *NOISE, "model.width=20000"],
     "active": ["active=margin"],
     "written down": ["runtime.by_reference=false"],
     "four nodes": ["nodes=4"],

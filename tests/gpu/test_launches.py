@@ -46,7 +46,7 @@ CASES = [
 ]
 FAST = [("mlp", "fedsgd", "fused", "halves"), ("mlp", "proximal", "vmap", "clip"), ("gpt", "fedsgd", "fused", "clip")]
 BUDGET = {("mlp", "fedsgd", "fused"): 1, ("mlp", "local", "vmap"): 3, ("gpt", "fedsgd", "fused"): 1}
-"""Waits of a whole job: for norms and losses together, and for each low-rank layer whether its length can be trusted."""
+"""Waits of a job: for norms and losses together, and for each low-rank layer whether its length can be trusted."""
 
 
 def job_of(model, work, clients, loss, uneven, **options):
