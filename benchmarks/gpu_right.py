@@ -14,7 +14,7 @@ from benchmarks.gpu_findings import Check, in_words
 from benchmarks.gpu_jobs import MODELS, OPTIONS, job
 from fedbatch.executors.choose import EXECUTORS, UNSUPPORTED
 from fedbatch.executors.memory import Memory
-from fedbatch.results import record
+from fedbatch.results import record, store
 from fedbatch.wire.messages import Contribution
 
 RUN = "dataset=digits population=20 cohort_size=6 client_batch_size=4 rounds=3 controller=fixed report=none".split()
@@ -38,7 +38,7 @@ RUNS: dict[str, list[str]] = {
     "example_local": ["privacy=example_local", *NOISE],
     "example_local ghost": ["privacy=example_local", *NOISE, "executor=ghost"],
     "noise on the device": ["privacy=client_central", *NOISE, "model.width=20000"],
-    "active": ["active=margin"],
+    "active": ["active=margin", "active.queries=1", "active.seed_labels=40", "active.labels_per_query=20"],
     "written down": ["runtime.by_reference=false"],
     "four nodes": ["nodes=4"],
 }
@@ -139,10 +139,11 @@ def memory(check: Check) -> None:
 @contextmanager
 def without_polars() -> Iterator[None]:
     """A run ends without its Parquet file where Polars is not installed."""
-    write = record.write_parquet
+    write, packages = record.write_parquet, store.PACKAGES
     if importlib.util.find_spec("polars") is None:
         record.write_parquet = lambda *_: None
+        store.PACKAGES = tuple(name for name in packages if name != "polars")
     try:
         yield
     finally:
-        record.write_parquet = write
+        record.write_parquet, store.PACKAGES = write, packages
