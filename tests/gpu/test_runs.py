@@ -66,7 +66,7 @@ SLOW = {
     **{f"client_central {e}": f"privacy=client_central {NOISE} executor={e}" for e in ("fused", "vmap", "loop")},
     "client_central local": f"privacy=client_central {NOISE} {STEPS} executor=vmap",
     **{f"example_local {e}": f"privacy=example_local {NOISE} executor={e}" for e in ("vmap", "loop", "ghost")},
-    "example_local cnn": f"privacy=example_local {NOISE} {CNN} executor=fused",
+    "example_local cnn": f"privacy=example_local {NOISE} {CNN} executor=fused rounds=1",  # noise follows from all bits
     "example_local per layer": f"privacy=example_local {NOISE} privacy.clipping=per_layer executor=fused",
     "example_local local": f"privacy=example_local {NOISE} {STEPS} executor=fused",
     "example_distributed": f"""privacy=example_distributed {NOISE} privacy.secure_aggregation=simulated
