@@ -1,5 +1,6 @@
 """The Flower ServerApp: build or resume the server, run the rounds, keep the record."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -36,12 +37,13 @@ from fedbatch.server.resume import begin, resume, save
 from fedbatch.server.rounds import run_rounds
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
-from fedbatch.setup import task
+from fedbatch.setup import device, task
 from fedbatch.setup.task import Task
 from fedbatch.setup.validate import trackers
 from fedbatch.trackers.following import following
 
 app = ServerApp()
+log = logging.getLogger("fedbatch")
 
 
 @app.main()
@@ -58,7 +60,10 @@ def main(grid: Grid, context: Context) -> None:
     with locked(folder), listening() as asked:
         if not config.resume and not config.overwrite:
             refuse_used(folder)
-        server = new_server(task.load(config.to_json()), cast(Grid, InterruptibleGrid(grid, asked)))
+        loaded = task.load(config.to_json())
+        if line := device.in_words(config.device, loaded.node_model.params.device):
+            log.info("%s", line)
+        server = new_server(loaded, cast(Grid, InterruptibleGrid(grid, asked)))
         if config.overwrite and not config.resume:
             clear(folder)
         identity, state = resume(server) if config.resume else (begin(server), start(server))

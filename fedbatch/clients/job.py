@@ -13,6 +13,7 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.parts import half_columns
 from fedbatch.core.random import Ints, bits
+from fedbatch.core.transfer import to_device
 from fedbatch.data.partition import Partition
 from fedbatch.models.dropout import keyed_dropout
 from fedbatch.models.flat import FlatModel, Loss
@@ -125,7 +126,7 @@ class Job:
 
     def batch(self, row: int, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of one step of one client."""
-        index = self.draw.positions[row, step, : self.draw.counts[row, step]]
+        index = to_device(self.draw.positions[row, step, : self.draw.counts[row, step]], self.x.device)
         return self.x[index], self.y[index]
 
 
@@ -151,7 +152,8 @@ def contribution(
         order: rows of the job in the order of ``inner`` and ``losses``, chunk by chunk.
     """
     back = np.argsort(np.concatenate(order), kind="stable")
-    products = inner.double().cpu().numpy()[back]
+    found = torch.cat([inner.double().flatten(), losses.double()]).cpu().numpy()  # together: one wait
+    products = found[: inner.numel()].reshape(inner.shape)[back]
     dots, diffs = half_columns(products, job.draw.counts[:, 0])
     return Contribution(
         update_sum=update_sum,
@@ -161,7 +163,7 @@ def contribution(
         weights=job.weights,
         num_examples=job.draw.num_examples,
         sq_norms=np.maximum(products.sum(axis=(1, 2)), 0.0),
-        losses=losses.double().cpu().numpy()[back],
+        losses=found[inner.numel() :][back],
         half_dots=dots,
         half_sq_diffs=diffs,
         excluded=np.zeros(0, np.int64),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.core.random import Ints
+from fedbatch.core.transfer import to_device
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 BLOCK = 2**15
@@ -48,7 +49,7 @@ class Parts:
         if (sizes == members).all():
             return cls(len(counts), sizes.shape[1], members, sizes, None, exact)
         present = np.arange(members) < sizes[:, :, None]  # (K, S, m)
-        slots = torch.from_numpy(np.flatnonzero(present)).to(device)
+        slots = to_device(np.flatnonzero(present), device)
         return cls(len(counts), sizes.shape[1], members, sizes, slots, exact)
 
     def spread(self, values: Tensor) -> Tensor:
@@ -67,8 +68,8 @@ class Parts:
         """Values of examples (n, ...) times their client's factor (K,); as they are where there is none."""
         if factors is None:
             return values
-        counts = torch.from_numpy(self.sizes.sum(axis=1)).to(factors.device)
-        return values * factors.repeat_interleave(counts).view(-1, *[1] * (values.dim() - 1))
+        counts = to_device(self.sizes.sum(axis=1), factors.device)
+        return values * factors.repeat_interleave(counts, output_size=len(values)).view(-1, *[1] * (values.dim() - 1))
 
     def total(self, own: Tensor, factors: Tensor | None) -> Tensor:
         """Sum over parts of (K * S, ...), each times its client's factor (K,) where there is one."""

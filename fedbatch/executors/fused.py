@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedbatch.clients.job import Job, contribution
 from fedbatch.clients.parts import Parts
 from fedbatch.core.random import Ints
+from fedbatch.core.transfer import to_device
 from fedbatch.executors.footprint import activation_bytes, example_bytes, model_bytes
 from fedbatch.executors.layer_rules import RULES, rule_of
 from fedbatch.executors.pool_first import pool_first
@@ -105,17 +106,18 @@ class Capture:
 def fused(job: Job) -> Contribution:
     """Run all clients of ``job`` at once, in chunks."""
     job.model.load(job.params, job.buffers)
+    device = job.params.device
     total: Tensor | None = None
     units: Tensor | None = None
     inner, losses, order = [], [], []
     for rows in chunks(job):
-        parts = Parts.of(job.draw.counts[rows, 0], job.halves, job.params.device, exact=job.clip is not None)
+        parts = Parts.of(job.draw.counts[rows, 0], job.halves, device, exact=job.clip is not None)
         capture, gradients, loss = _backward(job, rows, parts)
         layers = zip(capture.layers, capture.inputs, gradients, strict=True)
         products, summed = zip(*[rule_of(layer)(layer, x, g, parts) for layer, x, g in layers], strict=True)
         # (L, K, S, S), of gradients that carry their client's weight
         by_layer = torch.stack([p.double() for p in products])
-        by_layer /= torch.from_numpy(job.weights[rows]).to(by_layer)[:, None, None] ** 2
+        by_layer /= to_device(job.weights[rows], device)[:, None, None] ** 2
         factors: Tensor | list[None] = [None] * len(summed)
         if job.clip is not None:
             factors, clipped = job.clip(by_layer.sum(dim=(2, 3)))
@@ -142,9 +144,9 @@ def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tens
     width = int(counts.max())
     positions = job.draw.positions[rows, 0, :width]
     own = positions.ravel() if (counts == width).all() else positions[np.arange(width) < counts[:, None]]
-    index = torch.from_numpy(own).to(device)
-    share = torch.from_numpy(np.repeat(1 / counts, counts)).to(job.params)  # (n,), of an example in its client's mean
-    weight = torch.from_numpy(np.repeat(job.weights[rows], counts)).to(job.params)
+    index = to_device(own, device)
+    share = to_device(np.repeat(1 / counts, counts), device).to(job.params)  # (n,), of an example in its client's mean
+    weight = to_device(np.repeat(job.weights[rows], counts), device).to(job.params)
     with draws(job, rows, counts), pool_first(job.model.module), Capture(job.model.module) as capture:
         logits = job.model.module(job.x.index_select(0, index))
         losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
@@ -158,9 +160,10 @@ def draws(job: Job, rows: Ints, counts: Ints) -> AbstractContextManager[None]:
     """What random layers draw for the examples of the clients in ``rows``, ``counts`` of each, one after another."""
     if not job.model.is_random:
         return nullcontext()
-    keys = torch.from_numpy(np.repeat(job.step_seeds(rows, 0), counts))
+    keys = np.repeat(job.step_seeds(rows, 0), counts)
     slots = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return keyed_dropout(keys, len(keys), torch.from_numpy(slots), several=True)
+    device = job.params.device
+    return keyed_dropout(to_device(keys, device), len(keys), to_device(slots, device), several=True)
 
 
 def _flat(model: FlatModel, layers: list[nn.Module], gradients: list[list[Tensor]]) -> Tensor:
@@ -180,7 +183,7 @@ def _added(total: Tensor | None, vector: Tensor) -> Tensor:
 
 def _unit_factors(inner: Tensor, weights: Floats) -> Tensor:
     """Factors (K,) that scale each client's weighted update to length 1; 0 for a zero update."""
-    norms = inner.sum(dim=(1, 2)).clamp(min=0).sqrt() * torch.from_numpy(weights).to(inner)
+    norms = inner.sum(dim=(1, 2)).clamp(min=0).sqrt() * to_device(weights, inner.device)
     return torch.where(norms > 0, 1 / norms, 0)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.job import Job, contribution
+from fedbatch.core.transfer import to_device
 from fedbatch.executors.fused import chunks, draws
 from fedbatch.models.flat import FlatModel
 from fedbatch.wire.messages import Contribution
@@ -50,7 +51,7 @@ def ghost(job: Job) -> Contribution:
     module = GradSampleModuleFastGradientClipping(exact.module, loss_reduction="sum", use_ghost_clipping=True)
     try:
         for rows in chunks(job):
-            index = torch.from_numpy(job.draw.positions[rows, 0, 0]).to(job.params.device)
+            index = to_device(job.draw.positions[rows, 0, 0], job.params.device)
             with draws(job, rows, np.ones(len(rows), np.int64)):
                 gradients, clipped, loss = _clipped(module, exact, job, index)
             total.add(exact.join(gradients), 1.0)

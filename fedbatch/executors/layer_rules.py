@@ -11,12 +11,14 @@ takes None, or a factor (K,) for each client: clipping knows its factors only on
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from fedbatch.clients.parts import Parts, inner_products
+from fedbatch.core.transfer import to_device
 from fedbatch.executors.convolutions import at_once, conv_weight_gradient, grouped_weight_gradients
 from fedbatch.executors.rounding import bounded_square, may_round, pairwise
 
@@ -110,11 +112,10 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor, g: Tensor, parts: Parts) -> Resul
 def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result:
     """Rows looked up by (n, ...) indices; gradients of equal tokens are added first, so memory grows with tokens."""
     size = layer.embedding_dim
-    sizes = torch.from_numpy(parts.sizes.ravel()).to(x.device)
-    part = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes)  # (n,)
+    part = to_device(np.repeat(np.arange(parts.sizes.size), parts.sizes.ravel()), x.device)  # (n,)
     tokens = x.flatten(1)
     keys = (part // parts.parts)[:, None] * layer.num_embeddings + tokens  # (n, positions): client and token
-    pairs, inverse = torch.unique(keys, return_inverse=True)
+    pairs, inverse = _distinct(keys, parts.clients * layer.num_embeddings)
     rows = g.new_zeros(len(pairs) * parts.parts, size)
     rows.index_add_(0, (inverse * parts.parts + (part % parts.parts)[:, None]).flatten(), g.reshape(-1, size))
     own = rows.view(-1, parts.parts, size)
@@ -129,6 +130,21 @@ def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, parts: Parts) -> Result
         return [torch.zeros_like(layer.weight).index_add_(0, tokens.flatten(), values)]
 
     return products, summed
+
+
+def _distinct(keys: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The distinct ones of ``keys`` (...), below ``limit``, in ascending order, and the place of each key among them.
+
+    On a GPU their number would make the host wait for it: there come others after them that no key has.
+    """
+    if not keys.is_cuda:
+        return torch.unique(keys, return_inverse=True)
+    if limit <= keys.numel():
+        return torch.arange(limit, device=keys.device), keys
+    ordered, order = keys.flatten().sort(stable=True)
+    place = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(dim=0)
+    inverse = torch.empty_like(place).scatter_(0, order, place)
+    return torch.zeros_like(ordered).scatter_(0, place, ordered), inverse.view(keys.shape)
 
 
 def any_layer(layer: nn.Module, x: Tensor, g: Tensor, parts: Parts) -> Result:

@@ -27,8 +27,8 @@ def loop(job: Job) -> Contribution:
             update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))
         buffers.add(job.model.pull_buffers(), float(job.weights[row]))
-        if job.cosine and sq_norm > 0:
-            units.add(update / sq_norm.sqrt(), 1.0)
+        if job.cosine:
+            units.add(update / torch.where(sq_norm > 0, sq_norm, 1.0).sqrt(), 1.0)
         sq_norms.append(sq_norm)
         losses.append(loss)
         if halves is not None:

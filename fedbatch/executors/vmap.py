@@ -20,6 +20,7 @@ from fedbatch.clients.job import Executor, Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.parts import Floats, part_sizes
 from fedbatch.core.random import Ints
+from fedbatch.core.transfer import to_device
 from fedbatch.executors import fused, stacked_layers
 from fedbatch.executors.client_layers import ClientLayers, repeated
 from fedbatch.executors.footprint import example_bytes
@@ -96,19 +97,22 @@ def by_function(job: Job) -> Contribution:
     return _run(job, ClientModels, job.params.numel())
 
 
-def _factored(job: Job) -> tuple[set[nn.Module], int]:
+def _factored(job: Job) -> tuple[set[nn.Linear], int]:
     """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
     steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
-    layers: set[nn.Module] = set()
+    linear = [m for m in job.model.module.modules() if type(m) is nn.Linear and m.weight.requires_grad]
+    layers = {m for m in linear if pays(m, batch, steps)}  # if each example were one position; there may be more
     kept = job.params.numel()
+    if not layers:
+        return layers, kept
     with own_generators(job.model.is_random), torch.no_grad(), fused.Capture(job.model.module) as capture:
         job.model.module(job.x[:1].clone())
     for layer, output in zip(capture.layers, capture.outputs, strict=True):
-        if type(layer) is nn.Linear:
-            rows = batch * output.shape[:-1].numel()
-            if pays(layer, rows, steps):
-                layers.add(layer)
-                kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+        rows = batch * output.shape[:-1].numel()
+        if layer in layers and pays(layer, rows, steps):
+            kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+        else:
+            layers.discard(layer)
     return layers, kept
 
 
@@ -120,7 +124,7 @@ def _run(job: Job, start: Start, kept: int) -> Contribution:
         with pool_first(job.model.module):
             updates, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, start)
         products = updates.products() if job.clip is None else updates.clipped(job.clip)  # (K, S, S)
-        total.add(updates.sum(torch.from_numpy(job.weights[rows]).to(job.params)), 1.0)
+        total.add(updates.sum(to_device(job.weights[rows], job.params.device).to(job.params)), 1.0)
         if job.cosine:
             sq_norms = products.sum(dim=(1, 2))
             units.add(updates.sum(torch.where(sq_norms > 0, sq_norms.rsqrt(), 0).to(job.params)), 1.0)
@@ -169,7 +173,7 @@ def gradients(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor]:
     flat = [t.reshape(sizes.size, -1) for t in (index, share)]
     params = dict(zip(_names(job.model), job.model.split(job.params), strict=True))
     in_dims = (None, 0, 0, 0, 0, 0)
-    places = (torch.from_numpy(t).to(job.params.device) for t in (keys, starts.ravel()))
+    places = (to_device(t, job.params.device) for t in (keys, starts.ravel()))
     gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims)(params, *_batch(job, *flat), *places)
     joined = job.model.join(list(gradients.values()))
     return FlatUpdates(joined.view(*sizes.shape, -1), job.model.layer_sizes), losses.view(sizes.shape).sum(dim=1)
@@ -191,11 +195,11 @@ def local_steps(job: Job, rows: Ints, start: Start) -> tuple[ParameterUpdates, T
         x, y, weights = _batch(job, positions[:active, step], share)
         keys = None
         if job.model.is_random:
-            keys = torch.from_numpy(job.step_seeds(rows[:active], first[:active, step])).to(job.params.device)
+            keys = to_device(job.step_seeds(rows[:active], first[:active, step]), job.params.device)
         loss = clients.step(job.loss, x, y, weights, work.lr, work.lr * work.proximal, keys)
-        losses[:active] += loss * torch.from_numpy(taken).to(losses)
+        losses[:active] += loss * to_device(taken, losses.device).to(losses)
     updates = clients.updates()
-    total = torch.from_numpy(counts.sum(axis=1)).to(losses)
+    total = to_device(counts.sum(axis=1), losses.device).to(losses)
     return updates, losses / total
 
 
@@ -226,7 +230,7 @@ class ClientModels:
 
 
 def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    # The fused attention kernel for CPUs has no batching rule: vmap would call it for each client in turn.
+    # Fused attention has no batching rule, on a GPU for its backward alone: vmap would call it for each client in turn.
     @sdpa_kernel(SDPBackend.MATH)
     def weighted_loss(
         params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, key: Tensor, first: Tensor
@@ -239,9 +243,10 @@ def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str
 
 def _batch(job: Job, index: Ints, share: Floats) -> tuple[Tensor, Tensor, Tensor]:
     device = job.params.device
-    flat = torch.from_numpy(index.ravel()).to(device)
+    flat = to_device(index.ravel(), device)
     x = job.x.index_select(0, flat).view(*index.shape, *job.x.shape[1:])
-    return x, job.y.index_select(0, flat).view(*index.shape, *job.y.shape[1:]), torch.from_numpy(share).to(job.params)
+    y = job.y.index_select(0, flat).view(*index.shape, *job.y.shape[1:])
+    return x, y, to_device(share, device).to(job.params)
 
 
 def _names(model: FlatModel) -> list[str]:

@@ -42,7 +42,8 @@ class Predictions(NamedTuple):
 
 def predictions(logits: Tensor, labels: Tensor) -> Predictions:
     """Predictions of ``logits`` (..., classes) for ``labels`` (...); labels of -100 are left out."""
-    told = labels != NO_LABEL
-    logits, labels = logits[told], labels[told]
+    if labels.dim() > 1:
+        told = labels != NO_LABEL
+        logits, labels = logits[told], labels[told]
     probs = logits.softmax(dim=-1)
     return Predictions(probs, probs.amax(dim=-1), (logits.argmax(dim=-1) == labels).to(probs.dtype))

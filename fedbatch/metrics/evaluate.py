@@ -1,5 +1,6 @@
 """Loss and accuracy of a model, as sums over examples."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,22 +32,37 @@ class ExampleSums:
         return self.loss_sum / self.count if self.count else float("nan")
 
 
-@torch.no_grad()
 def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int = 1024) -> ExampleSums:
-    """Evaluate ``model`` on inputs ``x`` (N, ...), labels ``y`` (N,) or (N, T), ``batch_size`` examples at a time.
+    """Evaluate ``model`` on inputs ``x`` (N, ...), labels ``y`` (N,) or (N, T); see `score_sums`."""
+    return ExampleSums(len(y), *score_sums(model, loss, x, y, batch_size).tolist())
+
+
+def score_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """``correct`` and ``loss_sum`` (2,) of examples, ``batch_size`` at a time, left on their device.
 
     A loss that couples examples has no sum over them: that of each ``batch_size`` counts as many times as it has
     examples, so its mean depends on ``batch_size``.
     """
-    correct, loss_sum = torch.zeros(2, dtype=torch.float64, device=y.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=y.device)
+    for logits, labels in _predictions(model, x, y, batch_size):
+        sums += torch.stack([_share_right(logits.argmax(dim=-1), labels).sum(), _loss_sum(loss, logits, labels)])
+    return sums
+
+
+def example_scores(model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    """The share that is right and the loss of each example (n, 2), by a loss that does not couple them."""
+    logits = logits_of(model, x, len(x))
+    return torch.stack([_share_right(logits.argmax(dim=-1), y), loss(logits, y, reduction="none").double()], dim=1)
+
+
+@torch.no_grad()
+def _predictions(model: FlatModel, x: Tensor, y: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels, ``batch_size`` examples at a time."""
     with model.unchanged():
         model.module.eval()
         for start in range(0, len(y), batch_size):
-            labels = y[start : start + batch_size]
-            logits = model.module(model.own_inputs(x[start : start + batch_size]))
-            correct += _share_right(logits.argmax(dim=-1), labels).sum()
-            loss_sum += _loss_sum(loss, logits, labels)
-    return ExampleSums(len(y), float(correct), float(loss_sum))
+            inputs = model.own_inputs(x[start : start + batch_size])
+            yield model.module(inputs), y[start : start + batch_size]
 
 
 @torch.no_grad()
@@ -59,6 +75,8 @@ def logits_of(model: FlatModel, x: Tensor, batch_size: int = 1024) -> Tensor:
 
 def labelled_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Float64 logits (n, classes) and labels (n,) of examples, or of all positions that have a label."""
+    if labels.dim() == 1:
+        return logits.double(), labels
     has_label = labels != NO_LABEL
     return logits[has_label].double(), labels[has_label]
 

@@ -26,8 +26,9 @@ def scores(logits: Tensor, labels: Tensor, at: Tensor) -> Tensor:
     probs = logits.softmax(dim=1)
     nll = -logits.log_softmax(dim=1).gather(1, labels.unsqueeze(1)).sum()
     brier = (probs - torch.nn.functional.one_hot(labels, logits.shape[1])).square().sum()
-    error = BinSums.of(probs, labels, at).error("l1") if len(labels) else 0.0
-    return torch.stack([nll.new_tensor(len(labels)), nll, brier, nll.new_tensor(len(labels) * error)])
+    count = torch.full_like(nll, len(labels))
+    error = BinSums.of(probs, labels, at).errors("l1") if len(labels) else count
+    return torch.stack([count, nll, brier, count * error])
 
 
 def bins(logits: Tensor, labels: Tensor, at: Tensor) -> Tensor:
@@ -70,6 +71,18 @@ def scaled_nll(logits: Tensor, labels: Tensor, at: Tensor) -> Tensor:
     variance = (probs * (logits - mean.unsqueeze(1)).square()).sum()
     value = (at * logits).logsumexp(dim=1).sum() - at[0] * told.sum()
     return torch.stack([value, (mean - told).sum(), variance])
+
+
+def nll_derivatives(logits: Tensor, labels: Tensor, owners: Tensor, inverse: Tensor) -> Tensor:
+    """Slope and curvature (2, P) of each client's -ln p in its own inverse temperature, as in `scaled_nll`.
+
+    ``logits`` (n, classes), ``labels`` (n,) of all clients, ``owners`` int64 (n,) whose they are, ``inverse`` (P,).
+    """
+    probs = (inverse[owners, None] * logits).softmax(dim=1)
+    told = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    mean = (probs * logits).sum(dim=1)
+    variance = (probs * (logits - mean.unsqueeze(1)).square()).sum(dim=1)
+    return logits.new_zeros(2, len(inverse)).index_add_(1, owners, torch.stack([mean - told, variance]))
 
 
 STATISTICS: dict[str, Statistic] = {

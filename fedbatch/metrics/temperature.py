@@ -4,14 +4,17 @@ What is fitted is ``a = 1 / T``, in which the mean of -ln p is convex. All it ta
 so a federated fit is that of the pooled examples.
 """
 
-import math
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedbatch.losses.examples import by_example
 from fedbatch.metrics.bins import BinSums
+
+Floats = npt.NDArray[np.float64]
 
 LEAST, MOST = 0.05, 20.0
 """Range of temperatures. Where every held-out example is right, no temperature is low enough."""
@@ -34,17 +37,34 @@ def newton(sums: Callable[[float], tuple[float, float, float]]) -> float:
     >>> round(newton(lambda a: ((a - 0.5) ** 2, 2 * (a - 0.5), 2.0)), 6)   # least at a = 1/2
     2.0
     """
-    low, high, inverse = 1 / MOST, 1 / LEAST, 1.0
+
+    def derivatives(inverse: Floats) -> tuple[Floats, Floats]:
+        _, slope, curvature = sums(float(inverse[0]))
+        return np.array([slope]), np.array([curvature])
+
+    return float(newton_each(derivatives, 1)[0])
+
+
+def newton_each(derivatives: Callable[[Floats], tuple[Floats, Floats]], count: int) -> Floats:
+    """The temperatures (count,) of `newton` for many clients at once.
+
+    Args:
+        derivatives: first and second (count,) of each client's sum of -ln p, at inverse temperatures (count,).
+        count: number of clients.
+    """
+    low, high, inverse = (np.full(count, value) for value in (1 / MOST, 1 / LEAST, 1.0))
+    moving = np.ones(count, dtype=bool)
     for _ in range(MOST_STEPS):
-        _, slope, curvature = sums(inverse)
-        if slope == 0:
+        slope, curvature = derivatives(inverse)
+        moving &= slope != 0
+        if not moving.any():
             break
-        low, high = (inverse, high) if slope < 0 else (low, inverse)
-        stepped = inverse - slope / curvature if curvature > 0 else math.inf
-        following = stepped if low < stepped < high else (low * high) ** 0.5
-        change, inverse = abs(following - inverse), following
-        if change <= TOLERANCE * inverse:
-            break
+        low, high = np.where(slope < 0, inverse, low), np.where(slope < 0, high, inverse)
+        step = np.divide(slope, curvature, out=np.full(count, np.inf), where=curvature > 0)
+        stepped = inverse - step
+        following = np.where((low < stepped) & (stepped < high), stepped, np.sqrt(low * high))
+        change, inverse = np.abs(following - inverse), np.where(moving, following, inverse)
+        moving &= change > TOLERANCE * inverse
     return 1 / inverse
 
 

@@ -52,7 +52,8 @@ def keyed_dropout(
     """
     draws = _Draws(keys, rows, slots, seed)
     originals = {place: getattr(*place) for place in SHARED_AXES}
-    torch.default_generator.manual_seed(seed)
+    for generator in _generators():
+        generator.manual_seed(seed)
     try:
         for (module, name), axes in SHARED_AXES.items():
             setattr(module, name, partial(draws.dropout, originals[module, name], axes))
@@ -69,8 +70,21 @@ def _shared_generators() -> tuple[object, ...]:
     """Of torch's, how far it is from its seed, which dropout by key moves; the states of NumPy's and Python's."""
     fresh = torch.Generator().manual_seed(torch.default_generator.initial_seed())
     is_fresh = torch.equal(fresh.get_state(), torch.get_rng_state())
+    gpus = [generator.get_state().numpy().tobytes() for generator in torch.cuda.default_generators]
     numpy: tuple[object, ...] = np.random.get_state()  # type: ignore[assignment]
-    return is_fresh, np.asarray(numpy[1]).tobytes(), numpy[2:], random.getstate()
+    return is_fresh, gpus, np.asarray(numpy[1]).tobytes(), numpy[2:], random.getstate()
+
+
+def _generators() -> list[torch.Generator]:
+    """Torch's own: the CPU's, and those of GPUs where CUDA has started."""
+    return [torch.default_generator, *torch.cuda.default_generators]
+
+
+def generator_states() -> tuple[object, ...]:
+    """States of all generators that a layer may draw from, as values that can be compared."""
+    numpy: tuple[object, ...] = np.random.get_state()  # type: ignore[assignment]
+    own = [generator.get_state().numpy().tobytes() for generator in _generators()]
+    return own, np.asarray(numpy[1]).tobytes(), numpy[2:], random.getstate()
 
 
 @dataclass(frozen=True)
@@ -129,13 +143,15 @@ def own_generators(is_random: bool) -> Iterator[None]:
     if not is_random:
         yield
         return
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    kept = [generator.get_state() for generator in _generators()]
+    numpy, python = np.random.get_state(), random.getstate()
     try:
         yield
     finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])
-        random.setstate(kept[2])
+        for generator, state in zip(_generators(), kept, strict=False):  # CUDA may have started meanwhile
+            generator.set_state(state)
+        np.random.set_state(numpy)
+        random.setstate(python)
 
 
 def _hashed(index: Tensor, key: Tensor) -> Tensor:

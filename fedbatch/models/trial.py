@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedbatch.models.dropout import keyed_dropout, own_generators
+from fedbatch.models.dropout import generator_states, keyed_dropout, own_generators
 from fedbatch.models.flat import FlatModel, Loss
 
 TOLERANCE = 1e-4  # relative, between an example's output in a batch and alone
@@ -40,13 +40,13 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
     places = {name: (p, p.data_ptr()) for name, p in model.module.named_parameters()}
     with own_generators(True), model.unchanged(), _buffers_restored(model.module) as buffers:
         model.module.train()
-        before = _generators()
+        before = generator_states()
         for size in sizes:
             given = x[:size].clone()
             _check_batch(model, loss, given, y[:size].clone(), num_classes)
             model.writes_inputs |= not _equal(given, x[:size])
         _check_evaluation(model, x, y, num_classes)
-        is_random = _generators() != before
+        is_random = generator_states() != before
         found, parameters = dict(model.module.named_buffers()), dict(model.module.named_parameters())
         changing = [name for name, b in buffers.items() if name not in found or not _equal(found[name], b)]
         for name, (p, place) in places.items():
@@ -239,9 +239,3 @@ def _buffers_restored(module: nn.Module) -> Iterator[dict[str, Tensor]]:
 def _equal(first: Tensor, second: Tensor) -> bool:
     same = first == second
     return bool((same | (first != first) & (second != second)).all())  # not-a-number is as it was
-
-
-def _generators() -> tuple[object, ...]:
-    """States of the generators that a layer may draw from."""
-    numpy: tuple[object, ...] = np.random.get_state()  # type: ignore[assignment]
-    return torch.get_rng_state().numpy().tobytes(), np.asarray(numpy[1]).tobytes(), numpy[2:], random.getstate()

@@ -1,18 +1,21 @@
 """A node's sums over what its clients hold out."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedbatch.core.random import Ints
+from fedbatch.core.transfer import to_device
+from fedbatch.losses.examples import NO_LABEL
 from fedbatch.metrics.evaluate import labelled_logits, logits_of
-from fedbatch.metrics.statistics import STATISTICS, scaled_nll
-from fedbatch.metrics.temperature import newton, slopes
+from fedbatch.metrics.statistics import STATISTICS, nll_derivatives
+from fedbatch.metrics.temperature import newton_each, slopes
 from fedbatch.node.train import EVALUATE_BATCH
+from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan
+from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import slope_key
 from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
@@ -34,29 +37,26 @@ def sums(plan: SumsPlan, task: Task) -> Sums:
 
 
 def temperatures(plan: SumsPlan, task: Task) -> Temperatures:
-    """The temperature that suits each client's own part best."""
+    """The temperature that suits each client's own part best, all of them sought together."""
+    own = list(_predictions(plan, task))
+    logits, labels = (torch.cat(parts) for parts in zip(*own, strict=True))
+    owners = _owners([len(labels) for _, labels in own], logits.device)
 
-    def own(logits: Tensor, labels: Tensor) -> float:
-        return newton(lambda a: tuple(scaled_nll(logits, labels, logits.new_tensor([a])).tolist()))
+    def derivatives(inverse: Floats) -> tuple[Floats, Floats]:
+        slope, curvature = nll_derivatives(logits, labels, owners, to_device(inverse, logits.device)).cpu().numpy()
+        return slope, curvature
 
-    return Temperatures(plan.clients, np.array([own(*predictions) for predictions in _predictions(plan, task)]))
+    return Temperatures(plan.clients, newton_each(derivatives, len(own)))
 
 
 def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
-    """The sum of clipped slopes of -ln p at a temperature, with each client's noise where the noise is the clients'.
-
-    The unit that is clipped is the one that is protected: an example's slope, or the mean of a client's slopes.
-    """
+    """The sum of clipped slopes of -ln p at a temperature, with each client's noise where the noise is the clients'."""
     model, mechanism, privacy = task.node_model, privacy.mechanism, privacy.in_run(plan.nonce)
     model.load(plan.params.to(model.params), model.buffers)
+    clients = plan.clients.tolist()
+    held_out = [task.held_out(client) for client in clients]
     total = 0.0
-    for client in plan.clients.tolist():
-        held = task.held_out(client)
-        x, y = _examples(task, held)
-        units = slopes(logits_of(model, x, EVALUATE_BATCH).double(), y, plan.inverse)
-        if not mechanism.clips_examples:
-            units = units.mean(dim=0, keepdim=True) if len(units) else units
-        slope = float(units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm).sum())
+    for client, held, slope in zip(clients, held_out, clipped_slopes(plan, task, mechanism, held_out), strict=True):
         total += slope
         if not mechanism.server_adds_noise:
             deviation = privacy.temperature_noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
@@ -67,17 +67,37 @@ def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
     return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
 
 
+def clipped_slopes(plan: SlopePlan, task: Task, mechanism: Mechanism, held_out: Sequence[Ints]) -> list[float]:
+    """The sum of each client's clipped slopes, from the positions of what each holds out.
+
+    The unit that is clipped is the one that is protected: an example's slope, or the mean of a client's slopes.
+    """
+    x, y = task.examples(np.concatenate(held_out))
+    units = slopes(logits_of(task.node_model, x, EVALUATE_BATCH).double(), y, plan.inverse)
+    sizes = [len(held) for held in held_out]
+    owners = _owners(sizes, units.device)
+    nothing = units.new_zeros(len(sizes))
+    if not mechanism.clips_examples:
+        units = nothing.index_add(0, owners, units) / to_device(np.maximum(sizes, 1), units.device)
+        owners = torch.arange(len(sizes), device=units.device)
+    clipped = units.nan_to_num().clamp(-plan.clip_norm, plan.clip_norm)
+    sums: list[float] = nothing.index_add(0, owners, clipped).tolist()
+    return sums
+
+
+def _owners(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Place of its client (n,) for each example of clients with ``sizes`` examples."""
+    return to_device(np.repeat(np.arange(len(sizes)), sizes), device)
+
+
 def _predictions(plan: SumsPlan, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits (n, classes) and labels (n,) of each client's part, from one pass through the model for all of them."""
     model = task.node_model
     model.load(plan.params.to(model.params), plan.buffers.to(model.buffers))
     positions = [task.held_out(int(client))[PARTS[plan.part]] for client in plan.clients]
-    x, y = _examples(task, np.concatenate(positions))
-    logits = logits_of(model, x, EVALUATE_BATCH)
-    sizes = [len(p) for p in positions]
-    return (labelled_logits(z, labels) for z, labels in zip(logits.split(sizes), y.split(sizes), strict=True))
-
-
-def _examples(task: Task, positions: Ints) -> tuple[Any, Tensor]:
-    index = torch.from_numpy(positions).to(task.train_x.device)
-    return task.train_x[index], task.train_y[index]
+    x, y = task.examples(np.concatenate(positions))
+    logits, labels = labelled_logits(logits_of(model, x, EVALUATE_BATCH), y)
+    labelled = (y != NO_LABEL).flatten(1).sum(dim=1).tolist() if y.dim() > 1 else [1] * len(y)
+    ends = np.cumsum([0, *labelled])[np.cumsum([0, *map(len, positions)])]
+    sizes = np.diff(ends).tolist()
+    return zip(logits.split(sizes), labels.split(sizes), strict=True)

@@ -8,7 +8,8 @@ import torch
 
 from fedbatch.clients.job import Job
 from fedbatch.core.random import Ints
-from fedbatch.metrics.evaluate import example_sums
+from fedbatch.core.transfer import to_device
+from fedbatch.metrics.evaluate import example_scores, score_sums
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
@@ -55,13 +56,18 @@ def single_updates(job: Job, plan: TrainPlan) -> Updates:
 
 def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
     """Loss and accuracy sums of the global model on the held-out part of each client."""
-    model = task.node_model
+    model, loss = task.node_model, task.loss
     model.load(plan.params.to(model.params), plan.buffers.to(model.buffers))
-    counts, correct, losses = [], [], []
-    for client in plan.clients:
-        index = task.held_out(int(client))
-        sums = example_sums(model, task.loss, task.train_x[index], task.train_y[index], EVALUATE_BATCH)
-        counts.append(len(index))
-        correct.append(sums.correct)
-        losses.append(sums.loss_sum)
-    return Evaluation(plan.clients, np.array(counts), np.array(correct, np.float64), np.array(losses, np.float64))
+    positions = [task.held_out(int(client)) for client in plan.clients]
+    sizes = [len(own) for own in positions]
+    if getattr(loss, "per_example", False):
+        owners, together = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(positions)
+        sums = torch.zeros(len(sizes), 2, dtype=torch.float64, device=task.train_y.device)
+        for start in range(0, len(owners), EVALUATE_BATCH):
+            batch = slice(start, start + EVALUATE_BATCH)
+            scores = example_scores(model, loss, *task.examples(together[batch]))
+            sums.index_add_(0, to_device(owners[batch], sums.device), scores)
+    else:
+        sums = torch.stack([score_sums(model, loss, *task.examples(own), EVALUATE_BATCH) for own in positions])
+    correct, losses = sums.T.cpu().numpy()
+    return Evaluation(plan.clients, np.array(sizes), correct, losses)

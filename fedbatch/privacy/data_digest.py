@@ -4,10 +4,10 @@ import hashlib
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fedbatch.core.random import Ints
+from fedbatch.core.transfer import to_device
 
 
 class DataDigests:
@@ -38,7 +38,7 @@ class DataDigests:
 
 
 def _digest(x: Tensor, y: Tensor, positions: Ints) -> str:
-    digest, index = hashlib.blake2b(digest_size=16), torch.from_numpy(positions).to(x.device)
+    digest, index = hashlib.blake2b(digest_size=16), to_device(positions, x.device)
     for values in (x[index], y[index]):
         array = np.ascontiguousarray(values.cpu().numpy())
         digest.update(f"{array.shape}{array.dtype.str}".encode())

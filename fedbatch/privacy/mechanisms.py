@@ -33,7 +33,7 @@ class Mechanism:
         accountant: "pld", "rdp", or "auto": pld, or an RDP filter where phases depend on what was released.
         measure_noise_scale: release the sum of squared lengths too.
         secret_file: file of the key for sampling and noise; None derives it from the seed, for reproducible studies.
-        generator: "philox", or "chacha20", cryptographic and some ten times slower.
+        generator: "philox", or "chacha20", cryptographic and slower on a CPU; a GPU draws long vectors by it always.
     """
 
     clip_norm: float

@@ -20,10 +20,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy.chacha20 import words
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 GENERATORS = ("philox", "chacha20")
 SECRET_BYTES = 32
+CPU = torch.device("cpu")
+ON_DEVICE = 2**20
+"""From so many draws on a GPU makes its own, and so many at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,19 @@ class Randomness:
             return self._philox(what).random(count, dtype=np.float64)
         return (self._words(count, what) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
-    def normal(self, count: int, *what: object) -> Tensor:
-        """Standard normal draws (count,), float64, for the use that ``what`` names."""
+    def normal(self, count: int, *what: object, device: torch.device = CPU) -> Tensor:
+        """Standard normal draws (count,), float64, for the use that ``what`` names.
+
+        Many draws for a GPU are made on that ``device``, by ChaCha20 whichever generator is set: the key is as long,
+        and the host would take seconds. They are other numbers than a CPU's, but for "chacha20", where they differ by
+        rounding. Few draws are made on the host, in memory from which a GPU takes them without a wait.
+        """
+        if device.type == "cuda" and count >= ON_DEVICE:
+            return self._normal_there(count, what, device)
+        draws = self._normal_here(count, what)
+        return draws.pin_memory() if device.type == "cuda" else draws
+
+    def _normal_here(self, count: int, what: tuple[object, ...]) -> Tensor:
         if self.generator == "philox":
             return torch.from_numpy(self._philox(what).standard_normal(count))
         pairs = -(-count // 2)
@@ -63,6 +78,19 @@ class Randomness:
         unit = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # never 0, whose logarithm is infinite
         radius, angle = np.sqrt(-2 * np.log(unit[:pairs])), 2 * np.pi * unit[pairs:]
         return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count])
+
+    def _normal_there(self, count: int, what: tuple[object, ...], device: torch.device) -> Tensor:
+        """As `_normal_here` by "chacha20": the first half of the words gives radii, the second angles."""
+        key = self._key(what if self.generator == "chacha20" else ("chacha20", *what))
+        pairs = -(-count // 2)
+        normal = torch.empty(2 * pairs, dtype=torch.float64, device=device)
+        for start in range(0, pairs, ON_DEVICE):
+            size = min(ON_DEVICE, pairs - start)
+            unit = (_unit(words(key, first + start, size, device)) for first in (0, pairs))
+            radius, angle = next(unit).log_().mul_(-2).sqrt_(), next(unit).mul_(2 * torch.pi)
+            torch.mul(radius, angle.cos(), out=normal[start : start + size])
+            torch.mul(radius, angle.sin(), out=normal[pairs + start : pairs + start + size])
+        return normal[:count]
 
     def digest(self, name: tuple[object, ...], parts: Iterable[bytes]) -> str:
         """A digest of ``parts`` that only whoever knows the secret could compute, under a name of its own."""
@@ -82,6 +110,11 @@ class Randomness:
         # Every key is used for one stream only, so the nonce may be constant.
         stream = Cipher(algorithms.ChaCha20(self._key(what), b"\0" * 16), mode=None).encryptor()
         return np.frombuffer(stream.update(bytes(8 * count)), dtype=np.uint64)
+
+
+def _unit(words: Tensor) -> Tensor:
+    """53 bits of each word (n,) as a number within (0, 1); never 0, whose logarithm is infinite."""
+    return ((words >> 11) & (2**53 - 1)).double().add_(0.5).mul_(2.0**-53)
 
 
 def secret_of(path: str | None, seed: int) -> bytes:

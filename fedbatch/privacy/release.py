@@ -107,9 +107,9 @@ def add_noise(
     if not noise.update:
         return sums
     size = update.numel()
-    draws = plan.randomness.normal(size + len(extras), "noise", *key)
-    noised = extras + draws[size:].numpy() * plan.extra_deviations(phase, noise)
-    return update.add_(draws[:size].to(update), alpha=noise.update), noised
+    draws = plan.randomness.normal(size + len(extras), "noise", *key, device=update.device)
+    noised = extras + draws[size:].cpu().numpy() * plan.extra_deviations(phase, noise)
+    return update.add_(draws[:size].to(update, non_blocking=True), alpha=noise.update), noised
 
 
 def slope_key(plan: SlopePlan) -> tuple[int, str, int]:

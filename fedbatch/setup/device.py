@@ -1,6 +1,7 @@
 """Where tensors lie, and torch's settings for the process."""
 
 import math
+import os
 
 import torch
 
@@ -19,11 +20,13 @@ def prepare(config: RunConfig) -> torch.device:
     Raises:
         ConfigError: the device is not there.
     """
+    if config.device != "cpu":  # before CUDA starts, which reads it once; cuBLAS is not deterministic without
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = find(config.device)
     torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision(config.matmul_precision)
-    # Convolutions on a GPU round to ten bits by default, too coarsely for what clipping promises.
-    torch.backends.cudnn.allow_tf32 = not config.privacy
+    # Torch has a switch of its own for convolutions, which by default lets them round to ten bits.
+    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"
     on_cpu = device.type == "cpu"
     deterministic = on_cpu if config.deterministic is None else config.deterministic
     if config.compile:
@@ -35,6 +38,14 @@ def prepare(config: RunConfig) -> torch.device:
     if on_cpu:
         keep_freed_memory()
     return device
+
+
+def in_words(asked: str, device: torch.device) -> str:
+    """What there is to say of the device: what ``asked`` "auto" took, or that a GPU lies idle; or nothing."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    if asked == "auto":
+        return f"device=auto takes {device.type} ({gpu})" if gpu else "device=auto takes cpu: torch finds no GPU here"
+    return f"computing on the CPU though there is a GPU ({gpu}); device=cuda uses it" if gpu and asked == "cpu" else ""
 
 
 def memory_bytes(config: RunConfig, device: torch.device) -> float | None:

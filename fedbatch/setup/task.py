@@ -20,6 +20,7 @@ from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints, bits, key
+from fedbatch.core.transfer import to_device
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.executors.agreement import SINGLE
 from fedbatch.executors.choose import Executors
@@ -115,7 +116,11 @@ class Task:
         chosen = np.arange(count, dtype=np.int64) * int(ends[-1]) // count
         owners = np.searchsorted(ends, chosen, side="right")
         positions = self.partition.lookup(owners, chosen - np.append(0, ends)[owners])
-        index = torch.from_numpy(positions).to(self.train_y.device)
+        return self.examples(positions)
+
+    def examples(self, positions: Ints) -> tuple[Tensor, Tensor]:
+        """Inputs (n, ...) and labels (n, ...) at positions (n,) in the training set."""
+        index = to_device(positions, self.train_y.device)
         return self.train_x[index], self.train_y[index]
 
     def held_out(self, client: int) -> np.ndarray:

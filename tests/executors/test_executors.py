@@ -12,6 +12,7 @@ from fedbatch.clients.job import Job
 from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.data.partition import IndexPartition
 from fedbatch.executors.choose import EXECUTORS, UNSUPPORTED, Executors
+from fedbatch.executors.layer_rules import _distinct
 from fedbatch.executors.loop import loop
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.convolutional import cnn
@@ -20,6 +21,7 @@ from fedbatch.models.linear import logistic, mlp
 from fedbatch.models.resnet import resnet18
 from fedbatch.models.transformer import bert, gpt
 from fedbatch.models.trial import try_out
+from tests.virtual_gpu import VirtualGpu
 
 
 class Words(nn.Module):
@@ -297,3 +299,18 @@ def test_a_frozen_layer_is_left_alone():
     job = make_job("mlp")
     model = FlatModel(module)
     assert_equal(replace(job, model=model, params=model.params.clone()), "fused")
+
+
+@pytest.mark.parametrize("tokens", [7, 10_000])
+def test_tokens_are_told_apart_on_a_gpu_as_on_a_cpu(tokens):
+    """There without a wait for their number: by all that there may be, or in order."""
+    keys = torch.randint(tokens, (12, 9), generator=torch.Generator().manual_seed(0))
+    pairs, inverse = _distinct(keys, tokens)
+    with VirtualGpu().active() as gpu:
+        on_gpu = keys.to("cuda")
+        gpu.reset()
+        more, places = _distinct(on_gpu, tokens)
+        assert not gpu.waits
+        more, places = more.cpu(), places.cpu()
+    assert torch.equal(pairs[inverse], keys) and torch.equal(more[places], keys)
+    assert len(places.unique()) == len(pairs) and (places.flatten()[keys.flatten().argsort()].diff() >= 0).all()

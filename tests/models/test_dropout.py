@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import vmap
 from torch.utils.checkpoint import checkpoint
 
-from fedbatch.models.dropout import keyed_dropout, own_generators
+from fedbatch.models.dropout import generator_states, keyed_dropout, own_generators
 
 KEY = torch.tensor(123456789012345)
 
@@ -106,3 +106,32 @@ def test_torch_is_as_before_afterwards():
         assert F.dropout is not original[0]
         torch.rand(3), np.random.rand()
     assert (F.dropout, torch.dropout) == original and torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """A generator that stands for the one of a GPU."""
+    generator = torch.Generator()
+    monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
+    return generator
+
+
+def test_what_a_gpu_draws_beside_dropout_follows_from_the_seed(on_gpu):
+    def draw(seed):
+        with keyed_dropout(torch.tensor(1), 4, seed=seed):
+            return torch.rand(5, generator=on_gpu)
+
+    assert torch.equal(draw(3), draw(3)) and not torch.equal(draw(3), draw(4))
+
+
+def test_a_draw_of_a_gpu_is_not_shared_by_clients(on_gpu):
+    with pytest.raises(RuntimeError, match="shared by clients"), keyed_dropout(torch.arange(4), 4, several=True):
+        torch.rand(5, generator=on_gpu)
+
+
+def test_generators_of_gpus_are_left_as_they_were(on_gpu):
+    before = generator_states()
+    with own_generators(True):
+        torch.rand(5, generator=on_gpu)
+        assert generator_states() != before
+    assert generator_states() == before

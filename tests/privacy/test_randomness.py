@@ -4,7 +4,9 @@ import torch
 from scipy import stats
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy import randomness
 from fedbatch.privacy.randomness import Randomness, fingerprint, secret_of
+from tests.virtual_gpu import VirtualGpu
 
 KEY = b"k" * 32
 
@@ -54,3 +56,54 @@ def test_a_fingerprint_sees_every_bit():
     before = fingerprint(params)
     params[3] = 1e-45
     assert fingerprint(params) != before
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Draws on a GPU that makes its own from few on, (source, count, what) -> array of the host."""
+    monkeypatch.setattr(randomness, "ON_DEVICE", 1000)
+
+    def draw(source, count, *what):
+        with VirtualGpu().active() as gpu:
+            draws = source.normal(count, *what, device=torch.device("cuda"))
+            assert draws.is_cuda == (count >= 1000)
+            draws = draws.to("cuda", non_blocking=True)
+            assert not gpu.waits
+            return draws.cpu().numpy()
+
+    return draw
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001, 4999, 10_000])
+def test_a_gpu_draws_what_chacha20_draws_on_a_cpu(on_gpu, count):
+    source = Randomness(KEY, "run", "chacha20")
+    np.testing.assert_allclose(on_gpu(source, count, "noise"), source.normal(count, "noise").numpy(), rtol=1e-12)
+
+
+def test_few_draws_are_the_same_on_every_device(on_gpu):
+    source = Randomness(KEY, "run", "philox")
+    assert np.array_equal(on_gpu(source, 500, "noise"), source.normal(500, "noise").numpy())
+
+
+@pytest.mark.parametrize("generator", ["philox", "chacha20"])
+def test_draws_of_a_gpu_have_the_right_law_and_follow_from_all_of_the_key(on_gpu, generator):
+    def draw(secret=KEY, run="run", what=("noise", 3, 1, "hash")):
+        return on_gpu(Randomness(secret, run, generator), 20_001, *what)
+
+    first = draw()
+    assert stats.kstest(first, "norm").pvalue > 1e-6 and len(np.unique(first)) == 20_001
+    assert np.array_equal(first, draw())
+    changed = [(4, 1, "hash"), (3, 2, "hash"), (3, 1, "hush"), (31, "hash")]
+    others = [draw(secret=b"l" * 32), draw(run="other"), *(draw(what=("noise", *w)) for w in changed)]
+    others += [np.roll(first, by) for by in (1, 10_001, 1000)]  # coordinates and blocks are independent too
+    for other in others:
+        assert abs(np.corrcoef(first, other)[0, 1]) < 6 / 20_001**0.5
+
+
+def test_draws_of_a_gpu_tell_nothing_of_those_that_philox_makes_of_the_key(on_gpu):
+    """The stream of one must not begin with the key of the other."""
+    source = Randomness(KEY, "run", "philox")
+    chacha20 = Randomness(KEY, "run", "chacha20").normal(2000, "noise").numpy()
+    there = on_gpu(source, 2000, "noise")
+    for other in (source.normal(2000, "noise").numpy(), chacha20):
+        assert abs(np.corrcoef(there, other)[0, 1]) < 6 / 2000**0.5

@@ -1,7 +1,13 @@
+import logging
+import os
+
 import pytest
+import torch
 
 from fedbatch.core.errors import ConfigError
-from fedbatch.setup.device import find, memory_bytes
+from fedbatch.setup import task
+from fedbatch.setup.device import find, memory_bytes, prepare
+from tests.conftest import run
 from tests.virtual_gpu import GIB, VirtualGpu
 
 
@@ -22,3 +28,53 @@ def test_memory_makes_no_other_run(make_config):
     assert make_config("memory_bytes=3e9").identity() == make_config().identity()
     with pytest.raises(ConfigError, match="memory_bytes must be in"):
         make_config("memory_bytes=0")
+
+
+@pytest.fixture
+def switches(monkeypatch):
+    """Torch's switches are put back afterwards."""
+    kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.set_float32_matmul_precision(kept[0])
+    torch.backends.cudnn.allow_tf32 = kept[1]
+    torch.use_deterministic_algorithms(deterministic)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.parametrize("precision, is_coarse", [("highest", False), ("high", True), ("medium", True)])
+def test_one_switch_lets_products_and_convolutions_round_coarsely(make_config, switches, precision, is_coarse):
+    with VirtualGpu().active():
+        prepare(make_config("device=cuda", f"matmul_precision={precision}"))
+    assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == is_coarse
+
+
+def test_cublas_can_be_deterministic_on_a_gpu(make_config, switches):
+    prepare(make_config("device=cpu"))
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with VirtualGpu().active():
+        prepare(make_config("device=auto", "deterministic=true"))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8" and torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_workspace_of_ones_own_is_left(make_config, switches, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with VirtualGpu().active():
+        prepare(make_config("device=cuda"))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+def test_the_first_line_says_which_device_is_taken(make_config, switches, caplog):
+    def first_line(name):
+        caplog.clear()
+        task.forget()
+        with caplog.at_level(logging.INFO, "fedbatch"):
+            run(make_config(f"device={name}", "rounds=1", "report=none", "executor=loop", "overwrite=true"))
+        return caplog.messages[0] if caplog.messages else ""
+
+    assert first_line("cpu") == "" and "takes cpu: torch finds no GPU" in first_line("auto")
+    with VirtualGpu().active():
+        assert first_line("auto") == "device=auto takes cuda (virtual GPU)"
+        assert first_line("cuda") == ""
+        assert first_line("cpu") == "computing on the CPU though there is a GPU (virtual GPU); device=cuda uses it"
