@@ -24,6 +24,7 @@ from fedbatch.metrics.report import Predicted
 from fedbatch.models.flat import FlatModel
 from fedbatch.results import identity as identities
 from fedbatch.results.folder import begun_values, saved_config
+from fedbatch.results.own import trusted_in
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
 from fedbatch.setup.task import Task
@@ -134,7 +135,7 @@ def trained(folder: Path, trust: Sequence[str] = ()) -> tuple[Task, FlatModel]:
     parts: dict[str, Any] = {name: {} for name in ("privacy", "temperature", "active", "faults", "aggregator")}
     values = begun_values(folder)
     try:
-        refuse_strangers({**values, **parts}, trust, OF_A_FOLDER)
+        refuse_strangers({**values, **parts}, trusted_in(folder, trust), OF_A_FOLDER)
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.yaml'}: {error}") from error
     config = saved_config(folder)

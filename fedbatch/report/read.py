@@ -19,6 +19,7 @@ from fedbatch.privacy.statement import headline
 from fedbatch.report.critical import critical_values
 from fedbatch.results.folder import config_values, leaves
 from fedbatch.results.load import run_folders
+from fedbatch.results.own import trusted_in
 from fedbatch.results.record import FILE, each_row, sample, thinned
 from fedbatch.results.status import state
 
@@ -72,7 +73,7 @@ def strangers(paths: Iterable[Path], trust: Sequence[str]) -> Iterator[str]:
         except ConfigError:  # damaged, which the page says
             continue
         try:
-            refuse_strangers({"time_model": values.get("time_model")}, trust, OF_A_FOLDER)
+            refuse_strangers({"time_model": values.get("time_model")}, trusted_in(folder, trust), OF_A_FOLDER)
         except ConfigError as error:
             yield f"{folder / 'config.yaml'}: {error}"
 

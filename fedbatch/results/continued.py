@@ -8,16 +8,19 @@ from fedbatch.config.schema import CONTINUED, DEFAULTS, RunConfig, parse
 from fedbatch.config.trust import OF_A_FOLDER, refuse_strangers
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.folder import begun_values
+from fedbatch.results.own import trusted_in
 
 
-def continued(folder: Path, changed: Iterable[str], values: Mapping[str, Any], own: Iterable[str] = ()) -> RunConfig:
+def continued(
+    folder: Path, changed: Iterable[str], values: Mapping[str, Any], given_here: Iterable[str] = ()
+) -> RunConfig:
     """The config of the run in ``folder`` with the keys that were ``changed`` as they are in ``values``.
 
     Args:
         folder: of the run.
         changed: dotted names.
         values: a whole config, with ``run_dir`` and ``resume``; its ``trust`` counts, that of the folder does not.
-        own: targets that the caller has given himself.
+        given_here: targets that the caller has given himself.
 
     Raises:
         ConfigError: there is no run, a key cannot change, or the folder names code that is not trusted.
@@ -35,7 +38,7 @@ def continued(folder: Path, changed: Iterable[str], values: Mapping[str, Any], o
     given = {name.split(".")[0] for name in changed} | {"resume", "run_dir", "trust"}  # not what the folder trusts
     theirs = {name: value for name, value in old.items() if name not in given}
     try:
-        refuse_strangers(theirs, [*values["trust"], *own], OF_A_FOLDER)
+        refuse_strangers(theirs, trusted_in(folder, [*values["trust"], *given_here]), OF_A_FOLDER)
     except ConfigError as error:
         raise ConfigError(f"resume: {folder / 'config.yaml'}: {error}") from error
     try:

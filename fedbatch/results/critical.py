@@ -13,6 +13,7 @@ from fedbatch.batch.trust import doubts
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.critical_rows import Record, beyond_the_law, curve_of, evidence, read
 from fedbatch.results.folder import config_values
+from fedbatch.results.own import trusted_in
 from fedbatch.results.round_seconds import round_seconds
 
 SHARES = (0.2, 0.4, 0.7, 1.0)
@@ -162,7 +163,7 @@ def critical(run: str | Path, losses: Sequence[float] | None = None, trust: Sequ
         goals=tuple(goals),
         doubts=doubts(goals[-1], known) + beyond_the_law(config),
         bytes_per_client=record.bytes_down + record.bytes_up,
-        _seconds=round_seconds(config, record, trust),
+        _seconds=round_seconds(config, record, trusted_in(Path(run), trust)),
     )
 
 

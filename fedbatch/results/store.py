@@ -16,10 +16,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import fedbatch
+from fedbatch.config import trust
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.columns import named
 from fedbatch.core.files import to_json, write_atomically
-from fedbatch.results import record
+from fedbatch.results import own, record
 from fedbatch.results.record import Row
 from fedbatch.results.record import read_rows as read_rows
 
@@ -49,7 +50,10 @@ class RunStore:
         self._tested: Row | None = None
         folder.mkdir(parents=True, exist_ok=True)
         values = asdict(config) | {"resume": None, "overwrite": False}
-        write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)).encode())
+        content = OmegaConf.to_yaml(OmegaConf.create(values)).encode()
+        write_atomically(folder / own.FILE, content)
+        if not all(map(trust.is_part, trust.named(values))):
+            own.remember(content)
 
     @contextmanager
     def recording(self, from_round: int, totals: Mapping[str, Any] | None = None) -> Iterator[None]:

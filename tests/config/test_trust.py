@@ -237,6 +237,21 @@ def test_a_folder_of_somebody_else_is_not_resumed_before_its_code_is_trusted(str
     assert imported()
 
 
+def test_ones_own_run_goes_on_without_a_word_until_its_config_is_changed(make_config, tmp_path, capsys):
+    config = make_config("controller=fixed", "rounds=2")
+    run(replace(config, model={"_target_": "tests.own_models.dropped"}))
+    folder = Path(config.run_dir)
+    assert command([f"resume={folder}", "rounds=3", "report=none"]) == 0
+    assert run_command("export", str(folder), str(tmp_path / "model.pt")) == 0
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    capsys.readouterr()
+    assert run_command("export", str(folder), str(tmp_path / "model.pt")) == 2
+    path.write_text(path.read_text().replace("tests.own_models.dropped", MARK).replace("seed: 1", "seed: 0"))
+    assert run_command("export", str(folder), str(tmp_path / "model.pt")) == 2
+    assert command([f"resume={folder}", "rounds=4", "report=none"]) == 2
+
+
 @pytest.mark.parametrize("name", ["evaluate", "export"])
 def test_a_model_of_somebody_else_is_not_built_before_its_code_is_trusted(strange, imported, name, tmp_path, capsys):
     arguments = [name, str(strange("model", {"_target_": MARK}))]
