@@ -189,6 +189,8 @@ def fingerprint(job: Job) -> str:
     parts: list[Any] = [*_model_parts(job), *_own_parts(job.loss), job.work, job.x.shape[1:], job.x.dtype]
     parts += [min(len(job.clients), SAMPLE_CLIENTS), job.draw.positions.shape[1:], *_kind(job)]
     parts += [job.params.dtype, job.params.device, job.model.channels_last, torch.get_num_threads()]
+    if job.model.is_bfloat16:
+        parts.append("bfloat16")
     if job.params.is_cuda:
         parts.append(torch.cuda.get_device_name(job.params.device))
     parts += [torch.__version__, np.__version__, fedbatch.__version__, platform.python_version(), platform.node()]
