@@ -42,10 +42,10 @@ NEED_A_GPU = (environment, waits, memory, sizes)
 SECTIONS: dict[Callable[[Check], None], float] = {
     environment: 0.02,
     whole_runs: 0.25,
-    correctness: 0.45,
-    waits: 0.62,
-    memory: 0.66,
-    table: 0.84,
+    correctness: 0.4,
+    waits: 0.5,
+    memory: 0.55,
+    table: 0.78,
     sizes: 1.0,
 }
 """In their order, and the share of all seconds by which each has to end."""

@@ -14,7 +14,7 @@ from benchmarks.gpu_findings import Check, in_words
 from benchmarks.gpu_jobs import MODELS, OPTIONS, job
 from fedbatch.executors.choose import EXECUTORS, UNSUPPORTED
 from fedbatch.executors.memory import Memory
-from fedbatch.results import record
+from fedbatch.results import record, store
 from fedbatch.wire.messages import Contribution
 
 RUN = "dataset=digits population=20 cohort_size=6 client_batch_size=4 rounds=3 controller=fixed report=none".split()
@@ -25,7 +25,6 @@ RUNS: dict[str, list[str]] = {
     "deterministic local": ["deterministic=true", "client_work=local_sgd"],
     "TF32": ["matmul_precision=high"],
     "cnn": ["model=cnn", "model.channels=8", "model.hidden=16"],
-    "compiled": ["compile=true", "executor=loop"],
     "calibration": ["metrics=calibration", "client_holdout=0.25"],
     "temperature": ["temperature=shared", "client_holdout=0.25"],
     "temperature each": ["temperature=per_client", "client_holdout=0.25"],
@@ -37,9 +36,11 @@ RUNS: dict[str, list[str]] = {
     "client_central": ["privacy=client_central", *NOISE],
     "example_local": ["privacy=example_local", *NOISE],
     "example_local ghost": ["privacy=example_local", *NOISE, "executor=ghost"],
-    "active": ["active=margin"],
+    "noise on the device": ["privacy=client_central", *NOISE, "model.width=20000"],
+    "active": ["active=margin", "active.queries=1", "active.seed_labels=40", "active.labels_per_query=20"],
     "written down": ["runtime.by_reference=false"],
     "four nodes": ["nodes=4"],
+    "compiled": ["compile=true", "executor=loop"],  # takes a minute
 }
 
 
@@ -138,10 +139,11 @@ def memory(check: Check) -> None:
 @contextmanager
 def without_polars() -> Iterator[None]:
     """A run ends without its Parquet file where Polars is not installed."""
-    write = record.write_parquet
+    write, packages = record.write_parquet, store.PACKAGES
     if importlib.util.find_spec("polars") is None:
         record.write_parquet = lambda *_: None
+        store.PACKAGES = tuple(name for name in packages if name != "polars")
     try:
         yield
     finally:
-        record.write_parquet = write
+        record.write_parquet, store.PACKAGES = write, packages

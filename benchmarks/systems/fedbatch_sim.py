@@ -31,6 +31,7 @@ from fedbatch.node import train as node
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.rounds import Row, run_round
 from fedbatch.server_app import new_server, start
+from fedbatch.setup.device import memory_bytes
 from fedbatch.setup.task import Task
 from fedbatch.wire.codec import decode, encode, reply
 from fedbatch.wire.messages import Hosted, TrainPlan
@@ -78,7 +79,7 @@ class FedbatchSim:
     def round(self, round_: int) -> None:
         """One whole round."""
         self.state = replace(self.state, round=round_)
-        with deterministic(), nullcontext() if self.measured else nothing_measured():
+        with deterministic(self.task.train_x.device), nullcontext() if self.measured else nothing_measured():
             self.state, self.row = run_round(self.server, self.state)
 
     def params(self) -> Tensor:
@@ -108,11 +109,11 @@ class FedbatchSim:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """PyTorch as fedbatch sets it on a CPU, for this system only."""
+def deterministic(device: torch.device) -> Iterator[None]:
+    """PyTorch as fedbatch sets it by default, for this system only: deterministic on a CPU."""
     torch.utils.deterministic.fill_uninitialized_memory = False
     usual = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(device.type == "cpu")
     try:
         yield
     finally:
@@ -184,4 +185,5 @@ def new_task(workload: Workload, data: Data, partition: HoldoutPartition, config
         default_work=gradient() if workload.work == "fedsgd" else local(lr=workload.learning_rate),
         node_model=FlatModel(build_model(workload.model, workload.seed), data.x.device, channels_last=True),
         num_classes=10,
+        memory_bytes=memory_bytes(config, data.x.device),
     )

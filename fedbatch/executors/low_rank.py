@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-WORTH = 2.5
+WORTH = 3.5
 """Multiplications that cost as much in a step as what a weight of a client's own needs for each of its numbers: to read
 and write it, and a product for each client instead of one for all. Measured on CPUs."""
 TRUSTED, CLIPPED = 1e-3, 1e-4
@@ -19,12 +19,12 @@ TRUSTED, CLIPPED = 1e-3, 1e-4
 
 
 def pays(layer: nn.Linear, rows: int, steps: int) -> bool:
-    """Whether factors are cheaper than a weight for each client, over steps with ``rows`` positions each.
+    """Whether factors are smaller than a weight for each client, and cheaper, over steps with ``rows`` positions each.
 
-    On average a position meets ``rows (steps - 1) / 2`` earlier ones, at ``in + out`` multiplications each.
+    On average a position meets ``rows (steps + 1) / 2`` others, at ``in + out`` multiplications each.
     """
-    out, size = layer.out_features, layer.in_features
-    return rows**2 * (steps - 1) / 2 * (out + size) < WORTH * out * size
+    weight, position = layer.weight.numel(), layer.in_features + layer.out_features
+    return rows * steps * position < weight and rows**2 * (steps + 1) / 2 * position < WORTH * weight
 
 
 @dataclass
@@ -98,7 +98,8 @@ class Factors:
         """
         gradients, inputs = (t[:, : self.rank].norm(dim=2) for t in (self.gradients, self.inputs))
         rounding = 4 * torch.finfo(inputs.dtype).eps * (gradients * inputs).sum(dim=1).double().square()
-        doubtful = ~(rounding <= (CLIPPED if exact else TRUSTED) * self.squares)  # or not finite
+        trusted = rounding <= (CLIPPED if exact else TRUSTED) * self.squares
+        doubtful = ~(trusted & self.squares.isfinite())  # products may overflow where D does not
         clients = [k for k, doubt in enumerate(doubtful.tolist()) if doubt]
         for k in clients:
             self.squares[k] = self._one(k).square().sum(dtype=torch.float64)

@@ -34,9 +34,8 @@ def pool_first(module: nn.Module) -> Iterator[None]:
 
 def reordered(module: nn.Module) -> list[tuple[nn.Module, Order]]:
     """The sequentials with another order, and that order."""
-    plain = [m for m in module.modules() if type(m) is nn.Sequential and _is_untouched(m)]
-    orders = [(m, _pool_first(list(m))) for m in plain]
-    return [(m, order) for m, order in orders if order != list(m)]
+    orders = [(m, _pool_first(list(m))) for m in module.modules() if type(m) is nn.Sequential]
+    return [(m, order) for m, order in orders if order != list(m) and _is_untouched(m)]
 
 
 def _pool_first(layers: Order) -> Order:

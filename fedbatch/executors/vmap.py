@@ -97,19 +97,22 @@ def by_function(job: Job) -> Contribution:
     return _run(job, ClientModels, job.params.numel())
 
 
-def _factored(job: Job) -> tuple[set[nn.Module], int]:
+def _factored(job: Job) -> tuple[set[nn.Linear], int]:
     """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
     steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
-    layers: set[nn.Module] = set()
+    linear = [m for m in job.model.module.modules() if type(m) is nn.Linear and m.weight.requires_grad]
+    layers = {m for m in linear if pays(m, batch, steps)}  # if each example were one position; there may be more
     kept = job.params.numel()
+    if not layers:
+        return layers, kept
     with own_generators(job.model.is_random), torch.no_grad(), fused.Capture(job.model.module) as capture:
         job.model.module(job.x[:1].clone())
     for layer, output in zip(capture.layers, capture.outputs, strict=True):
-        if type(layer) is nn.Linear:
-            rows = batch * output.shape[:-1].numel()
-            if pays(layer, rows, steps):
-                layers.add(layer)
-                kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+        rows = batch * output.shape[:-1].numel()
+        if layer in layers and pays(layer, rows, steps):
+            kept += rows * steps * (layer.in_features + layer.out_features) - layer.weight.numel()
+        else:
+            layers.discard(layer)
     return layers, kept
 
 
