@@ -67,7 +67,7 @@ def whole_runs(check: Check) -> None:
 
 def tolerance(run: str) -> float:
     """Relative difference of losses: rounding, or with noise that depends on rounding its size."""
-    return 0.3 if "client_central" in run or "example_local" in run else 0.02 if run in ("TF32", "bf16") else 2e-3
+    return 0.3 if run.startswith(("client_", "example_", "noise")) else 0.02 if run in ("TF32", "bf16") else 2e-3
 
 
 def whole_run(overrides: list[str], device: str) -> dict[str, Any]:
