@@ -22,7 +22,7 @@ Node = dict[str, Any]
 CHOICES = {
     "sampling": ("auto", "uniform", "poisson", "all"),
     "weighting": ("auto", "examples", "uniform"),
-    "executor": ("auto", "fused", "vmap", "loop", "ghost"),
+    "executor": ("auto", "chain", "fused", "vmap", "loop", "ghost"),
     "matmul_precision": ("highest", "high", "medium"),
     "precision": ("float32", "bf16"),
     "report": ("html", "none"),
