@@ -37,8 +37,9 @@ figures: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'pfl==0.6.*' 'prv-accountant==0.2.*'
-	$(BIN)/python -m benchmarks --threads 1 --json docs/results/bench.json
-	$(BIN)/python -m benchmarks --quick --threads 2 --no-ray --json docs/results/bench_2_threads.json
+	$(BIN)/python -m benchmarks --threads 1 --models mlp --json docs/results/bench.json
+	$(BIN)/python -m benchmarks --quick --threads 1 --models cnn resnet gpt --json docs/results/bench_networks.json
+	$(BIN)/python -m benchmarks --quick --threads 2 --models mlp --no-ray --json docs/results/bench_2_threads.json
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
 	$(BIN)/python -m benchmarks.dp_step --json docs/results/dp_step.json
 	$(BIN)/python -m benchmarks.optimizer_step --json docs/results/optimizer_step.json

@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks import cases
 from benchmarks.measure import Row, Spec, machine, peak_rss_mb, prepare
 from benchmarks.ratios import Ratio, ratios, title
-from benchmarks.workload import Data, Workload
+from benchmarks.workload import SHAPES, Data, Workload
 
 Record = dict[str, Any]
 DATA = "random images in the shape of Fashion-MNIST, 1,000 clients x 50 examples"
@@ -44,8 +44,10 @@ def all_rows(arguments: argparse.Namespace, pfl: bool, ray: bool) -> Iterator[li
     for threads in arguments.threads:
         prepare(threads)
         for workload in cases.workloads(arguments.quick):
+            if workload.model not in arguments.models:
+                continue
             yield case(workload, cases.data_of(workload), threads, arguments.quick, pfl)
-        if ray:
+        if ray and cases.RAY_WORK.model in arguments.models:
             yield case_with_ray(cases.data_of(cases.RAY_WORK), threads, arguments.quick)
 
 
@@ -62,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repeats, smaller cohorts of the CNN: 5 minutes")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of PyTorch; several are taken in turn")
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="of the work")
     parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--no-ray", action="store_true", help="leave out Flower's own simulation")
     parser.add_argument("--no-pfl", action="store_true", help="leave out pfl")

@@ -57,6 +57,8 @@ def specs(workload: Workload, data: Data, threads: int, pfl: bool) -> dict[str, 
         for measured in (True, False):
             name = f"fedbatch {executor}" + ("" if measured else " unmeasured")
             found[name] = spec("fedbatch_sim:FedbatchSim", executor=executor, measured=measured)
+    if workload.model == "mlp" and data.x.device.type == "cpu":
+        found["fedbatch chain"] = spec("fedbatch_sim:FedbatchSim", executor="chain")
     found["plain loop with norms"] = spec("plain_loop:PlainLoop")
     found["plain loop"] = spec("plain_loop:PlainLoop", with_norms=False)
     if workload.model in ("mlp", "cnn") and installed("jax") and data.x.device.type == "cpu":

@@ -18,12 +18,15 @@ from fedbatch.results import record, store
 from fedbatch.wire.messages import Contribution
 
 RUN = "dataset=digits population=20 cohort_size=6 client_batch_size=4 rounds=3 controller=fixed report=none".split()
+TEXT = ["dataset=shakespeare_roles", "partitioner=natural", "population=595", "dataset.min_sequences=16"]
 NOISE = ["privacy.noise_multiplier=1.0", "privacy.target_epsilon=null"]
 RUNS: dict[str, list[str]] = {
     "default": [],
     "deterministic": ["deterministic=true"],
     "deterministic local": ["deterministic=true", "client_work=local_sgd"],
     "TF32": ["matmul_precision=high"],
+    "bf16": ["precision=bf16"],
+    "gpt": [*TEXT, "model=gpt", "model.layers=1", "model.width=16", "model.heads=2", "rounds=2"],
     "cnn": ["model=cnn", "model.channels=8", "model.hidden=16"],
     "calibration": ["metrics=calibration", "client_holdout=0.25"],
     "temperature": ["temperature=shared", "client_holdout=0.25"],
@@ -64,7 +67,7 @@ def whole_runs(check: Check) -> None:
 
 def tolerance(run: str) -> float:
     """Relative difference of losses: rounding, or with noise that depends on rounding its size."""
-    return 0.3 if "client_central" in run or "example_local" in run else 0.02 if run == "TF32" else 2e-3
+    return 0.3 if run.startswith(("client_", "example_", "noise")) else 0.02 if run in ("TF32", "bf16") else 2e-3
 
 
 def whole_run(overrides: list[str], device: str) -> dict[str, Any]:

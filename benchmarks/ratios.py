@@ -71,7 +71,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 def _fedsgd(work: Rows) -> Iterator[Ratio]:
     case = next(iter(work.values()))
     mlp, large = case["model"] == "mlp", case["cohort"] == 200
-    ours = _fastest(work, ("fedbatch fused", "fedbatch vmap", "fedbatch loop"))
+    ours = _fastest(work, ("fedbatch chain", "fedbatch fused", "fedbatch vmap", "fedbatch loop"))
     if case["batch_size"] == 10 and (target := TO_THE_LIMIT.get((case["work"], case["model"], case["cohort"]))):
         yield from _ratio(work, ours, "limit", target, "at most")
     yield from _ratio(work, "JAX", ours, 1.0, "at least")
@@ -84,7 +84,7 @@ def _fedsgd(work: Rows) -> Iterator[Ratio]:
 
 def _local_sgd(work: Rows) -> Iterator[Ratio]:
     case = next(iter(work.values()))
-    ours = _fastest(work, ("fedbatch vmap", "fedbatch loop"))
+    ours = _fastest(work, ("fedbatch chain", "fedbatch vmap", "fedbatch loop"))
     if target := TO_THE_LIMIT.get((case["work"], case["model"], case["cohort"])):
         yield from _ratio(work, ours, "limit", target, "at most")
     yield from _ratio(work, "JAX", ours, 1.0, "at least")

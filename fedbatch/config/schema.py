@@ -22,8 +22,9 @@ Node = dict[str, Any]
 CHOICES = {
     "sampling": ("auto", "uniform", "poisson", "all"),
     "weighting": ("auto", "examples", "uniform"),
-    "executor": ("auto", "fused", "vmap", "loop", "ghost"),
+    "executor": ("auto", "chain", "fused", "vmap", "loop", "ghost"),
     "matmul_precision": ("highest", "high", "medium"),
+    "precision": ("float32", "bf16"),
     "report": ("html", "none"),
     "small_clients": ("accept", "refuse"),
     "target_metric": TARGETS,
@@ -90,6 +91,7 @@ class RunConfig:
     memory_bytes: float | None = None
     channels_last: bool = True
     matmul_precision: str = "highest"
+    precision: str = "float32"
     deterministic: bool | None = None
     compile: bool = False
     sampling: str = "auto"

@@ -64,7 +64,8 @@ def references(job: Job) -> list[Reference]:
     finite = np.isfinite(contribution.sq_norms) & np.isfinite(contribution.losses)
     if finite.any() and not finite.all():
         job = job.select(finite)
-    tolerance = ROUNDED[job.params.dtype] * (10 if job.draw.counts.shape[1] > 1 else 1)
+    rounded = _rounded_bfloat16(job) if job.model.is_bfloat16 else ROUNDED[job.params.dtype]
+    tolerance = rounded * (10 if job.draw.counts.shape[1] > 1 else 1)
     probes = [(probe, tolerance, 10 * tolerance) for probe in _probes(job)]
     if len(job.params) > LARGE:
         probes = [(probe, tolerance, 10 * tolerance) for probe in _probes(_moved(job))] + probes
@@ -95,6 +96,18 @@ def disagreement(executor: Executor, references: Iterable[Reference]) -> str | N
 def in_words(error: Exception) -> str:
     """An executor's failure in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def _rounded_bfloat16(job: Job) -> float:
+    """Twice what 8 bits do to the loop's own sum, for another executor rounds in another order, and four units."""
+    rounded = loop(job).update_sum
+    job.model.is_bfloat16 = False
+    try:
+        exact = loop(job).update_sum
+    finally:
+        job.model.is_bfloat16 = True
+    unit = torch.finfo(torch.bfloat16).eps
+    return 2 * float((rounded - exact).norm()) / max(float(exact.norm()), TINY) + 4 * unit
 
 
 def _probes(job: Job) -> Iterator[Job]:

@@ -18,7 +18,7 @@ import fedbatch
 from fedbatch.clients.job import Executor, Job
 from fedbatch.core import cache
 from fedbatch.core.errors import RunFailedError
-from fedbatch.executors import agreement, fused, ghost, vmap
+from fedbatch.executors import agreement, chain, fused, ghost, vmap
 from fedbatch.executors.loop import loop
 from fedbatch.executors.memory import Memory
 from fedbatch.executors.pool_first import reordered
@@ -26,13 +26,20 @@ from fedbatch.wire.messages import Contribution
 
 log = logging.getLogger("fedbatch")
 
-EXECUTORS: dict[str, Executor] = {"fused": fused.fused, "ghost": ghost.ghost, "loop": loop, "vmap": vmap.best}
+EXECUTORS: dict[str, Executor] = {
+    "chain": chain.chain,
+    "fused": fused.fused,
+    "ghost": ghost.ghost,
+    "loop": loop,
+    "vmap": vmap.best,
+}
 FORMS: dict[str, Callable[[Job], list[list[Executor]]]] = {"vmap": vmap.forms}
 """An executor's forms for a job, the fastest first, with which it falls back where one is wrong for a model. Each comes
 with those it goes over to by itself, which must be right, too."""
 SAMPLE_EXAMPLES, SAMPLE_CLIENTS, REPEATS, BUDGET_SECONDS = 256, 32, 3, 0.3
 
 UNSUPPORTED: dict[str, Callable[[Job], str | None]] = {
+    "chain": chain.unsupported,
     "fused": fused.unsupported,
     "ghost": ghost.unsupported,
     "vmap": vmap.unsupported,
@@ -189,6 +196,8 @@ def fingerprint(job: Job) -> str:
     parts: list[Any] = [*_model_parts(job), *_own_parts(job.loss), job.work, job.x.shape[1:], job.x.dtype]
     parts += [min(len(job.clients), SAMPLE_CLIENTS), job.draw.positions.shape[1:], *_kind(job)]
     parts += [job.params.dtype, job.params.device, job.model.channels_last, torch.get_num_threads()]
+    if job.model.is_bfloat16:
+        parts.append("bfloat16")
     if job.params.is_cuda:
         parts.append(torch.cuda.get_device_name(job.params.device))
     parts += [torch.__version__, np.__version__, fedbatch.__version__, platform.python_version(), platform.node()]

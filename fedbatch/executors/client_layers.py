@@ -139,14 +139,14 @@ class ClientLayers:
             Mean loss of each client (k,) before the step.
         """
         with draws(keys, share.shape[1]), self._forwards(len(share)) as calls:
-            logits = self.model.module(x.flatten(0, 1))
+            logits = self.model(x.flatten(0, 1))
             losses = (loss(logits, y.flatten(0, 1), reduction="none").view(share.shape) * share).sum(dim=1)
             gradients = torch.autograd.grad(losses.sum(), [output for *_, output in calls], materialize_grads=True)
         with torch.no_grad():
             for layer in self._layers if pull else []:
                 layer.pull(len(share), pull)
             for (layer, inputs, _), g in zip(calls, gradients, strict=True):
-                layer.update(inputs, g, lr, len(share))
+                layer.update(self.model.widened(inputs), self.model.widened(g), lr, len(share))
         return losses.detach()
 
     def updates(self) -> ParameterUpdates:

@@ -113,7 +113,8 @@ def fused(job: Job) -> Contribution:
     for rows in chunks(job):
         parts = Parts.of(job.draw.counts[rows, 0], job.halves, device, exact=job.clip is not None)
         capture, gradients, loss = _backward(job, rows, parts)
-        layers = zip(capture.layers, capture.inputs, gradients, strict=True)
+        wide = job.model.widened  # so that what is measured is what is added up
+        layers = zip(capture.layers, map(wide, capture.inputs), map(wide, gradients), strict=True)
         products, summed = zip(*[rule_of(layer)(layer, x, g, parts) for layer, x, g in layers], strict=True)
         # (L, K, S, S), of gradients that carry their client's weight
         by_layer = torch.stack([p.double() for p in products])
@@ -148,7 +149,7 @@ def _backward(job: Job, rows: Ints, parts: Parts) -> tuple["Capture", tuple[Tens
     share = to_device(np.repeat(1 / counts, counts), device).to(job.params)  # (n,), of an example in its client's mean
     weight = to_device(np.repeat(job.weights[rows], counts), device).to(job.params)
     with draws(job, rows, counts), pool_first(job.model.module), Capture(job.model.module) as capture:
-        logits = job.model.module(job.x.index_select(0, index))
+        logits = job.model(job.x.index_select(0, index))
         losses = job.loss(logits, job.y.index_select(0, index), reduction="none")
         # A layer that the loss does not use has no gradient: zero, as for the loop.
         gradients = torch.autograd.grad((losses * (share * weight)).sum(), capture.outputs, materialize_grads=True)

@@ -35,7 +35,7 @@ def pool_first(module: nn.Module) -> Iterator[None]:
 def reordered(module: nn.Module) -> list[tuple[nn.Module, Order]]:
     """The sequentials with another order, and that order."""
     orders = [(m, _pool_first(list(m))) for m in module.modules() if type(m) is nn.Sequential]
-    return [(m, order) for m, order in orders if order != list(m) and _is_untouched(m)]
+    return [(m, order) for m, order in orders if order != list(m) and is_untouched(m)]
 
 
 def _pool_first(layers: Order) -> Order:
@@ -51,10 +51,10 @@ def _may_swap(activation: nn.Module, pool: nn.MaxPool2d) -> bool:
     """Not in place, which others may see; not for indices; and without windows that hold padding alone."""
     if getattr(activation, "inplace", False) or pool.return_indices or pool.dilation not in (1, (1, 1), [1, 1]):
         return False
-    return _is_untouched(activation) and _is_untouched(pool)
+    return is_untouched(activation) and is_untouched(pool)
 
 
-def _is_untouched(module: nn.Module) -> bool:
+def is_untouched(module: nn.Module) -> bool:
     """Whether a call of the module is its type's forward and nothing else."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     anywhere = torch.nn.modules.module._has_any_global_hook()

@@ -236,7 +236,9 @@ def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str
         params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, key: Tensor, first: Tensor
     ) -> Tensor:
         with keyed_dropout(key, len(share), first, several=True) if model.is_random else nullcontext():
-            return (loss(functional_call(model.module, params, (x,)), y, reduction="none") * share).sum()
+            with model.precision():
+                output = functional_call(model.module, params, (x,))
+            return (loss(model.widened(output), y, reduction="none") * share).sum()
 
     return grad_and_value(weighted_loss)
 

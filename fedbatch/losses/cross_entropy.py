@@ -20,6 +20,11 @@ class CrossEntropy:
     per_example = True
     """The loss of a batch is the mean of its examples' own losses, so gradients split by example."""
 
+    @property
+    def is_plain_cross_entropy(self) -> bool:
+        """Whether nothing is added to ``-log softmax``, for executors that compute it by themselves."""
+        return self.label_smoothing == 0
+
     def __init__(self, label_smoothing: float = 0.0):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1) (got {label_smoothing}); use 0 for none")

@@ -62,7 +62,7 @@ def _predictions(model: FlatModel, x: Tensor, y: Tensor, batch_size: int) -> Ite
         model.module.eval()
         for start in range(0, len(y), batch_size):
             inputs = model.own_inputs(x[start : start + batch_size])
-            yield model.module(inputs), y[start : start + batch_size]
+            yield model(inputs), y[start : start + batch_size]
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def logits_of(model: FlatModel, x: Tensor, batch_size: int = 1024) -> Tensor:
     """Logits (N, ..., classes) of inputs ``x`` (N, ...), ``batch_size`` examples at a time, all of them kept."""
     with model.unchanged():
         model.module.eval()
-        return torch.cat([model.module(model.own_inputs(part)) for part in x.split(batch_size)])
+        return torch.cat([model(model.own_inputs(part)) for part in x.split(batch_size)])
 
 
 def labelled_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

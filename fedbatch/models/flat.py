@@ -3,7 +3,7 @@
 import copy
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 
 import torch
@@ -40,6 +40,7 @@ class FlatModel:
         is_random: whether a training forward draws random numbers; set by `fedbatch.models.trial`.
         writes_inputs: whether a forward changes its inputs in place; set likewise.
         examples_meet: whether an example's output depends on the others of its batch; set likewise.
+        is_bfloat16: whether layers compute in bfloat16 where that is safe (torch.autocast), which has 8 bits.
 
     Raises:
         ValueError: no parameter to train, parameters of several dtypes, or two that share memory.
@@ -65,7 +66,7 @@ class FlatModel:
                 p.data, p.grad = values, grads
         self.layer_sizes = self._layer_sizes()
         self.forward: Callable[[Tensor], Tensor] = self.module
-        self.is_random = self.examples_meet = self.writes_inputs = False
+        self.is_random = self.examples_meet = self.writes_inputs = self.is_bfloat16 = False
         self.set_changing(changing)
 
     def set_changing(self, names: Collection[str] | None) -> None:
@@ -132,6 +133,22 @@ class FlatModel:
         """Squared norms (L, ...) of the layers of vectors (..., d); a layer is a module with parameters of its own."""
         return torch.stack([part.square().sum(dim=-1) for part in flat.split(self.layer_sizes, dim=-1)])
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """Output of the module, in the run's precision; numbers come back in the dtype of the parameters."""
+        with self.precision():
+            output: Tensor = self.module(x)
+        return self.widened(output)
+
+    def widened(self, t: Tensor) -> Tensor:
+        """Numbers of a forward or backward in the dtype of the parameters; as they are if they have it."""
+        return t.to(self.params.dtype) if self.is_bfloat16 and t.is_floating_point() else t
+
+    def precision(self) -> AbstractContextManager[object]:
+        """In it, torch computes a forward in the run's precision; float64 stays as it is."""
+        if not self.is_bfloat16:
+            return nullcontext()
+        return torch.autocast(self.params.device.type, torch.bfloat16, cache_enabled=False)
+
     def compile(self) -> None:
         """Let `loss_and_gradient` run through ``torch.compile``; the first call compiles."""
         self.forward = torch.compile(self.module)
@@ -163,7 +180,9 @@ class FlatModel:
     def loss_and_gradient(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the batch, a detached scalar; its gradient is left in ``grads``."""
         self.grads.zero_()
-        value = loss(self.forward(x), y)
+        with self.precision():
+            output = self.forward(x)
+        value = loss(self.widened(output), y)
         value.backward()
         for p, view in zip(self.trainable, self._grad_views, strict=True):
             if p.grad is not view:  # torch replaces what it cannot add to in place, as for a sparse gradient
@@ -175,7 +194,7 @@ class FlatModel:
     def double(self) -> "FlatModel":
         """A copy in float64, for comparing ways to compute."""
         copied = FlatModel(copy.deepcopy(self.module).double(), self.params.device, self.channels_last, self.changing)
-        for name in ("is_random", "examples_meet", "writes_inputs"):
+        for name in ("is_random", "examples_meet", "writes_inputs", "is_bfloat16"):
             setattr(copied, name, getattr(self, name))
         return copied
 

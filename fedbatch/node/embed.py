@@ -26,7 +26,7 @@ def embed(model: FlatModel, x: Tensor) -> tuple[Matrix, Matrix]:
     try:
         with model.unchanged():
             model.module.eval()
-            parts = [model.module(model.own_inputs(part)).softmax(dim=1) for part in x.split(BATCH)]
+            parts = [model(model.own_inputs(part)).softmax(dim=1) for part in x.split(BATCH)]
     finally:
         hook.remove()
     probabilities, embeddings = torch.cat(parts), torch.cat(inputs)

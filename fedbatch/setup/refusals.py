@@ -74,6 +74,10 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         "than privacy.clip_norm; set it to highest",
     )
     yield (
+        config.precision != "float32",
+        f"precision={config.precision} rounds what is clipped to 8 bits; set it to float32",
+    )
+    yield (
         config.noise_scale.halves or config.noise_scale.cosine,
         "noise_scale: halves and cosine need each client's own norms, which are not released; set both to false",
     )

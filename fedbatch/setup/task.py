@@ -193,6 +193,7 @@ class Task:
             )
         model.set_changing(self.node_model.changing)
         model.writes_inputs = self.node_model.writes_inputs
+        model.is_bfloat16 = self.node_model.is_bfloat16
         return model
 
 
@@ -220,6 +221,7 @@ def load(config_json: str) -> Task:
         try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], dataset.num_classes, sizes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    model.is_bfloat16 = config.precision == "bf16"
     if config.compile:
         model.compile()
     check_model(config, model)

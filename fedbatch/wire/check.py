@@ -31,20 +31,25 @@ def check(message: Any, lengths: Mapping[str, int]) -> None:
         value = getattr(message, name)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise MessageError(f"{name} must be a {kind.__name__} (got {type(value).__name__})")
-        if isinstance(value, Tensor):
-            _check_tensor(name, value)
+    tensors = {name: value for name, value in vars(message).items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        if value.dtype not in (torch.float32, torch.float64):
+            raise MessageError(f"{name} must be float32 or float64 (got {value.dtype})")
+        _check_shape(name, value.shape)
+    _check_finite(tensors)
     for name, column in columns(schema).items():
         _check_column(name, column, getattr(message, name))
     _check_lengths(message, schema, lengths)
 
 
-def _check_tensor(name: str, values: Tensor) -> None:
-    if values.dtype not in (torch.float32, torch.float64):
-        raise MessageError(f"{name} must be float32 or float64 (got {values.dtype})")
-    _check_shape(name, values.shape)
-    # The product is one quick pass; where it overflows, the slower test has the last word.
-    if not math.isfinite(float(torch.dot(values, values))) and not values.isfinite().all():
-        raise MessageError(f"{name} has values that are not finite")
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Squared lengths are one quick pass, and asked for together; the slower test has the last word on an overflow."""
+    squares = [torch.dot(values, values).double() for values in tensors.values() if values.numel()]
+    if not squares or math.isfinite(float(sum(squares))):
+        return
+    for name, values in tensors.items():
+        if not values.isfinite().all():
+            raise MessageError(f"{name} has values that are not finite")
 
 
 def _check_column(name: str, column: Column, values: Vector) -> None:

@@ -24,6 +24,8 @@ SCALARS = {
     "threads": [*WHOLE, "0", "-1"],
     "channels_last": SWITCH,
     "matmul_precision": ["low", "null"],
+    "precision": ["fp16", "null"],
+    "memory_bytes": [*NUMBER, "0", "-1", "nan"],
     "compile": SWITCH,
     "deterministic": ["maybe", "7.5"],
     "sampling": ["some", "null"],

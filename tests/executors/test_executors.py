@@ -285,7 +285,7 @@ def test_auto_takes_the_fastest_says_why_and_remembers(monkeypatch, caplog, tmp_
         job = make_job(*arguments, **options)
         return Executors().chosen(job, lambda: job)
 
-    assert chosen("mlp") == "loop" and "executor=auto takes loop (fused" in caplog.text
+    assert chosen("mlp") == "loop" and "executor=auto takes loop (chain cannot" in caplog.text
     by_function[EXECUTORS["fused"]] = 0.1
     assert chosen("mlp") == "loop" and "as measured before" in caplog.text
     assert chosen("logistic") == "fused", "another model is measured anew"

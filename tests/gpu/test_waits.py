@@ -8,9 +8,9 @@ from tests.gpu.test_runs import MLP, NOISE, STEPS, left_on
 from tests.virtual_gpu import VirtualGpu
 
 BUDGET = {
-    f"executor=fused {MLP}": 8,
-    f"executor=vmap {STEPS} {MLP}": 10,  # two of them for its two low-rank layers
-    f"executor=fused privacy=client_central {NOISE}": 9,
+    f"executor=fused {MLP}": 5,
+    f"executor=vmap {STEPS} {MLP}": 5,
+    f"executor=fused privacy=client_central {NOISE}": 8,
     f"executor=fused privacy=example_local {NOISE}": 9,
 }
 """Waits of a round without evaluation."""

@@ -307,6 +307,8 @@ REFUSED = [
     ("example_local", ["privacy.clipping=layer"], "privacy.clipping must be one of flat, per_layer"),
     ("example_local", ["privacy.noise_multiplier=null"], "privacy: set noise_multiplier or target_epsilon"),
     ("example_local", ["privacy.target_epsilon=1e-3"], r"privacy: noise_multiplier=1 costs epsilon .* above target"),
+    ("example_local", ["precision=bf16"], "precision=bf16 .*; set it to float32"),
+    ("client_central", ["precision=bf16"], "precision=bf16 .*; set it to float32"),
     ("example_local", ["matmul_precision=high"], "matmul_precision=high .*; set it to highest"),
     ("client_central", ["matmul_precision=medium"], "matmul_precision=medium .*; set it to highest"),
     ("example_local", ["noise_scale.halves=true"], "noise_scale: halves and cosine"),
