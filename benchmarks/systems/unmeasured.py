@@ -1,6 +1,7 @@
 """fedbatch's executors without all that measures, to tell what measuring costs; fedbatch has no such switch.
 
-The weighted sum of updates and the losses stay, since a round needs them; norms are ones.
+The weighted sum of updates and the losses stay, since a round needs them. Norms are the longest that the server takes,
+which bounds the sum without a pass over it.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from fedbatch.executors.client_layers import ClientLayers
 from fedbatch.executors.fused import chunks
 from fedbatch.server import measure
 from fedbatch.server.measure import Measured
+from fedbatch.server.plausible import LARGEST
 from fedbatch.wire.messages import Contribution
 
 UNMEASURED = {name: f"{name}_unmeasured" for name in ("fused", "vmap", "loop")}
@@ -27,7 +29,7 @@ UNMEASURED = {name: f"{name}_unmeasured" for name in ("fused", "vmap", "loop")}
 def nothing_measured() -> Iterator[None]:
     """The nodes have the executors below, and the server estimates no noise scale."""
     usual, measure.measure = measure.measure, _no_estimate
-    compared, agreement.disagreement = agreement.disagreement, lambda *_: None  # norms of one are wrong on purpose
+    compared, agreement.disagreement = agreement.disagreement, lambda *_: None  # norms are wrong on purpose
     EXECUTORS.update(FUNCTIONS)
     try:
         yield
@@ -84,7 +86,7 @@ def _contribution(job: Job, update_sum: Tensor, losses: Tensor) -> Contribution:
         clients=job.clients,
         weights=job.weights,
         num_examples=job.draw.num_examples,
-        sq_norms=np.ones(len(job.clients)),
+        sq_norms=np.full(len(job.clients), LARGEST),
         losses=losses.double().cpu().numpy(),
         half_dots=np.zeros(0),
         half_sq_diffs=np.zeros(0),

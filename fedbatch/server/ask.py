@@ -7,8 +7,8 @@ from typing import Any, Generic
 from flwr.serverapp import Grid
 
 from fedbatch.runtime import flower
-from fedbatch.wire.check import MessageError
-from fedbatch.wire.codec import Encoder, Schema, decode
+from fedbatch.wire.check import MessageError, SquaredLengths
+from fedbatch.wire.codec import Encoder, Schema, decode_measured
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def ask(
     group: str,
     timeout: float | None,
     lengths: Callable[[Any], Mapping[str, int]],
-    check: Callable[[Schema, Any], None],
+    check: Callable[[Schema, Any, SquaredLengths], None],
 ) -> Replies[Schema]:
     """Send each node its plan and read the answers. Of several answers of a node the first counts.
 
@@ -45,7 +45,7 @@ def ask(
         group: Flower's group of the messages.
         timeout: seconds to wait; None for as long as it takes.
         lengths: of the vectors that answer a plan.
-        check: raises `MessageError` for an answer that does not fit its plan.
+        check: raises `MessageError` for an answer that does not fit its plan, by the lengths of its vectors.
     """
     answers: dict[int, Schema] = {}
     rejected: dict[int, str] = {}
@@ -60,8 +60,8 @@ def ask(
         try:
             if reply.has_error():
                 raise MessageError(flower.reason(reply.error))
-            answer = decode(kind, reply.content, lengths(plan))
-            check(answer, plan)
+            answer, squares = decode_measured(kind, reply.content, lengths(plan))
+            check(answer, plan, squares)
             answers[node] = answer
         except MessageError as error:
             rejected[node] = str(error)

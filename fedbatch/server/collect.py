@@ -19,7 +19,7 @@ from fedbatch.server.plausible import check_update
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
-from fedbatch.wire.check import MessageError
+from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 
 log = logging.getLogger("fedbatch")
@@ -138,7 +138,9 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
     }
 
 
-def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates, plan: TrainPlan) -> None:
+def check_sizes(
+    server: Server, work: ClientWork, answer: Contribution | Updates, plan: TrainPlan, squares: SquaredLengths
+) -> None:
     """Weights and numbers of examples are known beforehand: nobody gets more say by claiming more.
 
     Raises:
@@ -152,4 +154,4 @@ def check_sizes(server: Server, work: ClientWork, answer: Contribution | Updates
         raise MessageError("num_examples are not those that were asked for")
     if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
         raise MessageError("weights are not those of the run's weighting")
-    check_update(answer, plan)
+    check_update(answer, squares)

@@ -13,7 +13,7 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.state import ServerState
-from fedbatch.wire.check import MessageError
+from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,
@@ -57,7 +57,7 @@ def exchange(
     kind: type[Answer],
     config: RunConfig,
     round_: int,
-    check: Callable[[Any, Any], None] | None = None,
+    check: Callable[[Any, Any, SquaredLengths], None] | None = None,
     secret: bool = False,
 ) -> tuple[list[Answer], dict[int, str]]:
     """Send each node its plan and collect the answers.
@@ -68,7 +68,8 @@ def exchange(
         kind: of the answers.
         config: gives the time limit, and the clients without whom a round fails.
         round_: index of the round.
-        check: raises `MessageError` for an answer to a plan that the schema allows and the run does not.
+        check: raises `MessageError` for an answer to a plan that the schema allows and the run does not; told the
+            squared lengths of the answer's vectors.
         secret: whether nobody may know who was asked: then nothing is logged, and an error names no numbers.
 
     Returns:
@@ -78,10 +79,10 @@ def exchange(
         NoAnswerError: the valid answers are from fewer clients than ``min_clients``.
     """
 
-    def check_all(answer: Answer, plan: Any) -> None:
+    def check_all(answer: Answer, plan: Any, squares: SquaredLengths) -> None:
         check_clients(answer, plan, config.executor == "auto")
         if check is not None:
-            check(answer, plan)
+            check(answer, plan, squares)
 
     timeout = config.round_timeout_seconds
     replies = ask(grid, plans, kind, MESSAGE_TYPE[kind], str(round_), timeout, answer_lengths, check_all)
@@ -175,7 +176,7 @@ def per_client_accuracy(
     hosts: Hosts,
     state: ServerState,
     config: RunConfig,
-    check: Callable[[Evaluation, Any], None] | None = None,
+    check: Callable[[Evaluation, Any, SquaredLengths], None] | None = None,
 ) -> dict[str, Any]:
     """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`."""
     plans = {

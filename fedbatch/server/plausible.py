@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import LEAST, MOST
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.server.server import Server
-from fedbatch.wire.check import MessageError
+from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.messages import (
     Contribution,
     Evaluation,
@@ -22,7 +21,6 @@ from fedbatch.wire.messages import (
     Sums,
     SumsPlan,
     Temperatures,
-    TrainPlan,
     Updates,
 )
 from fedbatch.wire.schema import Vector
@@ -45,7 +43,7 @@ def require(holds: bool, what: str) -> None:
         raise MessageError(what)
 
 
-def check_update(answer: Contribution | Updates, plan: TrainPlan) -> None:
+def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> None:
     """A sum is no longer than its parts together, and numbers about clients are such as there can be.
 
     Raises:
@@ -53,19 +51,20 @@ def check_update(answer: Contribution | Updates, plan: TrainPlan) -> None:
     """
     require(bool((np.abs(answer.losses) <= LARGEST).all()), "losses are beyond what can be added up")
     if isinstance(answer, Updates):
-        require(length(answer.updates) ** 2 <= LARGEST, "updates are beyond what can be added up")
+        require(squares.get("updates", 0.0) <= LARGEST, "updates are beyond what can be added up")
         return
     require(bool((answer.sq_norms <= LARGEST).all()), "sq_norms are beyond what can be added up")
     weight, longest = float(answer.weights.sum()), float(answer.weights @ np.sqrt(answer.sq_norms))
     require(
-        length(answer.update_sum) <= (1 + ROUNDING) * longest + LEAST_LENGTH * weight,
+        length(squares, "update_sum") <= (1 + ROUNDING) * longest + LEAST_LENGTH * weight,
         "update_sum is longer than its clients' updates together, by sq_norms",
     )
     require(
-        length(answer.buffer_sum) <= math.sqrt(LARGEST) * max(weight, 1.0), "buffer_sum is beyond what can be added up"
+        length(squares, "buffer_sum") <= math.sqrt(LARGEST) * max(weight, 1.0),
+        "buffer_sum is beyond what can be added up",
     )
     require(
-        length(answer.unit_sum) <= (1 + ROUNDING) * len(answer.clients) + LEAST_LENGTH,
+        length(squares, "unit_sum") <= (1 + ROUNDING) * len(answer.clients) + LEAST_LENGTH,
         "unit_sum is longer than so many unit vectors",
     )
     if len(answer.half_dots) and len(answer.half_sq_diffs):
@@ -79,7 +78,12 @@ def check_update(answer: Contribution | Updates, plan: TrainPlan) -> None:
 
 
 def check_private(
-    server: Server, privacy: PrivacyPlan, phase: Phase, answer: PrivateContribution, plan: PrivatePlan
+    server: Server,
+    privacy: PrivacyPlan,
+    phase: Phase,
+    answer: PrivateContribution,
+    plan: PrivatePlan,
+    squares: SquaredLengths,
 ) -> None:
     """The sums of a release have its coordinates, and are no longer than clipping and noise allow.
 
@@ -104,7 +108,7 @@ def check_private(
         growth = (1 + work.lr * work.proximal) ** np.arange(privacy.steps(phase), dtype=np.float64)
         limit = float(sizes @ (work.lr * step * growth.sum()))
     require(
-        length(answer.update_sum) <= min((1 + ROUNDING) * limit + LEAST_LENGTH, math.sqrt(LARGEST)),
+        length(squares, "update_sum") <= min((1 + ROUNDING) * limit + LEAST_LENGTH, math.sqrt(LARGEST)),
         "update_sum is longer than clipping and noise allow",
     )
     spread = TAIL * math.sqrt(count) * (privacy.extra_deviations(phase, noise) if shares else np.zeros(number))
@@ -114,11 +118,11 @@ def check_private(
     least += [-count / 2] if privacy.follows_quantile else []
     high = np.minimum((1 + ROUNDING) * np.array(most) + spread + LEAST_LENGTH, LARGEST)
     low = np.maximum(np.array(least) - spread - LEAST_LENGTH, -LARGEST)
-    extras = answer.extra_sums.numpy()
+    extras = answer.extra_sums.cpu().numpy()
     require(bool(((low <= extras) & (extras <= high)).all()), "extra_sums are not within what clipping and noise allow")
 
 
-def check_evaluation(server: Server, answer: Evaluation, _: object = None) -> None:
+def check_evaluation(server: Server, answer: Evaluation, *_: object) -> None:
     """Nobody has more right than examples, or more examples held out than there can be.
 
     Raises:
@@ -132,7 +136,7 @@ def check_evaluation(server: Server, answer: Evaluation, _: object = None) -> No
     require(bool((np.abs(answer.loss_sums) <= LARGEST).all()), "loss_sums are beyond what can be added up")
 
 
-def check_sums(server: Server, size: int, answer: Sums, plan: SumsPlan | SlopePlan) -> None:
+def check_sums(server: Server, size: int, answer: Sums, plan: SumsPlan | SlopePlan, *_: object) -> None:
     """Sums have the length of their statistic and the values that so many predictions can give.
 
     Raises:
@@ -140,7 +144,7 @@ def check_sums(server: Server, size: int, answer: Sums, plan: SumsPlan | SlopePl
     """
     require(answer.sums.shape == (size,), f"sums must have length {size} (got {len(answer.sums)})")
     require(answer.sums.dtype == torch.float64, "sums must be float64")
-    values = answer.sums.numpy()
+    values = answer.sums.cpu().numpy()
     labels = server.task.train_y.shape[1] if server.task.train_y.dim() == 2 else 1
     examples = float(most_held_out(server, plan.clients).sum())
     if isinstance(plan, SlopePlan):
@@ -173,7 +177,7 @@ def check_slope(server: Server, examples: float, values: Vector, plan: SlopePlan
     require(bool(np.abs(values).max() <= limit), "sums are larger than clipping and noise allow")
 
 
-def check_temperatures(answer: Temperatures, _: object = None) -> None:
+def check_temperatures(answer: Temperatures, *_: object) -> None:
     """Temperatures are in the range that is searched.
 
     Raises:
@@ -191,9 +195,6 @@ def most_held_out(server: Server, clients: Ints) -> Ints:
     return np.maximum(known, np.ceil(told * share / (1 - share)).astype(np.int64) + 1)
 
 
-def length(values: Tensor) -> float:
-    """Euclidean length of a vector (d,), quickly where float32 can hold its square."""
-    quick = float(values.dot(values))
-    if 1e-30 < quick < 1e30:
-        return math.sqrt(quick)
-    return float(values.double().norm())
+def length(squares: SquaredLengths, name: str) -> float:
+    """Euclidean length of a vector, 0 of an empty one. What float32 takes for 0 is far below `LEAST_LENGTH`."""
+    return math.sqrt(squares.get(name, 0.0))

@@ -26,7 +26,7 @@ from fedbatch.server.ask import ask
 from fedbatch.server.plausible_labels import check_clusters, check_counts, check_labelled, check_scored
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.check import MessageError
+from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.codec import array_bytes
 from fedbatch.wire.queries import (
     ClusterPlan,
@@ -75,7 +75,7 @@ class Poll:
         """
         group, timeout = f"query-{self.query}", self.server.task.config.round_timeout_seconds
 
-        def check_all(answer: Answer, plan: Any) -> None:
+        def check_all(answer: Answer, plan: Any, _: SquaredLengths) -> None:
             check_asked(answer, plan)
             if check is not None:
                 check(answer, plan)

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from fedbatch.wire.check import MessageError, check
+from fedbatch.wire.check import MessageError, SquaredLengths, check
 from fedbatch.wire.messages import (
     Contribution,
     EvaluatePlan,
@@ -138,7 +138,14 @@ def kind_of(record: RecordDict) -> str:
 
 
 def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | None = None) -> Schema:
-    """Read and validate a message of ``kind``.
+    """Read and validate a message of ``kind``; see `decode_measured`."""
+    return decode_measured(kind, record, lengths)[0]
+
+
+def decode_measured(
+    kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | None = None
+) -> tuple[Schema, SquaredLengths]:
+    """Read and validate a message of ``kind``, and give it with the squared lengths of its vectors.
 
     Args:
         kind: the dataclass expected.
@@ -151,8 +158,7 @@ def decode(kind: type[Schema], record: RecordDict, lengths: Mapping[str, int] | 
     message = record.message if isinstance(record, ByReference) else _read(kind, record)
     if not isinstance(message, kind):
         raise MessageError(f"expected a {kind.__name__} (got a {type(message).__name__})")
-    check(message, lengths or {})
-    return message
+    return message, check(message, lengths or {})
 
 
 def _read(kind: type[Schema], record: RecordDict) -> Schema:

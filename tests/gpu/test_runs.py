@@ -1,13 +1,17 @@
 """Whole runs on the virtual GPU: nothing crosses devices, and the numbers are those of a CPU, to the bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedbatch.api import execute
 from fedbatch.executors import choose
+from fedbatch.runtime.local import LocalGrid
 from fedbatch.server import exchange
 from fedbatch.setup import task
+from fedbatch.wire.codec import ByReference
+from fedbatch.wire.messages import Contribution, Updates
 from tests.virtual_gpu import VirtualGpu
 from tests.whole_runs import left
 
@@ -84,6 +88,13 @@ SLOW = {
         evaluate_every_rounds=0 executor=fused""",
 }
 
+LIES = {
+    "a longer sum": ("executor=fused", "bounded_nodes", {"update_sum": -1e3, "sq_norms": 1e6}),
+    "longer updates": ("executor=loop aggregator=median", "bounded_nodes", {"updates": -1e3}),
+    "a sum longer than its parts": ("executor=fused", "rejected_replies", {"update_sum": -1e3}),
+}
+"""Overrides, the column that counts the lie, and factors of the fields of a node's answer."""
+
 CLOSE = {"cnn fused", "group norm", "local cnn", "example_local cnn", "resnet18"}
 """On a GPU the convolutions of all clients are one call, which rounds in another order."""
 
@@ -114,9 +125,10 @@ def compare(make_config, text, is_close=False):
     assert there.launches, "nothing ran on the GPU"
     if is_close:
         assert found["rows"] == pytest.approx(expected["rows"], rel=1e-3, abs=1e-6)
-        return
+        return found
     assert found["params"] == expected["params"]
     assert found == expected
+    return found
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -128,3 +140,21 @@ def test_a_run_has_the_bits_of_a_cpu(make_config, name):
 @pytest.mark.parametrize("name", SLOW)
 def test_every_part_has_the_bits_of_a_cpu(make_config, name):
     compare(make_config, SLOW[name], name in CLOSE)
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_node_that_lies_is_found_out_on_a_gpu_too(make_config, monkeypatch, name):
+    text, column, factors = LIES[name]
+    deliver = LocalGrid._deliver
+
+    def lying(grid, message):
+        reply = deliver(grid, message)
+        answer = reply.content.message if isinstance(reply.content, ByReference) else None
+        if message.metadata.dst_node_id == 3 and isinstance(answer, Contribution | Updates):
+            changed = {field: getattr(answer, field) * factor for field, factor in factors.items()}
+            reply.content = ByReference(replace(answer, **changed))
+        return reply
+
+    monkeypatch.setattr(LocalGrid, "_deliver", lying)
+    found = compare(make_config, f"{text} {MLP} nodes=4 sampling=all cohort_size=20 rounds=2")
+    assert [found["rows"][f"{round_}.{column}"] for round_ in (0, 1)] == [1, 1]

@@ -9,6 +9,7 @@ from tests.virtual_gpu import VirtualGpu
 
 BUDGET = {
     f"executor=fused {MLP}": 5,
+    f"executor=fused {MLP} nodes=4 sampling=all": 14,  # three a node, whose updates are bounded, and two
     f"executor=vmap {STEPS} {MLP}": 5,
     f"executor=fused privacy=client_central {NOISE}": 8,
     f"executor=fused privacy=example_local {NOISE}": 9,

@@ -1,6 +1,7 @@
 """One node of four that lies: it can neither own nor end nor freeze a run, and the run names it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.collect import tell_once
 from fedbatch.setup import task
+from fedbatch.wire.codec import ByReference
 
 LIAR = 3
 """The second of the nodes, which are numbered from 2."""
@@ -27,8 +29,8 @@ LARGE = ("controller.small.cohort_size=20", "controller.large.cohort_size=20", "
 class Lying(LocalGrid):
     """A Grid with one node whose answers to messages of one type are changed."""
 
-    def __init__(self, nodes, run_config, type_, lie):
-        super().__init__(client_app.app, nodes, run_config, by_reference=False)
+    def __init__(self, nodes, run_config, type_, lie, by_reference):
+        super().__init__(client_app.app, nodes, run_config, by_reference)
         self._type, self._lie = type_, lie
 
     def _deliver(self, message):
@@ -43,6 +45,8 @@ def with_values(**changes):
     """A lie: functions of the arrays of a reply, by name."""
 
     def lie(content):
+        if isinstance(content, ByReference):
+            return ByReference(replaced(content.message, changes))
         records = dict(content)
         for group in ("arrays", "clients"):
             arrays = dict(content.array_records[group])
@@ -55,9 +59,18 @@ def with_values(**changes):
     return lie
 
 
-def outcome(config, type_="", lie=None):
+def replaced(message, changes):
+    told = {}
+    for name in changes.keys() & vars(message).keys():
+        old = np.asarray(getattr(message, name))
+        new = np.asarray(changes[name](old), dtype=old.dtype)
+        told[name] = torch.from_numpy(new) if isinstance(getattr(message, name), torch.Tensor) else new
+    return replace(message, **told)
+
+
+def outcome(config, type_="", lie=None, by_reference=False):
     run_config = {"config": config.to_json()}
-    grid = Lying(config.nodes, run_config, type_, lie)
+    grid = Lying(config.nodes, run_config, type_, lie, by_reference)
     server_app.app(grid, new_context(1, SERVER_NODE_ID, {}, run_config))
     folder = Path(config.run_dir)
     return (
@@ -90,11 +103,12 @@ TRAIN = {
 }
 
 
+@pytest.mark.parametrize("by_reference", [True, False])
 @pytest.mark.parametrize("name", TRAIN)
-def test_a_lie_about_an_update_changes_little_and_is_counted(four, name, caplog):
+def test_a_lie_about_an_update_changes_little_and_is_counted(four, name, by_reference, caplog):
     changes, column = TRAIN[name]
     _, honest, _ = outcome(four(folder="honest"))
-    rows, params, summary = outcome(four(), "train", with_values(**changes))
+    rows, params, summary = outcome(four(), "train", with_values(**changes), by_reference)
     assert summary["status"] == "finished" and all(row[column] == 1 for row in rows)
     start = server_app.start(server_of(four())).params
     assert float((params - honest).norm()) <= 2 * float((honest - start).norm())
@@ -120,10 +134,11 @@ def test_honest_nodes_are_never_bounded(four):
     assert all("bounded_nodes" not in row and row["rejected_replies"] == 0 for row in rows)
 
 
+@pytest.mark.parametrize("by_reference", [True, False])
 @pytest.mark.parametrize("value", [-3.4e38, 1e9, -1.0])
-def test_scores_are_within_their_counts(four, value):
+def test_scores_are_within_their_counts(four, value, by_reference):
     config = four("client_holdout=0.3")
-    rows, _, _ = outcome(config, "evaluate", with_values(correct=lambda c: c * 0 + value))
+    rows, _, _ = outcome(config, "evaluate", with_values(correct=lambda c: c * 0 + value), by_reference)
     tested = [row for row in rows if "client_accuracy_p50" in row]
     assert tested and all(row["rejected_evaluations"] == 1 and 0 <= row["client_accuracy_p5"] <= 1 for row in tested)
 
@@ -175,7 +190,5 @@ def test_a_resumed_run_bounds_as_the_whole_one(four):
     _, whole, _ = outcome(four(folder="whole"), "train", lie)
     first = four("rounds=4")
     outcome(first, "train", lie)
-    from dataclasses import replace
-
     rows, params, _ = outcome(replace(first, rounds=8, resume=first.run_dir), "train", lie)
     assert torch.equal(params, whole) and rows[-1]["bounded_nodes"] == 1

@@ -7,7 +7,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.codec import ByReference, Encoder, array_bytes, decode, encode, reply
+from fedbatch.wire.codec import ByReference, Encoder, array_bytes, decode, decode_measured, encode, reply
 from fedbatch.wire.messages import Contribution, Hosted, TrainPlan
 
 
@@ -79,6 +79,16 @@ def test_a_message_by_reference_is_the_message_itself_and_its_answer_comes_so_to
     wrong = replace(given, executor=3)
     with pytest.raises(MessageError, match="executor must be a str"):
         decode(Contribution, ByReference(wrong))
+
+
+@pytest.mark.parametrize("carried", [encode, ByReference])
+@pytest.mark.parametrize("values", [[3.0, 4.0, 0.0], [1e30, -1e30, 0.0], [1e-30, 0.0, 0.0]])
+def test_the_squared_lengths_of_vectors_come_with_a_message(carried, values):
+    message = replace(contribution(), update_sum=torch.tensor(values), unit_sum=torch.zeros(0))
+    _, squares = decode_measured(Contribution, carried(message), {"update_sum": 3})
+    exact = float(np.square(message.update_sum.numpy().astype(np.float64)).sum())
+    assert squares["update_sum"] == pytest.approx(exact, rel=1e-6, abs=1e-38)
+    assert "unit_sum" not in squares
 
 
 def test_an_array_that_several_plans_share_is_written_down_once():

@@ -14,7 +14,7 @@ from fedbatch.server.collect import check_sizes, make_plans, plan_cohort
 from fedbatch.server.exchange import answer_lengths, check_clients
 from fedbatch.setup import task
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.codec import decode, encode
+from fedbatch.wire.codec import decode_measured, encode
 from fedbatch.wire.messages import Contribution, Updates
 
 DTYPES = [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_, np.complex64, ">f4", ">i8", "U3"]
@@ -44,9 +44,9 @@ def answered(make_config, request):
 def accept(server, phase, plan, content):
     """The whole way of a reply into the aggregate, up to adding it."""
     kind = Updates if plan.single else Contribution
-    answer = decode(kind, content, answer_lengths(plan))
+    answer, squares = decode_measured(kind, content, answer_lengths(plan))
     check_clients(answer, plan)
-    check_sizes(server, server.task.work(phase.name), answer, plan)
+    check_sizes(server, server.task.work(phase.name), answer, plan, squares)
     return answer
 
 
