@@ -91,3 +91,14 @@ def toy_dataset(examples: int = 60, features: int = 5, classes: int = 3, seed: i
     x = rng.normal(size=(examples + 10, features)).astype(np.float32)
     y = rng.integers(classes, size=examples + 10)
     return Dataset("toy", x[:examples], y[:examples], x[examples:], y[examples:], classes)
+
+
+@pytest.fixture
+def compiler():
+    """Skips where there is no C compiler."""
+    from fedbatch.executors import compiled
+
+    try:
+        compiled.library("chain.c", torch.float64), compiled.product(torch.float64)
+    except compiled.NotCompiledError as error:
+        pytest.skip(str(error))

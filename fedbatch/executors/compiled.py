@@ -30,7 +30,10 @@ def library(source: str, dtype: torch.dtype) -> ctypes.CDLL:
     Raises:
         NotCompiledError: no compiler, or one that cannot build it.
     """
-    text = (files("fedbatch.executors") / source).read_bytes()
+    try:
+        text = (files("fedbatch.executors") / source).read_bytes()
+    except OSError as error:  # a Flower app bundle leaves such files out
+        raise NotCompiledError(f"{source} is not among fedbatch's files here") from error
     real = NAMES[dtype][0]
     machine = repr((COMPILER, real, platform.node(), platform.machine(), platform.processor())).encode()
     name = f"{source.removesuffix('.c')}-{hashlib.blake2b(text + machine, digest_size=16).hexdigest()}.so"

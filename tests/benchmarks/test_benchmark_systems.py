@@ -79,6 +79,12 @@ def test_plain_loop_measures_each_clients_norm(work: str, data: Data) -> None:
     torch.testing.assert_close(system.squared_norms, naive(workload, data, rounds=1)[1], rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("work", ["fedsgd", "local_sgd"])
+def test_the_compiled_chain_agrees(work: str, data: Data, compiler: None) -> None:
+    workload = Workload(work, "mlp", cohort=4, batch_size=5)
+    assert_agrees(FedbatchSim(workload, data, "chain"), workload, data)
+
+
 @pytest.mark.parametrize("measured", [True, False])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 @pytest.mark.parametrize(

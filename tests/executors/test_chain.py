@@ -53,14 +53,6 @@ def make_job(model="one hidden", work="fedsgd", dtype=torch.float64, loss=None, 
     return replace(job, **changes)
 
 
-@pytest.fixture
-def compiler():
-    try:
-        compiled.library("chain.c", torch.float64), compiled.product(torch.float64)
-    except compiled.NotCompiledError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("model", MODELS)
 def test_it_computes_what_the_loop_computes(model, work, compiler, monkeypatch):
@@ -152,6 +144,11 @@ def test_without_a_compiler_it_is_not_taken(command, monkeypatch, tmp_path):
         assert answer.executor != "chain" and len(answer.clients) == 4
     finally:
         compiled.library.cache_clear()
+
+
+def test_without_its_source_it_is_not_taken():
+    with pytest.raises(compiled.NotCompiledError, match="not among"):
+        compiled.library("nothing.c", torch.float32)
 
 
 def test_it_is_built_once(compiler, monkeypatch, tmp_path):
