@@ -1,6 +1,7 @@
 """The Flower ClientApp: decode, do the work for the clients this node hosts, encode."""
 
 import json
+from functools import lru_cache
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -102,14 +103,27 @@ def load(context: Context) -> Task:
     Raises:
         ConfigError: the config names code that this node does not trust, or cannot be run.
     """
-    trusted = trusted_by(context.node_config)
-    if EVERYTHING not in trusted:
-        refuse_overrides("" if context.run_config.get("config") else str(context.run_config.get("overrides", "")))
-    text = config_json(context.run_config)
-    refuse_strangers(json.loads(text), trusted, ON_A_NODE)
+    given = context.run_config
+    text = allowed(str(given.get("config") or ""), str(given.get("overrides", "")), trusted_by(context.node_config))
     if "data" in context.node_config:
         text = on_own_data(from_json(text), context.node_config).to_json()
     run = task.load(text)
     if run.privacy is not None and "data" in context.node_config:
         raise ConfigError("node-config data: a private run takes client sizes from its config; leave data out")
     return run
+
+
+@lru_cache(maxsize=4)
+def allowed(config: str, overrides: str, trusted: tuple[str, ...]) -> str:
+    """The resolved config of a run, once this node trusts all that it names; looked at once a run, not a message.
+
+    Raises:
+        ConfigError: the config names code that this node does not trust.
+    """
+    given = {"config": config, "overrides": overrides}
+    if EVERYTHING in trusted:
+        return config_json(given)
+    refuse_overrides("" if config else overrides)
+    text = config_json(given)
+    refuse_strangers(json.loads(text), trusted, ON_A_NODE)
+    return text

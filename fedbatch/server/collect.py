@@ -77,20 +77,17 @@ def bound(
 
     A node goes by its first client, and lengths by phase, whose work makes them long or short.
     """
-    nodes = {int(clients[0]): node for node, clients in server.hosts.by_node(server.hosts.clients).items()}
-    if len(nodes) < 3:
+    hosts, start = server.hosts, f"{phase.name}/"
+    if len(hosts.firsts) < 3:
         return answers, state.norms, []
-    start, firsts = f"{phase.name}/", {node: first for first, node in nodes.items()}
     before = {int(name.removeprefix(start)): v for name, v in state.norms.items() if name.startswith(start)}
-    hosts = server.hosts
-    owners = [firsts[int(hosts.nodes[np.searchsorted(hosts.clients, named(answer)[0])])] for answer in answers]
+    nodes = [int(hosts.nodes[np.searchsorted(hosts.clients, named(answer)[0])]) for answer in answers]
+    owners = [hosts.firsts[node] for node in nodes]
     now = {first: longest(answer) for first, answer in zip(owners, answers, strict=True)}
     allowed, said = limits(now, before), []
-    for first, limit in allowed.items():
-        if math.isfinite(limit):
-            said.append(
-                f"the updates of node {nodes[first]} (client {first} and more) are far longer than those of others"
-            )
+    for node, first in zip(nodes, owners, strict=True):
+        if math.isfinite(allowed[first]):
+            said.append(f"the updates of node {node} (client {first} and more) are far longer than those of others")
             tell_once(said[-1])
     kept = [bounded(a, allowed[f]) if math.isfinite(allowed[f]) else a for f, a in zip(owners, answers, strict=True)]
     averages = averaged({first: min(v, allowed[first]) for first, v in now.items() if v}, before)

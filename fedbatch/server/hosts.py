@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class Hosts:
     clients: Ints
     nodes: np.ndarray[Any, np.dtype[np.uint64]]
     num_examples: Ints
+
+    @cached_property
+    def firsts(self) -> dict[int, int]:
+        """The first client of each node, which names a node from one start of it to the next."""
+        return {node: int(clients[0]) for node, clients in self.by_node(self.clients).items()}
 
     def by_node(self, cohort: Ints) -> dict[int, Ints]:
         """The clients of a cohort, ascending ids, grouped by node in the order of each node's first client."""
