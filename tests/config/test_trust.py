@@ -185,6 +185,14 @@ def test_what_the_owner_lists_is_built_and_what_lies_beside_it_is_not(make_confi
     assert not ask(own).has_error()
 
 
+def test_a_config_is_looked_at_once_a_run_and_not_at_each_message(make_config, monkeypatch):
+    text, looked = make_config("controller=fixed").to_json(), []
+    monkeypatch.setattr(client_app, "refuse_strangers", lambda *given: looked.append(given))
+    for trusted in ("", "", "tests.own_models", ""):
+        assert not ask(text, {"trust": trusted}).has_error()
+    assert len(looked) == 2, "once for each that is trusted"
+
+
 @pytest.mark.parametrize("name", "torch.hub.load torch.save torch.os.system nn.Linear F.relu Late.__init__".split())
 def test_a_trusted_module_is_no_way_to_what_it_imports(make_config, name):
     text = changed(make_config("controller=fixed"), {"model": {"_target_": f"tests.own_models.{name}"}})
