@@ -39,7 +39,6 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'pfl==0.6.*' 'prv-accountant==0.2.*'
 	$(BIN)/python -m benchmarks --threads 1 --models mlp --json docs/results/bench.json
 	$(BIN)/python -m benchmarks --quick --threads 1 --models cnn resnet gpt --json docs/results/bench_networks.json
-	$(BIN)/python -m benchmarks --quick --threads 2 --models mlp --no-ray --json docs/results/bench_2_threads.json
 	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
 	$(BIN)/python -m benchmarks.dp_step --json docs/results/dp_step.json
 	$(BIN)/python -m benchmarks.optimizer_step --json docs/results/optimizer_step.json

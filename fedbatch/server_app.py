@@ -61,7 +61,9 @@ def main(grid: Grid, context: Context) -> None:
         if not config.resume and not config.overwrite:
             refuse_used(folder)
         loaded = task.load(config.to_json())
-        if line := device.in_words(config.device, loaded.node_model.params.device):
+        if line := device.in_words(
+            config.device, loaded.node_model.params.device, getattr(grid, "by_reference", False)
+        ):
             log.info("%s", line)
         server = new_server(loaded, cast(Grid, InterruptibleGrid(grid, asked)))
         if config.overwrite and not config.resume:

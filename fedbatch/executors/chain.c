@@ -10,8 +10,10 @@
 #include <string.h>
 #include <tgmath.h>
 
-typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *, const REAL *, const REAL *,
-                       const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
+/* Sizes lie in 64 bits: where a library reads 32 of them, the order of bytes on our machines gives it the same. */
+typedef int64_t size;
+typedef void (*gemm_t)(const char *, const char *, const size *, const size *, const size *, const REAL *, const REAL *,
+                       const size *, const REAL *, const size *, const REAL *, REAL *, const size *);
 
 typedef struct {
     gemm_t gemm;
@@ -26,6 +28,9 @@ typedef struct {           /* for n examples: values[l] (n, sizes[l]) and deltas
     REAL **values, **deltas, *block;
 } work_t;
 
+/* Numbers at an address that is always as round: products may round by where their factors lie */
+static REAL *room_for(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL) / 64 + 1) * 64); }
+
 static int64_t parameters(const net_t *net) {
     int64_t count = 0;
     for (int l = 0; l < net->layers; l++) count += (int64_t)net->sizes[l + 1] * (net->sizes[l] + 1);
@@ -36,7 +41,7 @@ static int allocate(const net_t *net, int64_t n, work_t *work) {
     int64_t total = 0;
     for (int l = 0; l <= net->layers; l++) total += 2 * n * net->sizes[l];
     work->values = malloc(2 * (net->layers + 1) * sizeof(REAL *));
-    work->block = malloc(total * sizeof(REAL));
+    work->block = room_for(total);
     if (!work->values || !work->block) return 1;
     work->deltas = work->values + net->layers + 1;
     REAL *next = work->block;
@@ -50,8 +55,8 @@ static int allocate(const net_t *net, int64_t n, work_t *work) {
 static void release(work_t *work) { free(work->values), free(work->block); }
 
 /* c (m, n) = alpha op(a) op(b) + beta c, of op(a) (m, k) and op(b) (k, n) */
-static void product(const net_t *net, char op_a, char op_b, int m, int n, int k, REAL alpha, const REAL *a, int lda,
-                    const REAL *b, int ldb, REAL beta, REAL *c) {
+static void product(const net_t *net, char op_a, char op_b, size m, size n, size k, REAL alpha, const REAL *a, size lda,
+                    const REAL *b, size ldb, REAL beta, REAL *c) {
     net->gemm(&op_b, &op_a, &n, &m, &k, &alpha, b, &ldb, a, &lda, &beta, c, &n);
 }
 
@@ -73,7 +78,8 @@ static void forward(const net_t *net, const REAL *params, int64_t n, work_t *wor
         for (int64_t i = 0; i < n; i++) memcpy(value + i * out, bias, out * sizeof(REAL));
         product(net, 'N', 'T', n, out, in, 1, work->values[l], in, weight, in, 1, value);
         if (l + 1 < net->layers)
-            for (int64_t j = 0; j < n * out; j++) value[j] = value[j] > 0 ? value[j] : value[j] != value[j] ? value[j] : 0;
+            for (int64_t j = 0; j < n * out; j++)
+                value[j] = value[j] > 0 || value[j] != value[j] ? value[j] : 0;
         params = bias + out;
     }
 }
@@ -130,7 +136,8 @@ static double sgd_step(const net_t *net, const int64_t *positions, int64_t n, RE
         REAL *weight = params + at, *bias = weight + (int64_t)out * in;
         if (l) back(net, l, weight, n, work);
         if (proximal > 0)
-            for (int64_t j = 0; j < (int64_t)out * (in + 1); j++) weight[j] -= lr * proximal * (weight[j] - start[at + j]);
+            for (int64_t j = 0; j < (int64_t)out * (in + 1); j++)
+                weight[j] -= lr * proximal * (weight[j] - start[at + j]);
         product(net, 'T', 'N', out, in, n, -lr, work->deltas[l + 1], out, work->values[l], in, 1, weight);
         for (int64_t i = 0; i < n; i++)
             for (int j = 0; j < out; j++) bias[j] -= lr * work->deltas[l + 1][i * out + j];
@@ -146,12 +153,12 @@ int local_sgd(gemm_t gemm, int layers, const int *sizes, const REAL *x, const in
               double *losses) {
     net_t net = {gemm, layers, sizes, x, y, examples};
     work_t work = {0};
-    int64_t size = parameters(&net);
-    REAL *params = malloc(size * sizeof(REAL));
+    int64_t count = parameters(&net);
+    REAL *params = room_for(count);
     int failed = allocate(&net, width, &work) || !params;
     for (int64_t k = 0; k < clients && !failed; k++) {
         double sum = 0, seen = 0;
-        memcpy(params, start, size * sizeof(REAL));
+        memcpy(params, start, count * sizeof(REAL));
         for (int64_t s = k * steps; s < (k + 1) * steps && !failed; s++) {
             if (!counts[s]) continue;
             failed = gather(&net, positions + s * width, counts[s], work.values[0]);
@@ -159,7 +166,7 @@ int local_sgd(gemm_t gemm, int layers, const int *sizes, const REAL *x, const in
             sum += sgd_step(&net, positions + s * width, counts[s], lr, proximal, start, params, &work);
             seen += counts[s];
         }
-        squares[k] = add_change(start, params, size, weights[k], total), losses[k] = sum / seen;
+        squares[k] = add_change(start, params, count, weights[k], total), losses[k] = sum / seen;
     }
     release(&work), free(params);
     return failed;
@@ -203,10 +210,10 @@ int fedsgd(gemm_t gemm, int layers, const int *sizes, const REAL *x, const int64
            const int64_t *counts, const double *weights, double *total, double *squares, double *losses) {
     net_t net = {gemm, layers, sizes, x, y, examples};
     work_t work = {0};
-    int64_t room = most > width ? most : width, own = 2 * width * width, size = parameters(&net);
+    int64_t room = most > width ? most : width, own = 2 * width * width, count = parameters(&net);
     for (int l = 0; l < layers; l++)
         if ((int64_t)sizes[l] * sizes[l + 1] > own) own = (int64_t)sizes[l] * sizes[l + 1];
-    REAL *scratch = malloc(own * sizeof(REAL));
+    REAL *scratch = room_for(own);
     int64_t *flat = malloc(room * sizeof(int64_t));
     int failed = allocate(&net, room, &work) || !scratch || !flat;
     for (int64_t first = 0, next; first < clients && !failed; first = next) {
@@ -223,7 +230,7 @@ int fedsgd(gemm_t gemm, int layers, const int *sizes, const REAL *x, const int64
             losses[k] = loss(&net, flat + i, counts[k], (REAL)1 / counts[k], logit, delta) / counts[k];
             squares[k] = 0;
         }
-        int64_t at = size;
+        int64_t at = count;
         for (int l = layers - 1; l >= 0; l--) {
             int in = sizes[l], out = sizes[l + 1];
             at -= (int64_t)out * (in + 1);

@@ -40,12 +40,25 @@ def prepare(config: RunConfig) -> torch.device:
     return device
 
 
-def in_words(asked: str, device: torch.device) -> str:
-    """What there is to say of the device: what ``asked`` "auto" took, or that a GPU lies idle; or nothing."""
+def in_words(asked: str, device: torch.device, in_one_process: bool = True) -> str:
+    """What there is to say of the device: what ``asked`` "auto" took, or that a GPU lies idle; or nothing.
+
+    Args:
+        asked: ``device`` of the config.
+        device: where the run computes.
+        in_one_process: whether all nodes compute in this process, and so on one GPU.
+    """
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    if asked == "auto":
-        return f"device=auto takes {device.type} ({gpu})" if gpu else "device=auto takes cpu: torch finds no GPU here"
-    return f"computing on the CPU though there is a GPU ({gpu}); device=cuda uses it" if gpu and asked == "cpu" else ""
+    if not gpu:
+        return "device=auto takes cpu: torch finds no GPU here" if asked == "auto" else ""
+    if asked == "cpu":
+        return f"computing on the CPU though there is a GPU ({gpu}); device=cuda uses it"
+    taken = f"device=auto takes {device.type} ({gpu})" if asked == "auto" else ""
+    count = torch.cuda.device_count()
+    if count == 1 or not in_one_process:
+        return taken
+    every = f"one of {count} GPUs is used; runtime=ray nodes={count} runtime.gpus_per_node=1 uses all"
+    return "; ".join(filter(None, [taken, every]))
 
 
 def memory_bytes(config: RunConfig, device: torch.device) -> float | None:

@@ -74,6 +74,16 @@ def test_float32_agrees_to_rounding(work, compiler):
     assert got.update_sum.dtype == torch.float32 and error < 1e-5
 
 
+@pytest.mark.parametrize("work", WORKS)
+def test_the_bits_do_not_depend_on_where_memory_lies(work, compiler):
+    jobs = [make_job("wide", work, torch.float32) for _ in range(8)]
+    between, found = [], []
+    for number, job in enumerate(jobs):
+        between.append(np.zeros(1001 * (number + 1) + number, np.uint8))
+        found.append(chain.chain(job).update_sum)
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
 def hooked(module):
     module[1].register_forward_hook(lambda *_: None)
 

@@ -84,7 +84,7 @@ def test_an_executor_agrees_with_the_loop_or_says_why_not(name, work, tmp_path, 
         return  # the last batch of a client has one example, which the trial before a run refuses
     expected = loop(job)
     executors, right = Executors(), ["loop"]
-    for executor in ("fused", "vmap", "ghost"):
+    for executor in ("chain", "fused", "vmap", "ghost"):
         reason = executors.unusable(executor, job)
         if reason is None:
             right.append(executor)

@@ -6,7 +6,7 @@ import torch
 
 from fedbatch.core.errors import ConfigError
 from fedbatch.setup import task
-from fedbatch.setup.device import find, memory_bytes, prepare
+from fedbatch.setup.device import find, in_words, memory_bytes, prepare
 from tests.conftest import run
 from tests.virtual_gpu import GIB, VirtualGpu
 
@@ -78,3 +78,14 @@ def test_the_first_line_says_which_device_is_taken(make_config, switches, caplog
         assert first_line("auto") == "device=auto takes cuda (virtual GPU)"
         assert first_line("cuda") == ""
         assert first_line("cpu") == "computing on the CPU though there is a GPU (virtual GPU); device=cuda uses it"
+
+
+def test_gpus_that_lie_idle_are_told(monkeypatch):
+    with VirtualGpu().active():
+        assert "uses it" in in_words("cpu", find("cpu")) and not in_words("cuda", find("cuda"))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        for asked in ("auto", "cuda"):
+            said = in_words(asked, find("cuda"))
+            assert "one of 4 GPUs is used; runtime=ray nodes=4 runtime.gpus_per_node=1 uses all" in said
+            assert said.startswith("device=auto takes cuda") == (asked == "auto")
+            assert "one of" not in in_words(asked, find("cuda"), in_one_process=False)
