@@ -95,8 +95,8 @@ LIES = {
 }
 """Overrides, the column that counts the lie, and factors of the fields of a node's answer."""
 
-CLOSE = {"cnn fused", "group norm", "local cnn", "example_local cnn", "resnet18"}
-"""On a GPU the convolutions of all clients are one call, which rounds in another order."""
+CLOSE = {"cnn fused", "group norm", "local cnn", "example_local cnn", "resnet18", "mlp auto"}
+"""On a GPU the convolutions of all clients are one call, which rounds in another order, and `auto` takes no chain."""
 
 
 def overrides_of(text):

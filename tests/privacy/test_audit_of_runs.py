@@ -64,7 +64,7 @@ def weaken(monkeypatch):
     original = Randomness.normal
 
     def weaken(factor):
-        monkeypatch.setattr(Randomness, "normal", lambda self, count, *what: original(self, count, *what) / factor)
+        monkeypatch.setattr(Randomness, "normal", lambda self, n, *what, **on: original(self, n, *what, **on) / factor)
 
     return weaken
 

@@ -20,7 +20,7 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.query import Poll, choose_own, choose_together, cluster_pools
 from fedbatch.setup import task, validate
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.codec import decode, encode
+from fedbatch.wire.codec import decode, encode, reply
 from fedbatch.wire.queries import Labelled
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/cluster_margin.json").read_text())
@@ -138,7 +138,7 @@ def test_what_is_left_bounds_what_is_chosen(federation, wanted):
 def test_no_centroid_is_sent_of_small_clusters_or_by_global_only(federation, monkeypatch):
     embeddings, probabilities, client_of = drawn(2)
     answers = []
-    monkeypatch.setattr(active_node, "encode", lambda answer: answers.append(answer) or encode(answer))
+    monkeypatch.setattr(active_node, "reply", lambda answer, to: answers.append(answer) or reply(answer, to))
     for overrides in (["active.selector.min_cluster_size=4"], ["active.scope=global_only"]):
         answers.clear()
         server, state = federation(embeddings, probabilities, client_of, "active.selector.epsilon=1.0", *overrides)

@@ -239,7 +239,7 @@ def full_disk(monkeypatch, allowed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("allowed", [100, 6_000, 20_000, 50_000, 80_000])
+@pytest.mark.parametrize("allowed", [100, 6_000, 20_000, 50_000, 60_000])
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_valid(allowed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, capsys, *TINY.split(), "run_dir=whole")[0] == 0
