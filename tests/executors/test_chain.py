@@ -166,6 +166,7 @@ def test_it_is_built_once(compiler, monkeypatch, tmp_path):
     compiled.library.cache_clear()
     compiled.library("chain.c", torch.float32)
     compiled.library.cache_clear()
-    monkeypatch.setattr(compiled, "_built", None)
-    compiled.library("chain.c", torch.float32)
+    (built,) = tmp_path.glob("chain-*.so")
+    monkeypatch.setattr(compiled, "_built", None)  # a second build would fail
+    assert compiled.library("chain.c", torch.float32)._name == str(built)
     compiled.library.cache_clear()
