@@ -1,8 +1,7 @@
 """A round's client work without privacy: plan, send, add up, measure."""
 
-import logging
 import math
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,13 @@ from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.server import measure
-from fedbatch.server.exchange import exchange
+from fedbatch.server.exchange import exchange, tell_once
 from fedbatch.server.plausible import check_update
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.messages import Contribution, TrainPlan, Updates
-
-log = logging.getLogger("fedbatch")
 
 
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
@@ -88,7 +85,7 @@ def bound(
     for node, first in zip(nodes, owners, strict=True):
         if math.isfinite(allowed[first]):
             said.append(f"the updates of node {node} (client {first} and more) are far longer than those of others")
-            tell_once(said[-1])
+            tell_once(f"{said[-1]} and were bounded (told once; see bounded_nodes)")
     kept = [bounded(a, allowed[f]) if math.isfinite(allowed[f]) else a for f, a in zip(owners, answers, strict=True)]
     averages = averaged({first: min(v, allowed[first]) for first, v in now.items() if v}, before)
     return kept, state.norms | {f"{start}{first}": value for first, value in averages.items()}, said
@@ -97,12 +94,6 @@ def bound(
 def named(answer: Contribution | Updates) -> Ints:
     """All clients that an answer names."""
     return np.concatenate([answer.clients, answer.excluded])
-
-
-@lru_cache(maxsize=256)
-def tell_once(line: str) -> None:
-    """One line for each node in a process; the record counts them all."""
-    log.warning("%s and were bounded (told once; see bounded_nodes)", line)
 
 
 def plan_cohort(server: Server, phase: Phase, round_: int) -> tuple[Ints, Ints]:

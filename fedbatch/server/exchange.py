@@ -104,14 +104,14 @@ def exchange(
             f"{next(iter(rejected.values()), 'their updates were not finite')}"
         )
     for reason in rejected.values():
-        tell_once(reason)
+        tell_once(f"an answer was left out: {reason} (told once; see rejected_replies)")
     return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
 
 
 @lru_cache(maxsize=256)
-def tell_once(reason: str) -> None:
-    """One line for each reason in a process, not for each node and round: the record counts them all."""
-    log.warning("an answer was left out: %s (told once; see rejected_replies)", reason)
+def tell_once(line: str) -> None:
+    """One line in a process, not one for each node and round: the record counts them all."""
+    log.warning("%s", line)
 
 
 def answer_lengths(plan: Plan) -> dict[str, int]:

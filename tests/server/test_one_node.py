@@ -16,7 +16,7 @@ from fedbatch.results.store import read_rows
 from fedbatch.runtime.flower import SERVER_NODE_ID, new_context
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.checkpoint import load_latest
-from fedbatch.server.collect import tell_once
+from fedbatch.server.exchange import tell_once
 from fedbatch.setup import task
 from fedbatch.wire.codec import ByReference
 
