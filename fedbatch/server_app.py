@@ -21,7 +21,7 @@ from fedbatch.core.errors import ConfigError, Interrupted
 from fedbatch.core.interrupt import Asked, listening
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
-from fedbatch.privacy.statement import private_runs_beside, spent
+from fedbatch.privacy.statement import opening, private_runs_beside, spent
 from fedbatch.results.folder import clear, refuse_used
 from fedbatch.results.identity import Identity
 from fedbatch.results.lock import locked
@@ -65,6 +65,8 @@ def main(grid: Grid, context: Context) -> None:
             config.device, loaded.node_model.params.device, getattr(grid, "by_reference", False)
         ):
             log.info("%s", line)
+        if loaded.privacy is not None:
+            log.info("%s", opening(loaded.privacy, loaded.controller.phases, config.rounds))
         server = new_server(loaded, cast(Grid, InterruptibleGrid(grid, asked)))
         if config.overwrite and not config.resume:
             clear(folder)

@@ -26,7 +26,7 @@ from simulations.tables import spread, table
 SUMMARY = __doc__.splitlines()[0]
 COMMON = (
     *("controller=fixed", "population=100", "cohort_size=32", "client_batch_size=8", "noise_scale.decay=0.95"),
-    *("checkpoint_every_rounds=0", "server_optimizer.lr=0.1"),
+    *("checkpoint_every_rounds=0", "server_optimizer=sgd", "server_optimizer.lr=0.1"),
 )
 DIRICHLET = ("partitioner=dirichlet", "partitioner.min_partition_size=8", "noise_scale.halves=true", "executor=fused")
 CONDITIONS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -1,8 +1,11 @@
 """The guarantee of a run in words, as it is printed and stored: what holds, for whom, and what is not covered."""
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fedbatch.controllers.phase import Phase
 from fedbatch.privacy import accounting
 from fedbatch.privacy.ledger import FILE, Ledger
 from fedbatch.privacy.plan import PrivacyPlan, default_delta
@@ -14,6 +17,28 @@ AGAINST = {
     "and its server is honest but curious",
     "ClientCentral": "those who see the models; the server and its nodes are trusted with each client's update",
 }
+
+
+def opening(plan: PrivacyPlan, phases: Iterable[Phase], rounds: int) -> str:
+    """The first line of a private run: what it may spend, and the noise of each phase that this buys.
+
+    Args:
+        plan: the run's mechanism.
+        phases: all phases of the controller.
+        rounds: of the run.
+    """
+    calibration = plan.calibration
+    each = [
+        f"{phase.name}: noise multiplier {plan.noise_multiplier(phase):.3g}, q {plan.terms.sample_rate(phase):.3g}, "
+        f"expected batch {plan.terms.batch(phase):,.6g} {plan.mechanism.unit}s"
+        for phase in phases
+    ]
+    adaptive = calibration.order is not None
+    why = (
+        f" (enough for all {rounds:,} rounds in the costliest phase, for phases are not known yet)" if adaptive else ""
+    )
+    bound = f"epsilon {calibration.epsilon:.3g} at delta {plan.delta:.2g}"
+    return f"privacy: {bound}, {plan.mechanism.unit} level, in {rounds:,} rounds{why}; {'; '.join(each)}"
 
 
 def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
@@ -97,13 +122,20 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
 def headline(values: dict[str, Any]) -> str:
     """One paragraph of a `statement`."""
     bound = f"epsilon {values['epsilon']:.3g} at delta {values['delta']:.2g}, {values['unit']} level"
-    spent = f" (filter reading {values['epsilon_rdp']:.3g})" if "filter" in values["accountant"] else ""
+    spent = values["epsilon_rdp"] if "filter" in values["accountant"] else values["epsilon"]
     phases = "; ".join(
         f"q {p['sample_rate']:.3g}, noise {p['noise_multiplier']:.3g}, {p['steps']:,} steps" for p in values["schedule"]
     )
     return (
-        f"privacy: {bound}{spent}, against {values['protects_against']}\n"
+        f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}\n"
         f"  {values['neighbours']}; {values['sampler']}: {phases}\n"
         f"  {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases\n"
         f"  not covered: {'; '.join(values['not_covered'])}"
     )
+
+
+def _left(spent: float, planned: float) -> str:
+    """What of the plan was not spent, where that is more than rounding."""
+    if not math.isfinite(planned) or spent > 0.995 * planned:
+        return ""
+    return f" (spent {spent:.3g} of {planned:.3g}; {planned - spent:.3g} was not spent)"

@@ -107,7 +107,8 @@ def overrides(seed):
     for group in rng.sample(sorted(CHOICES), rng.choice([0, 1, 1, 2])):
         chosen[group] = rng.choice([*CHOICES[group], rng.choice(WORDS)] if rng.random() < 0.1 else CHOICES[group])
         path = ROOT / group / f"{chosen[group]}.yaml"
-        keys += 3 * keys_of(path, group) if path.is_file() else []
+        whole = path.is_file() and path.read_text().startswith("# @package _global_")
+        keys += 3 * keys_of(path, "" if whole else group) if path.is_file() else []
     if chosen["model"] == "resnet18":
         chosen["model.width"] = "8"  # eleven million parameters take a while, and that is no fault
     for key in rng.sample(keys, rng.choice([1, 1, 2, 3])):
