@@ -9,17 +9,30 @@ from fedbatch.core import moved
 if TYPE_CHECKING:
     __version__: str
     from fedbatch.api import Result, run
+    from fedbatch.auditing.attack import audit
     from fedbatch.results.critical import critical
     from fedbatch.results.load import load_rounds, load_runs
     from fedbatch.strategy import NoiseScale
     from fedbatch.trained import evaluate, export, load_model
 
 moved.install()
-__all__ = ["NoiseScale", "Result", "critical", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
+__all__ = [
+    "NoiseScale",
+    "Result",
+    "audit",
+    "critical",
+    "evaluate",
+    "export",
+    "load_model",
+    "load_rounds",
+    "load_runs",
+    "run",
+]
 
 _PLACES = {
     "NoiseScale": "fedbatch.strategy",
     "Result": "fedbatch.api",
+    "audit": "fedbatch.auditing.attack",
     "critical": "fedbatch.results.critical",
     "evaluate": "fedbatch.trained",
     "export": "fedbatch.trained",

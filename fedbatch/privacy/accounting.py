@@ -112,15 +112,31 @@ def _least(cost: Callable[[float], float], target: float, start: float) -> float
     return root
 
 
+def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
+    """Upper bounds (n,) on delta of a schedule at each of ``epsilons`` (n,), which together are its trade-off."""
+    spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
+    if not spent:
+        return np.zeros_like(epsilons)
+    if any(sigma == 0 for _, sigma, _ in spent):
+        return np.ones_like(epsilons)
+    losses = _losses(tuple(spent))
+    return np.array([losses.get_delta_for_epsilon(float(each)) for each in epsilons])
+
+
 @lru_cache(maxsize=256)
 def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> float:
     """Epsilon; remembered, for a run asks before it starts and again at its end, at a second each."""
     if accountant == "rdp":
         return max(0.0, float(_accountant("rdp").compose(_event(spent)).get_epsilon(delta)))
+    return max(0.0, float(_losses(spent).get_epsilon_for_delta(delta)))
+
+
+def _losses(spent: tuple[PhaseSpec, ...]) -> Any:
+    """Privacy loss distribution of a schedule."""
     total, *others = (_losses_of_step(q, sigma).self_compose(int(steps)) for q, sigma, steps in spent)
     for other in others:
         total = total.compose(other)
-    return max(0.0, float(total.get_epsilon_for_delta(delta)))
+    return total
 
 
 @lru_cache(maxsize=64)
