@@ -21,7 +21,7 @@ class Calibration:
     Attributes:
         first_noise: accounted noise multiplier of the first phase.
         epsilon: cost of the whole schedule; the budget where the schedule is adaptive.
-        accountant: "pld" or "rdp".
+        accountant: "pld", "rdp", or "auto", the smaller of the two; "rdp" for an adaptive schedule.
         order: the Renyi order at which an adaptive schedule is filtered, fixed here; None for a fixed schedule.
         schedules: what each account of a fixed schedule is to spend; empty for an adaptive one.
     """
@@ -58,7 +58,7 @@ def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive
                 "privacy.target_epsilon is needed when the controller (or target_value) decides by what was released; "
                 "only a budget fixed beforehand makes an adaptive schedule accountable"
             )
-    accountant = ("rdp" if adaptive else "pld") if accountant == "auto" else accountant
+    accountant = "rdp" if adaptive else accountant
     if sigma is None:
         assert target is not None
         sigma = max(_remembered_noise(target, delta, schedule, accountant) for schedule in schedules)
