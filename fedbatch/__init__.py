@@ -8,14 +8,25 @@ from fedbatch.core import moved
 
 if TYPE_CHECKING:
     __version__: str
-    from fedbatch.api import Result, run
+    from fedbatch.api import Result, plan, run
     from fedbatch.results.critical import critical
     from fedbatch.results.load import load_rounds, load_runs
     from fedbatch.strategy import NoiseScale
     from fedbatch.trained import evaluate, export, load_model
 
 moved.install()
-__all__ = ["NoiseScale", "Result", "critical", "evaluate", "export", "load_model", "load_rounds", "load_runs", "run"]
+__all__ = [
+    "NoiseScale",
+    "Result",
+    "critical",
+    "evaluate",
+    "export",
+    "load_model",
+    "load_rounds",
+    "load_runs",
+    "plan",
+    "run",
+]
 
 _PLACES = {
     "NoiseScale": "fedbatch.strategy",
@@ -26,6 +37,7 @@ _PLACES = {
     "load_model": "fedbatch.trained",
     "load_rounds": "fedbatch.results.load",
     "load_runs": "fedbatch.results.load",
+    "plan": "fedbatch.api",
     "run": "fedbatch.api",
 }
 

@@ -89,6 +89,18 @@ def critical(arguments: list[str], trust: list[str]) -> None:
     main(arguments, trust)
 
 
+def plan(arguments: list[str], _: list[str]) -> None:
+    """What a private run needs, before it: ``fedbatch plan privacy=client_central privacy.target_epsilon=8 [...]``.
+
+    The noise for batches that double and for other numbers of rounds, the batch beyond which little is gained, a
+    picture (plan.png) and a config to run (plan.yaml). Overrides are those of the run. --norm: length of a
+    contribution, or --run: a run folder, from which the sampling noise is known. --folder: where the files go.
+    """
+    from fedbatch.cli.plan import main
+
+    main(arguments)
+
+
 def evaluate(arguments: list[str], trust: list[str]) -> None:
     """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...]``."""
     from fedbatch.trained import evaluate
@@ -112,6 +124,7 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
     "report": report,
     "critical": critical,
+    "plan": plan,
     "evaluate": evaluate,
     "export": export,
     "doctor": doctor,

@@ -1,7 +1,7 @@
 """Before the first round: what a schedule costs, or the noise at which it costs the target."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedbatch.core import cache
@@ -90,12 +90,17 @@ def _order_that_lasts_longest(total: accounting.Divergences, target: float, delt
 
 
 def _remembered_noise(target: float, delta: float, phases: Sequence[PhaseSpec], accountant: str) -> float:
-    """`accounting.noise_multiplier`, which takes seconds, remembered on this machine."""
-    question = repr((target, delta, sorted(phases), accountant, accounting.version()))
-    path = cache.folder() / f"noise-{hashlib.blake2b(question.encode(), digest_size=16).hexdigest()}"
+    question = (target, delta, sorted(phases), accountant)
+    return remembered(question, lambda: accounting.noise_multiplier(target, delta, phases, accountant))
+
+
+def remembered(question: object, noise: Callable[[], float]) -> float:
+    """A noise multiplier, which takes seconds to find, remembered on this machine by what was asked."""
+    name = hashlib.blake2b(repr((question, accounting.version())).encode(), digest_size=16).hexdigest()
+    path = cache.folder() / f"noise-{name}"
     try:
         return float(path.read_text())
     except (OSError, ValueError):
-        sigma = accounting.noise_multiplier(target, delta, phases, accountant)
-    cache.write(path, repr(sigma).encode())
-    return sigma
+        found = noise()
+    cache.write(path, repr(found).encode())
+    return found

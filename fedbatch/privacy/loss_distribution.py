@@ -21,8 +21,8 @@ SPACING = 1e-4
 """Of privacy losses, where nothing asks for another."""
 POINTS, POINTS_OF_STEPS = 1e6, 3e6
 """About so many of a whole schedule, and at most so many of its distinct steps together: two seconds each."""
-BLUR = 2e-3
-"""Share that rounding may add to the variance of the loss, where finer points are to be had."""
+BLUR, POINTS_TO_REFINE = 2e-3, 2e5
+"""Share that rounding may add to the variance of the loss, where so many points of the steps suffice for it."""
 TRUNCATED = 0.5 * math.exp(-50)
 """Probability of each tail of the noise that is taken for an infinite loss, as in the library."""
 FINEST, COARSEST = 1e-6, 100.0
@@ -31,11 +31,12 @@ CUT_OFF = 35.0
 """-ln of the probability at which a composition is cut off, about as in the library."""
 
 
-def composed(phases: Phases) -> Any:
+def composed(phases: Phases, spacing: float = SPACING) -> Any:
     """The library's distribution of a whole schedule; the order of its phases makes no difference, not even rounding.
 
     Args:
         phases: ``(q, noise_multiplier, steps)`` each; q in (0, 1], noise_multiplier > 0, steps >= 1.
+        spacing: of privacy losses, where nothing asks for another; see `spacing_of`.
 
     Returns:
         A ``PrivacyLossDistribution``, whose ``get_epsilon_for_delta`` is an upper bound; None where losses are so large
@@ -44,7 +45,7 @@ def composed(phases: Phases) -> Any:
     steps = Counter[tuple[float, float]]()
     for q, sigma, count in phases:
         steps[q, sigma] += int(count)
-    spacing = spacing_of(steps)
+    spacing = spacing_of(steps, spacing)
     if spacing > COARSEST:
         return None
     groups = [(n, [of_step(q, sigma, spacing) for q, sigma in alike]) for n, alike in _by_count(steps) if alike]
@@ -71,18 +72,18 @@ def _product(parts: list[Any]) -> Any:
     return parts[0]
 
 
-def spacing_of(steps: Counter[tuple[float, float]]) -> float:
+def spacing_of(steps: Counter[tuple[float, float]], usual: float = SPACING) -> float:
     """The spacing of privacy losses for a schedule of ``steps[q, noise_multiplier]``.
 
-    `SPACING`; finer where the losses of a step are so small that rounding would add more than `BLUR` to the variance of
+    The usual one; finer where the losses of a step are so small that rounding would add more than `BLUR` to the variance of
     their sum (a quarter of its square each, at most); and as coarse as `POINTS` wants.
     """
     # The Renyi divergence of order 2 is about the variance of the loss, and has a closed form (Mironov et al. 2019).
     second = sum(count * _second_divergence(q, sigma) for (q, sigma), count in steps.items())
-    wanted = max(FINEST, min(SPACING, math.sqrt(4 * BLUR * second / steps.total())))
     widths = [float(np.ptp(loss_bounds(q, sigma))) for q, sigma in steps]
+    fine = max(math.sqrt(4 * BLUR * second / steps.total()), sum(widths) / POINTS_TO_REFINE * usual / SPACING, FINEST)
     whole = second + 2 * math.sqrt(2 * CUT_OFF * second) + max(widths)
-    return max(wanted, sum(widths) / POINTS_OF_STEPS, whole / POINTS)
+    return max(min(usual, fine), sum(widths) / POINTS_OF_STEPS, whole / POINTS)
 
 
 @lru_cache(maxsize=8)
