@@ -115,12 +115,12 @@ def plan(*overrides: str, norm: float | None = None, measured_in: str | Path | N
     with quiet(True), given.kept(objects):
         question = question_of(configured(overrides, plain))
         forget()
-    mechanism = question.terms.mechanism
-    spread, spread_is = mechanism.clip_norm, "of contributions as long as the clip norm, at most"
-    if norm is not None:
-        spread, spread_is = norm, "of contributions of the given length, at most"
+    spread, spread_is = norm, "of contributions of the given length, at most"
     if measured_in is not None:
-        spread, spread_is = measured_spread(Path(measured_in), mechanism.unit), f"measured in {measured_in}"
+        spread = measured_spread(Path(measured_in), question.terms.mechanism.unit)
+        spread_is = f"measured in {measured_in}"
+    if spread is None:
+        spread_is = "of contributions as long as the clip norm, at most"
     return plan_of(question, spread, spread_is, planned_overrides(overrides, plain))
 
 

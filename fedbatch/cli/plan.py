@@ -1,5 +1,6 @@
 """``fedbatch plan privacy=... [OVERRIDE...]``: noise, batch and rounds for a target, before anything is trained."""
 
+import shlex
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from fedbatch.results.plan_table import conclusion, notes, plan_table, reasons
 
 FIGURE, CONFIG = "plan.png", "plan.yaml"
 WRITTEN = "# Written by fedbatch plan."
-WIDTH = 100
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: there is nothing to plan, an argument is wrong, or ``plan.yaml`` is a file of the user's own.
     """
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(list(arguments))  # options may stand between overrides
     folder = Path(given.folder)
     refuse_other(folder / CONFIG)
     found = plan(*given.overrides, norm=given.norm, measured_in=given.run)
@@ -70,7 +70,7 @@ def as_config(found: Plan) -> str:
         else:
             OmegaConf.update(values, key, override.value(), force_add=True)
     lines = [*reasons(found), "Run it: fedbatch --config-dir=. --config-name=plan   (in this folder), or paste"]
-    comment = "\n".join([WRITTEN, *(f"# {line}" for line in lines), f"#   fedbatch {' '.join(found.overrides)}"])
+    comment = "\n".join([WRITTEN, *(f"# {line}" for line in lines), f"#   fedbatch {shlex.join(found.overrides)}"])
     defaults = yaml.safe_dump({"defaults": ["config", *choices, "_self_"]}, sort_keys=False)
     return f"{comment}\n{defaults}{OmegaConf.to_yaml(values)}"
 

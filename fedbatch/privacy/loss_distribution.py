@@ -75,8 +75,8 @@ def _product(parts: list[Any]) -> Any:
 def spacing_of(steps: Counter[tuple[float, float]], usual: float = SPACING) -> float:
     """The spacing of privacy losses for a schedule of ``steps[q, noise_multiplier]``.
 
-    The usual one; finer where the losses of a step are so small that rounding would add more than `BLUR` to the variance of
-    their sum (a quarter of its square each, at most); and as coarse as `POINTS` wants.
+    The usual one; finer where the losses of a step are so small that rounding would add more than `BLUR` to the
+    variance of their sum (a quarter of its square each, at most); and as coarse as `POINTS` wants.
     """
     # The Renyi divergence of order 2 is about the variance of the loss, and has a closed form (Mironov et al. 2019).
     second = sum(count * _second_divergence(q, sigma) for (q, sigma), count in steps.items())

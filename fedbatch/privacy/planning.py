@@ -38,6 +38,7 @@ class Question:
         has_squares: whether a phase's release has the sum of squared lengths beside the update.
         charged: rounds, of so many with such a cohort, for which the account that pays most is charged.
         besides: releases after the last round, with noise relative to the rounds' own.
+        other_phases: whether the run has others than the first.
     """
 
     terms: SamplingPlan
@@ -52,6 +53,7 @@ class Question:
     has_squares: Callable[[Phase], bool]
     charged: Callable[[int, int], int]
     besides: tuple[PhaseSpec, ...] = ()
+    other_phases: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class Row:
     examples: float
     bytes_down: float
     bytes_up: float
+
+    def has_batch_of(self, other: "Row | Phase") -> bool:
+        """Whether the other has as many clients, and as many examples of each."""
+        mine, others = (self.cohort_size, self.client_batch_size), (other.cohort_size, other.client_batch_size)
+        return mine == others
 
     def sampling_noise(self, spread: float, size: int) -> float:
         """As ``mean_noise``, of sampling: for units whose contributions differ by ``spread`` from their mean (RMS)."""

@@ -1,7 +1,7 @@
 """What a plan before a private run says: the grid, and the few rows of it that a decision needs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,6 @@ from typing import Any
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.planning import Question, Row, balanced, knee, measured_knee, rows_of
 from fedbatch.results.record import FILE, each_row
-
-SHORTEST = 0.25
-"""Of the configured rounds."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,9 @@ class Plan:
         rounds: T, configured.
         grid: every batch for every number of rounds.
         configured: the batch of the config, as the other rows for T rounds.
-        choice: the batch that is proposed: at the measured knee, where a doubling lowers the noise by under 10 %.
+        choice: the batch that is proposed: at the measured knee, where a doubling lowers the noise by under 10 %; or a
+            smaller one, not below the configured, whose privacy noise is known to be below its sampling noise.
+        reason: of the choice, in words.
         shortest: the proposed batch for a quarter of the rounds.
         largest: everything, for T rounds.
         knee: the batch ``N sqrt(epsilon / T)``, the knee in theory.
@@ -35,6 +34,7 @@ class Plan:
         spread: of a unit's contribution around the mean of all (RMS length), by which sampling noise is known.
         spread_is: where that comes from, in words.
         overrides: of the command line, for the proposed run.
+        caveats: what the config has and the plan leaves out; best empty.
     """
 
     unit: str
@@ -47,6 +47,7 @@ class Plan:
     grid: tuple[Row, ...] = field(repr=False)
     configured: Row
     choice: Row
+    reason: str
     shortest: Row
     largest: Row
     knee: float
@@ -54,6 +55,7 @@ class Plan:
     spread: float
     spread_is: str
     overrides: tuple[str, ...]
+    caveats: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -67,49 +69,60 @@ class Plan:
 
     def others(self, row: Row) -> list[Row]:
         """The rows of the same batch, by rounds."""
-        same = (row.cohort_size, row.client_batch_size)
-        return [other for other in self.grid if (other.cohort_size, other.client_batch_size) == same]
+        return [other for other in self.grid if other.has_batch_of(row)]
 
 
-def plan_of(question: Question, spread: float, spread_is: str, overrides: Sequence[str]) -> Plan:
+def plan_of(question: Question, spread: float | None, spread_is: str, overrides: Sequence[str]) -> Plan:
     """Answer a question.
 
     Args:
         question: what is to be planned.
-        spread: RMS distance of a unit's contribution from their mean; what is above the clip norm is clipped.
+        spread: RMS distance of a unit's contribution from their mean; what is above the clip norm is clipped. None
+            where it is not known, and at most the clip norm.
         spread_is: where it comes from.
         overrides: of the config, to which those of the proposed batch are added.
     """
     terms = question.terms
     grid = rows_of(question)
     here = [row for row in grid if row.rounds == question.rounds]
-    first = (terms.first.cohort_size, terms.first.client_batch_size)
-    spread = min(spread, terms.mechanism.clip_norm)
-    choice = measured_knee(here)
-    fewer = [
-        row
-        for row in grid
-        if (row.cohort_size, row.client_batch_size) == (choice.cohort_size, choice.client_batch_size)
-    ]
+    clip_norm = terms.mechanism.clip_norm
+    known = clip_norm if spread is None else min(spread, clip_norm)
+    configured = next((row for row in here if row.has_batch_of(terms.first)), here[-1])
+    quiet = balanced(here, known, question.size)
+    choice, reason = measured_knee(here), "a further doubling gains under 10 %"
+    if choice == here[-1]:
+        reason = "that is everything"
+    if spread is not None and quiet and max(quiet.batch, configured.batch) < choice.batch:
+        choice = max(quiet, configured, key=lambda row: row.batch)
+        reason = "its privacy noise is below its sampling noise"
     return Plan(
         unit=terms.mechanism.unit,
         units=terms.units,
         target_epsilon=question.target_epsilon,
         delta=question.delta,
-        clip_norm=terms.mechanism.clip_norm,
+        clip_norm=clip_norm,
         size=question.size,
         rounds=question.rounds,
         grid=tuple(grid),
-        configured=next((row for row in here if (row.cohort_size, row.client_batch_size) == first), here[-1]),
+        configured=configured,
         choice=choice,
-        shortest=fewer[0],
+        reason=reason,
+        shortest=next(row for row in grid if row.has_batch_of(choice)),
         largest=here[-1],
         knee=knee(question, question.rounds),
-        balanced=balanced(here, spread, question.size),
-        spread=spread,
+        balanced=quiet,
+        spread=known,
         spread_is=spread_is,
         overrides=(*overrides, *of_row(choice)),
+        caveats=tuple(_caveats(question)),
     )
+
+
+def _caveats(question: Question) -> Iterator[str]:
+    if question.other_phases:
+        yield "the controller changes batches; the plan is for one of them, the first, all the time (controller=fixed)"
+    if getattr(question.terms.mechanism, "bands", 1) != 1:
+        yield "noise that is correlated over rounds (privacy.bands) is not priced; the plan is for independent noise"
 
 
 def of_row(row: Row) -> list[str]:
@@ -126,6 +139,8 @@ def measured_spread(folder: Path, unit: str) -> float:
     Raises:
         ConfigError: the run has no such columns, or measured clients where examples are asked for.
     """
+    if not (folder / FILE).is_file():
+        raise ConfigError(f"{folder}: no run in it; give a run's folder, or --norm, the length of a contribution")
     rows = [row for row in each_row(folder / FILE) if math.isfinite(row.get("round_trace") or math.nan)]
     rows = rows[len(rows) // 2 :]
     if not rows:

@@ -27,9 +27,13 @@ def save_plan_figure(plan: Plan, path: Path) -> None:
     sampling = [row.sampling_noise(plan.spread, plan.size) for row in plan.here]
     axes.plot(batches, sampling, "--", color=SAMPLING, lw=1.2, label=f"sampling, spread {plan.spread:.2g}")
     axes.axvline(plan.knee, color="0.6", lw=1, ls=":", label="knee, N sqrt(epsilon / T)")
-    axes.plot(plan.configured.batch, plan.configured.mean_noise, "s", mfc="white", mec=MARK, ms=11, label="the config")
-    axes.plot(plan.choice.batch, plan.choice.mean_noise, "*", color=MARK, ms=13, zorder=5, label="the choice")
+    axes.plot(
+        plan.configured.batch, plan.configured.mean_noise, "s", mfc="white", mec=MARK, ms=11, ls="", label="the config"
+    )
+    axes.plot(plan.choice.batch, plan.choice.mean_noise, "*", color=MARK, ms=13, zorder=5, ls="", label="the choice")
+    least = min(row.mean_noise for row in plan.grid)
     axes.set(xscale="log", yscale="log")
+    axes.set_ylim(bottom=max(min(sampling), least / 8) / 1.3)  # sampling far below would take most of the picture
     axes.set(xlabel=f"batch: {plan.unit}s a round", ylabel="noise of the mean, sigma C / B, of a coordinate")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

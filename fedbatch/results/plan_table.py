@@ -1,10 +1,11 @@
 """A plan for a terminal: a table, notes and one sentence of conclusion."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from fedbatch.privacy.planning import Row
+from fedbatch.privacy.planning import Row, measured_knee
 from fedbatch.results.critical_table import size
 from fedbatch.results.plan import Plan
 
@@ -21,17 +22,23 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left", pad_edge=False)
     for name in ("clients x each", "sigma, T", *_headings(plan), "examples", "sent"):
         table.add_column(name, justify="right", no_wrap=True)
+    scale = 10 ** max(0, math.floor(3 - math.log10(max(row.mean_noise for row in plan.grid))))
     for row in shown(plan):
-        noises = (f"{other.mean_noise:.3g}" for other in plan.others(row))
+        noises = (f"{scale * other.mean_noise:.3g}" for other in plan.others(row))
         sent = size(row.bytes_down + row.bytes_up)
-        table.add_row(_name(plan, row), f"{row.noise_multiplier:.3g}", *noises, f"{row.examples:,.3g}", sent)
-    table.caption = "columns with rounds: noise of the mean, sigma C / B; examples and bytes: for T rounds"
+        table.add_row(_name(plan, row), f"{row.noise_multiplier:.3g}", *noises, _count(row.examples), sent)
+    times = f" x {scale:,}" if scale > 1 else ""
+    table.caption = f"by rounds: noise of the mean, sigma C / B{times}; examples and bytes sent: of T rounds"
     return table
 
 
 def _headings(plan: Plan) -> list[str]:
     rounds = sorted({row.rounds for row in plan.grid})
     return [f"{count:,}{' = T' if count == plan.rounds else ''}" for count in rounds]
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e7 else f"{number:,.3g}"
 
 
 def _name(plan: Plan, row: Row) -> str:
@@ -52,10 +59,9 @@ def shown(plan: Plan) -> list[Row]:
 
 def notes(plan: Plan) -> Iterator[str]:
     """What the numbers mean, a line each."""
-    yield (
-        f"Knee: in theory N sqrt(epsilon / T) = {plan.knee:,.0f} {plan.unit}s; here a doubling gains under 10 % from "
-        f"{plan.choice.batch:,.0f} on."
-    )
+    knee = measured_knee(plan.here)
+    here = f"under 10 % from {knee.batch:,.0f} on" if knee != plan.largest else "10 % or more up to everything"
+    yield f"Knee: in theory N sqrt(epsilon / T) = {plan.knee:,.0f} {plan.unit}s; here a doubling gains {here}."
     yield f"Sampling: {_sampling(plan)}"
     short, choice, largest = plan.shortest, plan.choice, plan.largest
     if short.rounds < plan.rounds:
@@ -69,6 +75,9 @@ def notes(plan: Plan) -> Iterator[str]:
             f"{largest.examples / choice.examples:.3g} x the examples."
         )
 
+    for caveat in plan.caveats:
+        yield f"Note: {caveat}."
+
 
 def _sampling(plan: Plan) -> str:
     where = f"with a spread of {plan.spread:.3g} ({plan.spread_is})"
@@ -76,10 +85,10 @@ def _sampling(plan: Plan) -> str:
         last = plan.largest
         above = last.mean_noise / last.sampling_noise(plan.spread, plan.size)
         return f"privacy noise is above sampling noise at every batch, {above:,.3g} x at the largest, {where}."
-    return (
-        f"privacy noise is below sampling noise from {plan.balanced.batch:,.0f} {plan.unit}s "
-        f"({plan.balanced.cohort_size:,} clients) on, {where}."
-    )
+    from_ = f"{plan.balanced.cohort_size:,} clients"
+    if plan.unit != "client":
+        from_ = f"{plan.balanced.batch:,.0f} {plan.unit}s ({from_})"
+    return f"privacy noise is below sampling noise from {from_} on, {where}."
 
 
 def _change(row: Row, other: Row) -> str:
@@ -95,9 +104,9 @@ def conclusion(plan: Plan) -> str:
     size_ = f"{row.cohort_size:,} clients with {each}"
     what = f"noise multiplier {row.noise_multiplier:.3g} and noise of the mean {row.mean_noise:.3g}"
     if row == now:
-        return f"Keep {size_}: {what}, and a doubling of the batch would gain under 10 %."
+        return f"Keep {size_}: {what}; {plan.reason}."
     if row.batch > now.batch:
-        return f"Take {size_}: {what}, {_change(row, now)} than now, and a further doubling gains under 10 %."
+        return f"Take {size_}: {what}, {_change(row, now)} than now; {plan.reason}."
     saved = 1 - row.examples / now.examples
     return f"Take {size_}: {what}, only {_change(row, now)} than now, for {100 * saved:.0f} % fewer examples."
 

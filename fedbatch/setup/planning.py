@@ -57,4 +57,5 @@ def question_of(config: RunConfig) -> Question:
         has_squares=loaded.privacy.has_squares,
         charged=charged,
         besides=() if relative is None else ((1.0, relative, HALVINGS),),
+        other_phases=len(loaded.controller.phases) > 1 or loaded.controller.adaptive,
     )
