@@ -8,7 +8,7 @@ from fedbatch.core import moved
 
 if TYPE_CHECKING:
     __version__: str
-    from fedbatch.api import Result, run
+    from fedbatch.api import Result, plan, run
     from fedbatch.auditing.attack import audit
     from fedbatch.results.critical import critical
     from fedbatch.results.load import load_rounds, load_runs
@@ -26,6 +26,7 @@ __all__ = [
     "load_model",
     "load_rounds",
     "load_runs",
+    "plan",
     "run",
 ]
 
@@ -39,6 +40,7 @@ _PLACES = {
     "load_model": "fedbatch.trained",
     "load_rounds": "fedbatch.results.load",
     "load_runs": "fedbatch.results.load",
+    "plan": "fedbatch.api",
     "run": "fedbatch.api",
 }
 

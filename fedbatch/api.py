@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
     from torch import nn
 
+    from fedbatch.results.plan import Plan
+
 
 @dataclass(frozen=True)
 class Result:
@@ -83,6 +85,53 @@ def run(*overrides: str, grid: "Grid | None" = None, progress: bool = False, **v
             forget()
     folder = Path(config.run_dir)
     return Result(folder, from_json((folder / "summary.json").read_bytes()), objects)
+
+
+def plan(*overrides: str, norm: float | None = None, measured_in: str | Path | None = None, **values: Any) -> "Plan":
+    """What ``fedbatch plan OVERRIDES`` says: the noise that a private run needs for its target, and what to choose.
+
+    For batches that double, and from a quarter to four times the rounds. Nothing is trained, and no file is written.
+
+    Args:
+        overrides: as in `run`.
+        norm: length of a typical contribution, at most of which they spread; it sets the sampling noise.
+        measured_in: a run folder, whose noise scale gives the spread instead. With neither, contributions are taken to
+            be as long as the clip norm.
+        values: as in `run`.
+
+    Raises:
+        ConfigError: no privacy, no target, or what the run itself would refuse.
+
+    >>> plan("privacy=client_central").choice.cohort_size       # doctest: +SKIP
+    25
+    """
+    from fedbatch.results.plan import measured_spread, plan_of
+    from fedbatch.setup.planning import question_of
+    from fedbatch.setup.task import forget
+
+    if norm is not None and measured_in is not None:
+        raise ConfigError("norm and run both give the spread; give one of them")
+    objects, plain = given.sorted_out(values)
+    with quiet(True), given.kept(objects):
+        question = question_of(configured(overrides, plain))
+        forget()
+    spread, spread_is = norm, "of contributions of the given length, at most"
+    if measured_in is not None:
+        spread = measured_spread(Path(measured_in), question.terms.mechanism.unit)
+        spread_is = f"measured in {measured_in}"
+    if spread is None:
+        spread_is = "of contributions as long as the clip norm, at most"
+    return plan_of(question, spread, spread_is, planned_overrides(overrides, plain))
+
+
+def planned_overrides(overrides: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+    """The overrides of a config, with a fixed controller, but for what a plan proposes."""
+    given_too = [
+        f"{key}={'null' if value is None else value}" for key, value in values.items() if given.is_plain(value)
+    ]
+    ours = ("cohort_size", "client_batch_size", "rounds", "run_dir", "controller", "privacy.noise_multiplier")
+    kept = [word for word in (*overrides, *given_too) if word.lstrip("+").partition("=")[0] not in ours]
+    return [*kept, "controller=fixed"]
 
 
 def execute(config: RunConfig, grid: "Grid | None" = None) -> None:

@@ -102,6 +102,18 @@ def audit(arguments: list[str], trust: list[str]) -> None:
         sys.exit(1)
 
 
+def plan(arguments: list[str], _: list[str]) -> None:
+    """What a private run needs, before it: ``fedbatch plan privacy=client_central privacy.target_epsilon=8 [...]``.
+
+    The noise for batches that double and for other numbers of rounds, the batch beyond which little is gained, a
+    picture (plan.png) and a config to run (plan.yaml). Overrides are those of the run. --norm: length of a
+    contribution, or --run: a run folder, from which the sampling noise is known. --folder: where the files go.
+    """
+    from fedbatch.cli.plan import main
+
+    main(arguments)
+
+
 def evaluate(arguments: list[str], trust: list[str]) -> None:
     """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...]``."""
     from fedbatch.trained import evaluate
@@ -126,6 +138,7 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "report": report,
     "critical": critical,
     "audit": audit,
+    "plan": plan,
     "evaluate": evaluate,
     "export": export,
     "doctor": doctor,

@@ -9,31 +9,33 @@ is far from linear in q. Needs the extra ``dp``.
 import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy import loss_distribution
 
 PhaseSpec = tuple[float, float, float]
 Divergences = np.ndarray[Any, np.dtype[np.float64]]
-ACCOUNTANTS = ("pld", "rdp")
-GRID = 1e-4
-"""Spacing of privacy losses."""
-LEAST_PLD_NOISE = 0.1
-"""Below it the grid of privacy losses does not fit in memory; epsilon is then about a hundred or more."""
+ACCOUNTANTS = ("auto", "pld", "rdp")
+MOST_FOR_BOTH = 16
+"""Distinct phases beyond which "auto" is "pld": Renyi divergences take 30 ms each there, and are hardly ever less."""
+
+ROUGH_SPACING = 1e-3
+"""Of privacy losses, for tables."""
 
 
-def epsilon(phases: Sequence[PhaseSpec], delta: float, accountant: str = "pld") -> float:
+def epsilon(phases: Sequence[PhaseSpec], delta: float, accountant: str = "auto") -> float:
     """Upper bound on epsilon at ``delta`` of a schedule, whatever the order of its phases.
 
     Args:
         phases: ``(q, noise_multiplier, steps)`` each; q in [0, 1], noise_multiplier >= 0, steps >= 0.
         delta: in (0, 1); to mean anything, well below one over the number of units.
-        accountant: "pld" (privacy loss distributions, tight; Koskela et al. 2020) or "rdp" (Renyi divergence, 5-25 %
-            above; Mironov 2017, Mironov et al. 2019). With noise below 0.1 the latter stands in for the former.
+        accountant: "pld" (privacy loss distributions, tight; Koskela et al. 2020), "rdp" (Renyi divergence, 5-25 %
+            above; Mironov 2017, Mironov et al. 2019), or "auto", the smaller of the two, which both are bounds.
 
     Returns:
         Epsilon >= 0; infinite where a phase has no noise.
@@ -46,19 +48,29 @@ def epsilon(phases: Sequence[PhaseSpec], delta: float, accountant: str = "pld") 
     >>> epsilon([], 1e-5)
     0.0
     """
+    return _bound(phases, delta, accountant)[0]
+
+
+def _bound(phases: Sequence[PhaseSpec], delta: float, accountant: str) -> tuple[float, str]:
+    """Epsilon, and the accountant that it is by."""
     _check(phases, delta, accountant)
     spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
     if any(sigma == 0 for _, sigma, _ in spent):
-        return float("inf")
+        return float("inf"), accountant
     if not spent:
-        return 0.0
-    if min(sigma for _, sigma, _ in spent) < LEAST_PLD_NOISE:
-        accountant = "rdp"
-    return _compose(tuple(spent), delta, accountant)
+        return 0.0, accountant
+    return min((_compose(tuple(spent), delta, one), one) for one in _tried(spent, accountant))
+
+
+def _tried(phases: Sequence[PhaseSpec], accountant: str) -> tuple[str, ...]:
+    """The accountants of which the smallest bound is taken, the quickest first."""
+    if accountant != "auto":
+        return (accountant,)
+    return ("rdp", "pld") if len({(q, sigma) for q, sigma, _ in phases}) <= MOST_FOR_BOTH else ("pld",)
 
 
 def noise_multiplier(
-    target_epsilon: float, delta: float, phases: Sequence[PhaseSpec], accountant: str = "pld"
+    target_epsilon: float, delta: float, phases: Sequence[PhaseSpec], accountant: str = "auto"
 ) -> float:
     """The factor on the phases' noise multipliers at which the schedule costs ``target_epsilon``.
 
@@ -88,13 +100,34 @@ def noise_multiplier(
     def cost(factor: float, by: str) -> float:
         return epsilon([(q, factor * relative, steps) for q, relative, steps in spent], delta, by)
 
-    # Renyi bounds are fast and never below the target's true cost, so they bracket the slower search from above.
-    start = _least(lambda factor: cost(factor, "rdp"), target_epsilon, 1.0)
-    return start if accountant == "rdp" else _least(lambda factor: cost(factor, accountant), target_epsilon, start)
+    factor, found = 1.0, list[float]()
+    for one in _tried(spent, accountant):  # each starts its search where the one before has ended
+        factor = _least(partial(cost, by=one), target_epsilon, factor)
+        found.append(factor)
+    return min(found)
 
 
-def _least(cost: Callable[[float], float], target: float, start: float) -> float:
-    """The least factor, to 2e-5, with ``cost(factor) <= target``, for a cost that falls with the factor."""
+def rough_noise(target_epsilon: float, delta: float, phases: Sequence[PhaseSpec], start: float = 1.0) -> float:
+    """As `noise_multiplier`, but quick, for tables: never too little noise, and about a percent too much at most.
+
+    Args:
+        target_epsilon: > 0.
+        delta: in (0, 1).
+        phases: ``(q, relative_noise, steps)``, each more than nothing.
+        start: where the search begins; best the noise of a similar schedule.
+    """
+    _library()
+
+    def cost(factor: float) -> float:
+        scaled = [(q, factor * relative, steps) for q, relative, steps in phases]
+        losses = loss_distribution.composed(scaled, ROUGH_SPACING)
+        return float(losses.get_epsilon_for_delta(delta)) if losses else float("inf")
+
+    return _least(cost, target_epsilon, start, tolerance=2e-3)
+
+
+def _least(cost: Callable[[float], float], target: float, start: float, tolerance: float = 1e-5) -> float:
+    """The least factor, to about ``tolerance``, with ``cost(factor) <= target``, for a cost that falls with it."""
 
     def excess(log_factor: float) -> float:
         return math.log(max(cost(math.exp(log_factor)), 1e-9) / target)
@@ -106,9 +139,9 @@ def _least(cost: Callable[[float], float], target: float, start: float) -> float
         low, high = low - 0.3, low
     from scipy.optimize import brentq  # comes with dp-accounting
 
-    root = math.exp(brentq(excess, low, high, xtol=1e-5))
+    root = math.exp(brentq(excess, low, high, xtol=tolerance))
     while cost(root) > target:  # the root is found from either side; the budget only from one
-        root *= 1 + 1e-5
+        root *= 1 + tolerance
     return root
 
 
@@ -119,7 +152,10 @@ def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
         return np.zeros_like(epsilons)
     if any(sigma == 0 for _, sigma, _ in spent):
         return np.ones_like(epsilons)
-    losses = _losses(tuple(spent))
+    _library()
+    losses = loss_distribution.composed(spent)
+    if losses is None:
+        return np.ones_like(epsilons)
     return np.array([losses.get_delta_for_epsilon(float(each)) for each in epsilons])
 
 
@@ -128,22 +164,9 @@ def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> flo
     """Epsilon; remembered, for a run asks before it starts and again at its end, at a second each."""
     if accountant == "rdp":
         return max(0.0, float(_accountant("rdp").compose(_event(spent)).get_epsilon(delta)))
-    return max(0.0, float(_losses(spent).get_epsilon_for_delta(delta)))
-
-
-def _losses(spent: tuple[PhaseSpec, ...]) -> Any:
-    """Privacy loss distribution of a schedule."""
-    total, *others = (_losses_of_step(q, sigma).self_compose(int(steps)) for q, sigma, steps in spent)
-    for other in others:
-        total = total.compose(other)
-    return total
-
-
-@lru_cache(maxsize=64)
-def _losses_of_step(sample_rate: float, sigma: float) -> Any:
-    """Privacy loss distribution of one step, as the library's accountant makes it; most of the time of an epsilon."""
-    make = _library().pld.privacy_loss_distribution.from_gaussian_mechanism
-    return make(standard_deviation=sigma, value_discretization_interval=GRID, sampling_prob=sample_rate)
+    _library()
+    losses = loss_distribution.composed(spent)
+    return max(0.0, float(losses.get_epsilon_for_delta(delta))) if losses else float("inf")
 
 
 @lru_cache(maxsize=4096)
@@ -179,6 +202,11 @@ def worst_epsilon(
     if order is None:
         return max(epsilon(phases, delta, accountant) for phases in schedules)
     return max(rdp_epsilon(divergences(phases), delta, order) for phases in schedules)
+
+
+def tightest(schedules: Sequence[Sequence[PhaseSpec]], delta: float, accountant: str) -> str:
+    """Which accountant `worst_epsilon` is by, "pld" or "rdp"."""
+    return max(_bound(phases, delta, accountant) for phases in schedules)[1]
 
 
 def rdp_reading(schedules: Sequence[Sequence[PhaseSpec]], delta: float, order: float | None) -> float:

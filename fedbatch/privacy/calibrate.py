@@ -1,7 +1,7 @@
 """Before the first round: what a schedule costs, or the noise at which it costs the target."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedbatch.core import cache
@@ -21,7 +21,7 @@ class Calibration:
     Attributes:
         first_noise: accounted noise multiplier of the first phase.
         epsilon: cost of the whole schedule; the budget where the schedule is adaptive.
-        accountant: "pld" or "rdp".
+        accountant: "pld", "rdp", or "auto", the smaller of the two; "rdp" for an adaptive schedule.
         order: the Renyi order at which an adaptive schedule is filtered, fixed here; None for a fixed schedule.
         schedules: what each account of a fixed schedule is to spend; empty for an adaptive one.
     """
@@ -58,7 +58,7 @@ def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive
                 "privacy.target_epsilon is needed when the controller (or target_value) decides by what was released; "
                 "only a budget fixed beforehand makes an adaptive schedule accountable"
             )
-    accountant = ("rdp" if adaptive else "pld") if accountant == "auto" else accountant
+    accountant = "rdp" if adaptive else accountant
     if sigma is None:
         assert target is not None
         sigma = max(_remembered_noise(target, delta, schedule, accountant) for schedule in schedules)
@@ -90,12 +90,17 @@ def _order_that_lasts_longest(total: accounting.Divergences, target: float, delt
 
 
 def _remembered_noise(target: float, delta: float, phases: Sequence[PhaseSpec], accountant: str) -> float:
-    """`accounting.noise_multiplier`, which takes seconds, remembered on this machine."""
-    question = repr((target, delta, sorted(phases), accountant, accounting.version()))
-    path = cache.folder() / f"noise-{hashlib.blake2b(question.encode(), digest_size=16).hexdigest()}"
+    question = (target, delta, sorted(phases), accountant)
+    return remembered(question, lambda: accounting.noise_multiplier(target, delta, phases, accountant))
+
+
+def remembered(question: object, noise: Callable[[], float]) -> float:
+    """A noise multiplier, which takes seconds to find, remembered on this machine by what was asked."""
+    name = hashlib.blake2b(repr((question, accounting.version())).encode(), digest_size=16).hexdigest()
+    path = cache.folder() / f"noise-{name}"
     try:
         return float(path.read_text())
     except (OSError, ValueError):
-        sigma = accounting.noise_multiplier(target, delta, phases, accountant)
-    cache.write(path, repr(sigma).encode())
-    return sigma
+        found = noise()
+    cache.write(path, repr(found).encode())
+    return found

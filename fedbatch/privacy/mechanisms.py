@@ -30,7 +30,8 @@ class Mechanism:
             the mean constant.
         target_epsilon: budget; None to spend what the noise multiplier costs.
         delta: None for 1e-5, or a tenth of one over the number of units if that is less.
-        accountant: "pld", "rdp", or "auto": pld, or an RDP filter where phases depend on what was released.
+        accountant: "pld", "rdp", or "auto": the smaller of both, or an RDP filter where phases depend on what was
+            released.
         measure_noise_scale: release the sum of squared lengths too.
         secret_file: file of the key for sampling and noise; None derives it from the seed, for reproducible studies.
         generator: "philox", or "chacha20", cryptographic and slower on a CPU; a GPU draws long vectors by it always.

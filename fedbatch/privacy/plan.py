@@ -134,6 +134,11 @@ def default_delta(units: int) -> float:
     return min(1e-5, 0.1 / units)
 
 
+def delta_of(terms: SamplingPlan) -> float:
+    """The delta of the guarantee."""
+    return terms.mechanism.delta or default_delta(terms.units)
+
+
 def make_plan(
     terms: SamplingPlan,
     controller: Controller,
@@ -155,7 +160,7 @@ def make_plan(
             "temperature=private: a controller (or target_value) that decides by what was released may leave no budget "
             "for it; use controller=fixed or schedule"
         )
-    delta = terms.mechanism.delta or default_delta(terms.units)
+    delta = delta_of(terms)
     if adaptive:
         alone = [[phase] * rounds for phase in controller.phases]
         schedules: Schedules = [s for phases in alone for s in _schedules(terms, iter(phases), cohort, steps)]

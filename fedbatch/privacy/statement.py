@@ -63,7 +63,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
         "protects_against": AGAINST[type(mechanism).__name__],
         "sampler": f"Poisson, each {mechanism.unit} on its own",
         "schedule": [{"sample_rate": q, "noise_multiplier": sigma, "steps": steps} for q, sigma, steps in schedules[0]],
-        "accountant": calibration.accountant
+        "accountant": accounting.tightest(schedules, plan.delta, calibration.accountant)
         if calibration.order is None
         else f"rdp filter at order {calibration.order:g}",
         "accountant_version": accounting.version(),

@@ -57,7 +57,7 @@ def test_nothing_spent_costs_nothing_and_no_noise_costs_everything():
         ([(0.1, -1.0, 1)], 1e-5, "pld", "noise_multiplier >= 0"),
         ([(0.1, 1.0, 1.5)], 1e-5, "pld", "whole number"),
         ([(0.1, 1.0, 1)], 0.0, "pld", "delta must be in"),
-        ([(0.1, 1.0, 1)], 1e-5, "gdp", "accountant must be one of pld, rdp"),
+        ([(0.1, 1.0, 1)], 1e-5, "gdp", "accountant must be one of auto, pld, rdp"),
     ],
 )
 def test_what_makes_no_sense_is_refused(phases, delta, accountant, message):
