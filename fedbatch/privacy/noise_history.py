@@ -47,6 +47,13 @@ class NoiseHistory:
         """Variance of each coordinate of the noise of a round, in units of ``(sigma C)^2``."""
         return variance(self.coefficients, round_)
 
+    def name(self, randomness: Randomness) -> str:
+        """What tells this history from others where a release is named; nothing while there is none.
+
+        A keyed digest of the last noise: a bare hash would confirm a guess of it, and with it of what it hid.
+        """
+        return f"-{_digest(randomness, self.noises[0].cpu().numpy().tobytes())}" if self.noises else ""
+
     def sealed(self, randomness: Randomness) -> "NoiseHistory":
         """The same, encrypted; equal histories are equal when sealed."""
         if not self.noises:

@@ -80,7 +80,8 @@ def release(
         name = ("server", *key, *answered.tolist())
         (update, extras), history = add_correlated(plan, phase, (update, extras), noise, name, history)
         noise = replace(noise, update=noise.update * history.variance(round_) ** 0.5)
-    batch = terms.batch(phase, answered)
+    pure_noise = mechanism.server_adds_noise and not len(answered)  # divided by the typical batch, for it is a step too
+    batch = terms.batch(phase, None if pure_noise else answered)
     by_examples = mechanism.clips_examples and not is_gradient  # local steps come weighted by their client's size
     divisor = float(terms.sizes[answered].sum()) if by_examples else batch
     mean = update / divisor if divisor else update

@@ -36,7 +36,8 @@ def collect_private(
         RunFailedError: too few contributions for the sum to carry its noise.
     """
     nonce = run_nonce(server, privacy, state)
-    privacy, params = privacy.in_run(nonce), fingerprint(state.params, *state.noise_history.noises[:1])
+    privacy, params = privacy.in_run(nonce), fingerprint(state.params)
+    params += state.noise_history.name(privacy.randomness)
     named = public_cohort(server, privacy, phase, state.round)
 
     check = partial(check_private, server, privacy, phase)

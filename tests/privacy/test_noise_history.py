@@ -71,6 +71,13 @@ def test_sealed_noise_cannot_be_read():
     assert np.mean(pads[0] == pads[1]) < 0.01, "no two histories are hidden in the same way"
 
 
+def test_a_history_is_named_by_a_keyed_digest_of_its_last_noise():
+    secret, other = Randomness(b"s" * 32, "run"), Randomness(b"t" * 32, "run")
+    _, history = rolled(drawn())
+    assert UNCORRELATED.name(secret) == "" and history.name(secret) == history.name(secret) != history.name(other)
+    assert rolled(drawn(1))[1].name(secret) != history.name(secret)
+
+
 def test_a_state_of_before_has_no_history(make_task):
     _, state = start(make_task("client_central"))
     values = torch.load(io.BytesIO(state.to_bytes()), weights_only=True)
