@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -32,6 +34,19 @@ def test_the_report_shows_bands_spread_and_prediction(tmp_path):
         [row | {"q": q} for row in predicted for q in study.QUICK.sample_rates], study.QUICK, tmp_path / "f.png"
     )
     assert (tmp_path / "f.png").is_file()
+
+
+def test_the_page_quotes_the_study_as_it_is():
+    root = Path(__file__).parents[2] / "docs"
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (root / "results" / "correlated_noise.md").read_text().splitlines()
+        if "independent |" in line or "correlated |" in line
+    ]
+    page = (root / "privacy.md").read_text()
+    for before, after in zip(cells[::2], cells[1::2], strict=True):
+        accuracies = [cell[-1].replace("+-", "±") for cell in (before, after)]
+        assert f"| {before[1]} | {accuracies[0]} | {accuracies[1]} | {after[3]} |" in page
 
 
 @pytest.mark.slow
