@@ -5,31 +5,23 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from fedbatch import client_app, server_app
 from fedbatch.api import configured, quiet
 from fedbatch.auditing import canaries
 from fedbatch.auditing.planted import CANARIES, planted
+from fedbatch.auditing.readings import attacked
 from fedbatch.config import given
 from fedbatch.config.schema import RunConfig
-from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy import accounting, one_run
 from fedbatch.privacy.accounting import PhaseSpec
-from fedbatch.privacy.ledger import Ledger
-from fedbatch.privacy.one_run import Floats, Guesses
+from fedbatch.privacy.one_run import Guesses
 from fedbatch.privacy.plan import PrivacyPlan
-from fedbatch.runtime.local import LocalGrid
-from fedbatch.server.rounds import run_rounds
-from fedbatch.server.server import Row
 from fedbatch.setup import task, validate
-from fedbatch.setup.task import Task
 
 EPSILONS = np.concatenate([[0.0], np.geomspace(1e-3, 300, 300)])
 """Where the claim's trade-off is held against the guesses."""
@@ -112,7 +104,7 @@ def attack(config: RunConfig, plan: PrivacyPlan, number: int, weaker: float, cla
             made = replace(made, privacy=made.privacy | {"noise_multiplier": noise} | budget)
         loaded = task.load(made.to_json())
         assert loaded.privacy is not None
-        scores, ledger = attacked(loaded, Path(folder))
+        scores, ledger = attacked(loaded)
     there = canaries.present(len(scores), config.seed)
     guesses = one_run.guess(scores, there)
     if claimed is None:
@@ -146,47 +138,6 @@ def lower_bound(guesses: Guesses, schedule: tuple[PhaseSpec, ...], delta: float)
     if high == math.log(MOST_NOISE):
         return 0.0
     return accounting.epsilon([(q, math.exp(high) * sigma, steps) for q, sigma, steps in schedule], delta)
-
-
-def attacked(loaded: Task, folder: Path) -> tuple[Floats, Ledger]:
-    """Log likelihood ratio of each canary (m,) over all releases of a run, and what the run was charged."""
-    privacy = loaded.privacy
-    assert privacy is not None
-    grid = LocalGrid(client_app.app, 1, {"config": loaded.config.to_json()})
-    server = server_app.new_server(loaded, grid)
-    state = server_app.start(server)
-    scores, owners = np.zeros(len(loaded.train_y)), _owners(loaded)
-    before = state.params.clone()
-    for after, row in run_rounds(server, state):
-        phase = replace(loaded.phase(row["phase"]), cohort_size=row["cohort_size"])
-        clients = list(after.ledger.releases)[-1].clients
-        seen = np.ones(len(scores), bool) if clients is None else np.isin(owners, clients)
-        found = score(loaded, privacy, phase, (before - after.params) / row["lr"], row, clients)
-        scores[seen] += found[seen]
-        before, state = after.params.clone(), after
-    return scores, state.ledger
-
-
-def score(
-    loaded: Task, privacy: PrivacyPlan, phase: Phase, update: Tensor, row: Row, clients: tuple[int, ...] | None
-) -> Floats:
-    """Log likelihood ratios (m,) of one round's mean update (d,)."""
-    work, cohort = loaded.work(phase.name), None if clients is None else np.array(clients)
-    by_steps = privacy.mechanism.clips_examples and not work.is_gradient
-    contribution = row["clip_norm"] * (cast(Any, work).lr if by_steps else 1.0) / privacy.terms.batch(phase, cohort)
-    values = canaries.read(update).numpy() / contribution
-    shares = privacy.mechanism.noise_shares(phase.cohort_size)
-    deviation = privacy.update_noise(phase) * shares**0.5
-    return one_run.log_likelihood_ratio(values, privacy.terms.sample_rate(phase), deviation, privacy.steps(phase))
-
-
-def _owners(loaded: Task) -> np.ndarray:
-    """The client of each example (n,)."""
-    owners, clients = np.zeros(len(loaded.train_y), np.int64), np.arange(len(loaded.partition), dtype=np.int64)
-    sizes = loaded.partition.sizes(clients)
-    for client, size in zip(clients, sizes, strict=True):
-        owners[loaded.partition.lookup(np.full(size, client), np.arange(size))] = client
-    return owners
 
 
 @contextmanager

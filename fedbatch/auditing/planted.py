@@ -88,7 +88,8 @@ def _as_calibrated(privacy: Node, plan: PrivacyPlan, honest: int) -> Node:
     noise = {"noise_multiplier": plan.calibration.first_noise, "delta": plan.delta, "secret_file": None}
     target = {"target_epsilon": None} if fixed else {}  # an adaptive schedule has the budget for its claim
     shares = {"min_clients": honest, "colluders": 0} if plan.mechanism.shares_noise else {}
-    return privacy | noise | target | shares
+    bands = {"bands": plan.terms.bands} if "bands" in privacy else {}
+    return privacy | noise | target | shares | bands
 
 
 def _resized(node: Node, of_cohorts: float, population: int, of_batches: float) -> Node:

@@ -18,6 +18,9 @@ KINDS = {
     "client_central-filter": ("privacy=client_central", "population=20", "cohort_size=10", "controller=adaptive"),
     "example_local": ("privacy=example_local", "population=20", "cohort_size=5"),
     "example_local-local_sgd": ("privacy=example_local", "population=20", *LOCAL),
+    "client_central-bands": ("privacy=client_central", "population=20", "cohort_size=5", "privacy.bands=2"),
+    "example_central": ("privacy=example_central", "population=20"),
+    "example_central-bands": ("privacy=example_central", "population=20", "client_batch_size=8", "privacy.bands=3"),
     "example_distributed": ("privacy=example_distributed", "population=20", "privacy.min_clients=4"),
 }
 
