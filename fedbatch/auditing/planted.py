@@ -48,6 +48,11 @@ def planted(config: RunConfig, plan: PrivacyPlan, run_dir: str, canaries: int = 
     """
     if not plan.calibration.first_noise:
         raise ConfigError("audit: privacy.noise_multiplier is 0, so that nothing is claimed")
+    if plan.terms.deployment is not None:
+        raise ConfigError(
+            "audit: the run simulates a larger deployment, whose noise it does not have; set "
+            "privacy.deployment_population=null and deployment_cohort=null"
+        )
     values = asdict(config) | PLAIN | {"run_dir": run_dir}
     mechanism = plan.mechanism
     fewest = 1 / plan.delta - 1

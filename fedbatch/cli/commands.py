@@ -56,6 +56,18 @@ def status(folders: list[str], _: list[str]) -> None:
         Console().print(status_table(folder))
 
 
+def spent(folders: list[str], _: list[str]) -> None:
+    """What private runs on the same data have spent together: ``fedbatch spent FOLDER...``."""
+    from rich.console import Console
+
+    from fedbatch.results.spent import sentences, spent, spent_table
+
+    runs = spent(folders or ["runs"])
+    Console().print(spent_table(runs))
+    for line in sentences(runs):
+        Console(markup=False, highlight=False).print(line, soft_wrap=True)
+
+
 def report(folders: list[str], trust: list[str]) -> None:
     """One page on them all: ``fedbatch report RUN_OR_SWEEP... [--trust MODULE]``."""
     from fedbatch.report.page import announcement, write_report
@@ -135,6 +147,7 @@ def export(arguments: list[str], trust: list[str]) -> None:
 
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
+    "spent": spent,
     "report": report,
     "critical": critical,
     "audit": audit,

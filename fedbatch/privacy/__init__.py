@@ -1,6 +1,14 @@
 """Differential privacy: mechanisms that own sampling, clipping, noise and their accounted event, and one ledger."""
 
-from fedbatch.privacy.accounting import epsilon, noise_multiplier
+from fedbatch.privacy.accounting import epsilon, epsilon_of_best, noise_multiplier
 from fedbatch.privacy.mechanisms import ClientCentral, ExampleCentral, ExampleDistributed, ExampleLocal
 
-__all__ = ["ClientCentral", "ExampleCentral", "ExampleDistributed", "ExampleLocal", "epsilon", "noise_multiplier"]
+__all__ = [
+    "ClientCentral",
+    "ExampleCentral",
+    "ExampleDistributed",
+    "ExampleLocal",
+    "epsilon",
+    "epsilon_of_best",
+    "noise_multiplier",
+]

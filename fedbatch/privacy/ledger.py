@@ -125,6 +125,10 @@ class Ledger:
             worst = kept if len(kept) <= MOST_SCHEDULES else worst
         return [[(q, sigma, int(n)) for (q, sigma), n in zip(self._steps, row, strict=True)] for row in worst]
 
+    def most(self) -> list[PhaseSpec]:
+        """Of each kind of release as many as the account has that has most of them: an upper bound for all accounts."""
+        return [(q, sigma, int(steps.max())) for (q, sigma), steps in self._steps.items()]
+
 
 def write(path: Path, release: LedgerEntry) -> None:
     """Append a release to the file and wait until it is on disk."""
@@ -140,11 +144,21 @@ def read(path: Path) -> list[LedgerEntry]:
     Raises:
         ConfigError: another line cannot be read, so that nobody knows what has been spent.
     """
-    if not path.exists():
-        return []
-    *lines, torn = path.read_bytes().split(b"\n")
+    torn = path.read_bytes().rpartition(b"\n")[2] if path.exists() else b""
     if torn:
         os.truncate(path, path.stat().st_size - len(torn))
+    return peek(path)
+
+
+def peek(path: Path) -> list[LedgerEntry]:
+    """The releases in a file, which is left as it is: its run may be going on.
+
+    Raises:
+        ConfigError: as `read`.
+    """
+    if not path.exists():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
     releases = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -17,6 +17,19 @@ SQUARES_NOISE = 10.0
 """Noise of the sum of squared lengths, in units of the update's: it costs the update 0.5 % more noise."""
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """A larger deployment that a run simulates with fewer clients.
+
+    Attributes:
+        population: clients that there would be.
+        cohort: of these in a round of the first phase, expected.
+    """
+
+    population: int
+    cohort: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mechanism:
     """What all mechanisms are told.
@@ -85,6 +98,11 @@ class Mechanism:
     def fewest_clients(self) -> int:
         """Contributions without which a round is not released."""
         return 0
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The deployment that is accounted in the place of the run itself; None for the run itself."""
+        return None
 
     def noise_shares(self, clients: int) -> float:
         """Variance of the noise on the sum of ``clients`` contributions, in units of one noise multiplier's."""
@@ -194,12 +212,17 @@ class ClientCentral(Mechanism):
         clip_rate: learning rate of the clip norm's logarithm, > 0.
         count_noise: standard deviation of the noise on the number of clients within the clip norm, in clients; None
             for a twentieth of the expected cohort.
+        deployment_population: clients of a larger deployment that the run simulates; None for none. Epsilon is then
+            that of the deployment, and the noise is as small a part of the mean as it would be there.
+        deployment_cohort: clients in a round of that deployment's first phase.
         bands: as in `ExampleCentral`.
     """
 
     clip_quantile: float | None
     clip_rate: float
     count_noise: float | None
+    deployment_population: int | None = None
+    deployment_cohort: int | None = None
     bands: int | str = 1
 
     unit = "client"
@@ -209,12 +232,21 @@ class ClientCentral(Mechanism):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bands(self.bands)
+        if (self.deployment_population is None) != (self.deployment_cohort is None):
+            raise ConfigError("privacy: set deployment_population and deployment_cohort together, or neither")
         if self.clip_quantile is None:
             return
         if self.clipping != "flat":
             raise ConfigError("privacy.clip_quantile is of the length of the whole update; set privacy.clipping=flat")
         if not 0 < self.clip_quantile < 1 or self.clip_rate <= 0:
             raise ConfigError("privacy: clip_quantile must be in (0, 1) and clip_rate > 0")
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The deployment that is set."""
+        if self.deployment_population is None or self.deployment_cohort is None:
+            return None
+        return Deployment(self.deployment_population, self.deployment_cohort)
 
     def noise_of_count(self, cohort: float) -> float:
         """Standard deviation of the noise on the count, in clients."""

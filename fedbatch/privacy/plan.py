@@ -72,11 +72,11 @@ class PrivacyPlan:
     def update_noise(self, phase: Phase) -> float:
         """Noise multiplier of the update within a phase's release."""
         accounted = self.noise_multiplier(phase)
-        return self.mechanism.update_noise(accounted, self.has_squares(phase), self.terms.batch(phase))
+        return self.mechanism.update_noise(accounted, self.has_squares(phase), self.terms.accounted_batch(phase))
 
     def release_noise(self, phase: Phase, clip_norm: float, shares: float, size: int) -> ReleaseNoise:
         """The noise on a sum of (size,) coordinates with the variance of ``shares`` noise multipliers."""
-        deviation = self.update_noise(phase) * shares**0.5
+        deviation = self.update_noise(phase) * shares**0.5 * self.terms.noise_factor(phase)
         unit = clip_norm if deviation else 1.0  # without noise the clip norm may be infinite
         return ReleaseNoise(clip_norm, deviation * unit, SQUARES_NOISE * deviation * unit**2, size)
 
@@ -84,7 +84,8 @@ class PrivacyPlan:
         """Standard deviations (e,) of the noise on the extra coordinates of a phase's release, in their order."""
         squares = [noise.squares] if self.has_squares(phase) else []
         quantile = self.follows_quantile
-        count = [quantile.noise_of_count(self.terms.batch(phase))] if quantile else []
+        of_count = quantile.noise_of_count(self.terms.accounted_batch(phase)) if quantile else 0.0
+        count = [of_count * self.terms.noise_factor(phase)] if quantile else []
         return np.array(squares + count, dtype=np.float64)
 
     def num_extras(self, phase: Phase) -> int:
@@ -100,7 +101,7 @@ class PrivacyPlan:
     def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> LedgerEntry:
         """The accounted event of one round, on which ``clients`` are charged if the server sees who takes part."""
         charged = self.terms.charged(round_, clients)
-        q, sigma = self.terms.draw_rate(phase), self.noise_multiplier(phase)
+        q, sigma = self.terms.accounted_rate(phase), self.noise_multiplier(phase)
         return LedgerEntry(round_, params, q, sigma, self.steps(phase), charged, how=how)
 
     def charges(self, ledger: Ledger, due: LedgerEntry) -> list[LedgerEntry]:
@@ -216,7 +217,9 @@ def schedules_of(
     for round_, phase in enumerate(phases):
         clients = cohort(phase, round_)
         charged = terms.charged(round_, clients)
-        release = LedgerEntry(round_, "", terms.draw_rate(phase), terms.relative_noise(phase), steps(phase), charged)
+        release = LedgerEntry(
+            round_, "", terms.accounted_rate(phase), terms.relative_noise(phase), steps(phase), charged
+        )
         ledger = ledger.charge(release)
     if temperature is not None:
         ledger = ledger.charge(LedgerEntry(-1, "", 1.0, temperature, HALVINGS))

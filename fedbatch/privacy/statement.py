@@ -31,7 +31,7 @@ def opening(plan: PrivacyPlan, phases: Iterable[Phase], rounds: int) -> str:
     """
     calibration = plan.calibration
     each = [
-        f"{phase.name}: noise multiplier {plan.noise_multiplier(phase):.3g}, q {plan.terms.sample_rate(phase):.3g}, "
+        f"{phase.name}: noise multiplier {plan.noise_multiplier(phase):.3g}, q {plan.terms.accounted_rate(phase):.3g}, "
         f"expected batch {plan.terms.batch(phase):,.6g} {plan.mechanism.unit}s"
         for phase in phases
     ]
@@ -40,7 +40,9 @@ def opening(plan: PrivacyPlan, phases: Iterable[Phase], rounds: int) -> str:
         f" (enough for all {rounds:,} rounds in the costliest phase, for phases are not known yet)" if adaptive else ""
     )
     bound = f"epsilon {calibration.epsilon:.3g} at delta {plan.delta:.2g}"
-    return f"privacy: {bound}, {plan.mechanism.unit} level, in {rounds:,} rounds{why}; {'; '.join(each)}"
+    return (
+        f"privacy: {bound}, {plan.mechanism.unit} level{_simulated(plan)}, in {rounds:,} rounds{why}; {'; '.join(each)}"
+    )
 
 
 def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
@@ -63,6 +65,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
         "neighbours": f"data sets with one {mechanism.unit}'s contribution there or zeroed out; how many examples each "
         "client has, and how many clients there are, is public and the same in both",
         "protects_against": AGAINST[type(mechanism).__name__],
+        "deployment": _simulated(plan).strip(" ()"),
         "sampler": f"Poisson, each {mechanism.unit} on its own{_groups(plan)}",
         "noise": _noise(plan),
         "schedule": [{"sample_rate": q, "noise_multiplier": sigma, "steps": steps} for q, sigma, steps in schedules[0]],
@@ -103,7 +106,7 @@ def private_runs_beside(folder: Path) -> int:
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
     runs = f"{others} private {'run lies' if others == 1 else 'runs lie'}"
-    beside = f" ({runs} beside this one or were overwritten)" if others else ""
+    beside = f" ({runs} beside this one or were overwritten; fedbatch spent adds them up)" if others else ""
     reasons = [
         f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
         "extending the run after looking at it",
@@ -116,6 +119,11 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         "round was done again, and the number of examples a client has",
     ]
     units, unit = plan.terms.units, plan.mechanism.unit
+    if plan.mechanism.clips_examples:
+        reasons.append(
+            "all that one client has: what it reveals of n examples together grows with n (group privacy), and clients "
+            f"have {plan.terms.sizes.mean():,.3g} on average; privacy=client_central protects whole clients"
+        )
     if plan.delta > default_delta(units) * (1 + 1e-9):
         reasons.append(
             f"a failure of the guarantee itself with probability delta = {plan.delta:.2g}, large for {units:,} {unit}s"
@@ -134,7 +142,8 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
 
 def headline(values: dict[str, Any]) -> str:
     """One paragraph of a `statement`."""
-    bound = f"epsilon {values['epsilon']:.3g} at delta {values['delta']:.2g}, {values['unit']} level"
+    whose = f" ({values['deployment']})" if values.get("deployment") else ""
+    bound = f"epsilon {values['epsilon']:.3g} at delta {values['delta']:.2g}, {values['unit']} level{whose}"
     spent = values["epsilon_rdp"] if "filter" in values["accountant"] else values["epsilon"]
     phases = "; ".join(
         f"q {p['sample_rate']:.3g}, noise {p['noise_multiplier']:.3g}, {p['steps']:,} steps" for p in values["schedule"]
@@ -145,6 +154,17 @@ def headline(values: dict[str, Any]) -> str:
         f"  {values['neighbours']}; {values['sampler']}: {phases}{noise}\n"
         f"  {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases\n"
         f"  not covered: {'; '.join(values['not_covered'])}"
+    )
+
+
+def _simulated(plan: PrivacyPlan) -> str:
+    """Of whom the guarantee is, where it is not of the clients of this run; else nothing."""
+    there = plan.terms.deployment
+    if there is None:
+        return ""
+    return (
+        f" (of a simulated deployment, {there.cohort:,} of {there.population:,} clients a round; the "
+        f"{len(plan.terms.sizes):,} clients of this run are not protected by it)"
     )
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.privacy.groups import groups
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanisms import Deployment, Mechanism
 
 Bools = npt.NDArray[np.bool_]
 
@@ -32,8 +32,15 @@ class SamplingPlan:
     seed: int = 0
 
     @property
+    def deployment(self) -> Deployment | None:
+        """The larger deployment that is accounted in the place of this run."""
+        return self.mechanism.deployment
+
+    @property
     def units(self) -> int:
         """How many units are protected, clients or examples."""
+        if self.deployment is not None:
+            return self.deployment.population
         return len(self.sizes) if not self.mechanism.clips_examples else int(self.sizes.sum())
 
     @property
@@ -74,6 +81,22 @@ class SamplingPlan:
             return float(phase.cohort_size)
         examples = phase.cohort_size * self.sizes.mean() if clients is None else self.sizes[clients].sum()
         return float(self.sample_rate(phase) * examples)
+
+    def accounted_rate(self, phase: Phase) -> float:
+        """The q that is accounted: `draw_rate`, or that of the deployment."""
+        if self.deployment is None:
+            return self.draw_rate(phase)
+        return min(1.0, self.accounted_batch(phase) / self.deployment.population)
+
+    def accounted_batch(self, phase: Phase) -> float:
+        """Expected number of units in a round, here or in the deployment, whose cohort grows as the one here does."""
+        if self.deployment is None:
+            return self.batch(phase)
+        return self.deployment.cohort * phase.cohort_size / self.first.cohort_size
+
+    def noise_factor(self, phase: Phase) -> float:
+        """Noise on the sum here over that on the deployment's, so that the noise of the mean is the deployment's."""
+        return self.batch(phase) / self.accounted_batch(phase) if self.deployment is not None else 1.0
 
     def relative_noise(self, phase: Phase) -> float:
         """Noise multiplier of a phase over that of the first."""

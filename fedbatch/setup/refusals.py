@@ -97,6 +97,16 @@ def _of_bands(
 def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]]:
     mechanism, client_level = terms.mechanism, not terms.mechanism.clips_examples
     everyone = config.sampling == "all"
+    there = terms.deployment
+    yield (
+        there is not None and not terms.first.cohort_size <= there.cohort <= there.population,
+        f"privacy.deployment_cohort must be from cohort_size ({terms.first.cohort_size}) to deployment_population",
+    )
+    yield (
+        there is not None and (getattr(mechanism, "bands", 1) != 1 or bool(config.temperature)),
+        "privacy.deployment_population: correlated noise (bands) and temperature=private are not scaled to a "
+        "deployment; set bands=1 and temperature=none",
+    )
     yield (
         mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
         f"privacy.delta must be in (0, 1/{terms.units}), below one over the number of {mechanism.unit}s (got "

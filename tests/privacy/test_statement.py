@@ -61,7 +61,7 @@ def test_the_words_say_what_is_implemented(make_config):
 def test_runs_beside_are_counted(make_config):
     for folder in ("one", "two", "three"):
         _, summary, _ = run(make_config("privacy=client_central", *FIXED, "rounds=1", folder=folder))
-    assert "(2 private runs lie beside this one or were overwritten)" in headline(summary["privacy"])
+    assert "(2 private runs lie beside this one or were overwritten; fedbatch spent" in headline(summary["privacy"])
 
 
 @pytest.mark.parametrize("privacy", ["client_central", "example_local"])
