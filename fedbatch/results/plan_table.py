@@ -28,7 +28,7 @@ def plan_table(plan: Plan) -> Table:
         sent = size(row.bytes_down + row.bytes_up)
         table.add_row(_name(plan, row), f"{row.noise_multiplier:.3g}", *noises, _count(row.examples), sent)
     times = f" x {scale:,}" if scale > 1 else ""
-    table.caption = f"by rounds: noise of the mean, sigma C / B{times}; examples and bytes sent: of T rounds"
+    table.caption = f"by rounds: noise of the mean, sigma C / B{times}; examples, sent: in T rounds"
     return table
 
 

@@ -8,10 +8,17 @@ import fedbatch
 from fedbatch.cli.commands import run_command
 from fedbatch.config.compose import composed
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy import planning
 from fedbatch.results import plan
 from fedbatch.results.plan_table import conclusion, notes, shown
 
 TINY = ("dataset=digits", "population=20", "model.width=8", "rounds=8")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two numbers of rounds in the place of five."""
+    monkeypatch.setattr(planning, "TIMES", (0.25, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def test_a_quarter_of_the_rounds_is_cheaper_and_quieter(central):
     assert any("privacy noise is above sampling noise at every batch" in line for line in notes(central))
 
 
-def test_a_known_spread_ends_the_choice_where_sampling_noise_is_larger():
+def test_a_known_spread_ends_the_choice_where_sampling_noise_is_larger(quick):
     asked = ("privacy=client_central", *TINY, "cohort_size=2", "privacy.target_epsilon=100", "model.width=1")
     loud, unknown = fedbatch.plan(*asked, norm=1.0), fedbatch.plan(*asked)
     assert unknown.balanced == loud.balanced is not None
@@ -49,7 +56,7 @@ def test_a_known_spread_ends_the_choice_where_sampling_noise_is_larger():
     assert fedbatch.plan(*asked, norm=0.001).balanced is None
 
 
-def test_python_values_and_an_adaptive_controller():
+def test_python_values_and_an_adaptive_controller(quick):
     found = fedbatch.plan(
         "controller=noise_scale_switch", *TINY, "controller.large.cohort_size=8", privacy="example_local", cohort_size=4
     )
@@ -124,7 +131,7 @@ def test_the_spread_that_a_run_measured(tmp_path, monkeypatch):
         plan.measured_spread(tmp_path, "client")
 
 
-def test_many_batches_are_thinned_to_those_that_are_named(central):
+def test_many_batches_are_thinned_to_those_that_are_named(quick):
     many = fedbatch.plan("privacy=example_local", *TINY, "population=2", "cohort_size=1", "client_batch_size=400")
     assert len(many.here) >= 6 and len(shown(many)) <= 10
     assert {many.configured, many.choice, many.largest} <= set(shown(many))
