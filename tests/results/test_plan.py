@@ -1,5 +1,10 @@
 """`fedbatch.plan` and ``fedbatch plan``: what is shown, written and refused."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import polars as pl
 import pytest
 import yaml
@@ -30,6 +35,7 @@ def test_the_plan_is_a_value_with_rows(central):
     assert (central.unit, central.units, central.rounds, central.target_epsilon) == ("client", 20, 8, 4.0)
     assert central.configured.cohort_size == 10 and central.largest.cohort_size == 20
     frame = pl.DataFrame(central.rows)
+    assert set(frame["epsilon"]) == {4.0} and set(frame["delta"]) == {1e-5}
     assert sorted(frame["rounds"].unique()) == [2, 4, 8, 16, 32]
     assert frame.filter(pl.col("rounds") == 8)["cohort_size"].to_list() == [1, 2, 5, 10, 20]
     # More clients are more accurate at the same number of rounds, and fewer rounds at the same number of clients.
@@ -87,6 +93,23 @@ def test_the_command_prints_draws_and_writes_a_config_that_runs(tmp_path, monkey
     assert run_command("plan", *words) == 2
     assert "plan.yaml is there and was not written by fedbatch plan" in capsys.readouterr().err
     assert (tmp_path / "plan.yaml").read_text() == "rounds: 3\n", "nothing of the user's is lost"
+
+
+@pytest.mark.slow
+def test_the_written_config_runs_as_it_stands(tmp_path):
+    def command(*words):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        arguments = [sys.executable, "-m", "fedbatch", *words]
+        return subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    assert command("plan", "privacy=example_local", *TINY, "seed=3", "loss=brier").returncode == 0
+    done = command("--config-dir=.", "--config-name=plan", "run_dir=out", "report=none")
+    assert done.returncode == 0, done.stderr
+    values, summary = (yaml.safe_load((tmp_path / name).read_text()) for name in ("plan.yaml", "out/summary.json"))
+    ran = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert summary["rounds"] == 8 and summary["epsilon"] <= 8
+    assert (ran["seed"], ran["client_batch_size"]) == (3, values["client_batch_size"])
+    assert "Brier" in ran["loss"]["_target_"] and "ExampleLocal" in ran["privacy"]["_target_"]
 
 
 @pytest.mark.parametrize(
