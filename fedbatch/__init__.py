@@ -9,6 +9,7 @@ from fedbatch.core import moved
 if TYPE_CHECKING:
     __version__: str
     from fedbatch.api import Result, plan, run
+    from fedbatch.auditing.attack import audit
     from fedbatch.results.critical import critical
     from fedbatch.results.load import load_rounds, load_runs
     from fedbatch.strategy import NoiseScale
@@ -18,6 +19,7 @@ moved.install()
 __all__ = [
     "NoiseScale",
     "Result",
+    "audit",
     "critical",
     "evaluate",
     "export",
@@ -31,6 +33,7 @@ __all__ = [
 _PLACES = {
     "NoiseScale": "fedbatch.strategy",
     "Result": "fedbatch.api",
+    "audit": "fedbatch.auditing.attack",
     "critical": "fedbatch.results.critical",
     "evaluate": "fedbatch.trained",
     "export": "fedbatch.trained",

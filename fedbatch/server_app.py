@@ -21,6 +21,7 @@ from fedbatch.core.errors import ConfigError, Interrupted
 from fedbatch.core.interrupt import Asked, listening
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
+from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
 from fedbatch.privacy.statement import opening, private_runs_beside, spent
 from fedbatch.results.folder import clear, refuse_used
 from fedbatch.results.identity import Identity
@@ -182,4 +183,5 @@ def start(server: Server) -> ServerState:
         averages=Averages.start(noise.decay, noise.z),
         ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
         clip_norm=float(privacy.mechanism.clip_norm) if privacy else 0.0,
+        noise_history=NoiseHistory(privacy.strategy) if privacy else UNCORRELATED,
     )

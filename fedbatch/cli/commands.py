@@ -89,6 +89,19 @@ def critical(arguments: list[str], trust: list[str]) -> None:
     main(arguments, trust)
 
 
+def audit(arguments: list[str], trust: list[str]) -> None:
+    """Whether its epsilon holds against an attack: ``fedbatch audit privacy=... [overrides] [--canaries N]``.
+
+    The run that these overrides would be is done with canaries for its data, and an attacker who sees every release
+    guesses which of them are there. --canaries: how many, 1,000 if not given. --no-control: without a second attack on
+    a tenth of the noise, which shows whether the first would have found a fault. Exit status 1 if the claim is refuted.
+    """
+    from fedbatch.cli.audit import main
+
+    if not main(arguments, trust):
+        sys.exit(1)
+
+
 def plan(arguments: list[str], _: list[str]) -> None:
     """What a private run needs, before it: ``fedbatch plan privacy=client_central privacy.target_epsilon=8 [...]``.
 
@@ -124,6 +137,7 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
     "report": report,
     "critical": critical,
+    "audit": audit,
     "plan": plan,
     "evaluate": evaluate,
     "export": export,

@@ -125,6 +125,7 @@ RANGES = {
     "partitioner.first": COUNT,
     "partitioner.*alpha": "(0, 1e6]",
     "partitioner.*": FROM_ONE,
+    "privacy.bands": "[1, 1e6]",
     "privacy.clip_norm": "(0, 1e38] or inf",
     "privacy.clip_quantile": "(0, 1)",
     "privacy.clip_rate": "(0, 10]",

@@ -127,7 +127,7 @@ def identity_of(values: Mapping[str, Any]) -> str:
     It depends neither on the files in which parts lie nor on keys that are at their defaults, so that a run stays the
     same one when parts are moved and keys are added. Private noise is keyed by it.
     """
-    kept = {name: value for name, value in _beyond(_public(values), DEFAULTS).items() if name not in CONTINUED}
+    kept = {name: value for name, value in _beyond(_public(values), DEFAULTS | ADDED).items() if name not in CONTINUED}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -158,6 +158,8 @@ def _defaults() -> Iterator[tuple[str, Any]]:
 
 DEFAULTS = dict(_defaults())
 """What a missing key means."""
+ADDED: Node = {"privacy": {"bands": 1}}
+"""The same of keys that parts have had only since a later version."""
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:

@@ -111,7 +111,7 @@ def run_unseen(task: Task, job: Job, executor: str, asked: str, witness: Callabl
 
 
 def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:
-    """Example level: the sum of clipped gradients of the sampled examples of all clients, with each client's noise."""
+    """Example level: the sum of clipped gradients of all clients' samples, with the noise that clients add."""
     params, key = plan.params.to(task.node_model.params), release_key(plan)
     drawn = [sample_examples(task, privacy, phase, int(client), key) for client in plan.clients]
     job = partial(example_job, task, params, clip=privacy.clip(plan.clip_norm), moment=(plan.round, 0))
@@ -120,7 +120,7 @@ def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Pha
     sums = update, np.array([squares] if privacy.has_squares(phase) else [])
     noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(params))
     hidden = hidden_key(privacy, sums[0])
-    for client in plan.clients:
+    for client in plan.clients if not privacy.mechanism.server_adds_noise else ():
         sums = add_noise(privacy, phase, sums, noise, (*own_key(task, int(client)), *key, *hidden))
     return *sums, executor
 
@@ -170,9 +170,13 @@ def local_step_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: 
 
 
 def sample_examples(task: Task, privacy: PrivacyPlan, phase: Phase, client: int, key: tuple[Any, ...]) -> Ints:
-    """Poisson sampling: positions of the client's examples that take part, each on its own with the phase's q."""
+    """Poisson sampling: positions of the client's examples that take part, each of the round's group on its own.
+
+    ``key`` names the release, the round first.
+    """
     draws = privacy.randomness.uniform(int(privacy.terms.sizes[client]), "examples", *own_key(task, client), *key)
-    slots = np.flatnonzero(draws < privacy.terms.sample_rate(phase))
+    group = privacy.terms.in_group(key[0], len(draws), client)
+    slots = np.flatnonzero(group & (draws < privacy.terms.draw_rate(phase)))
     return task.partition.lookup(np.full(len(slots), client), slots)
 
 

@@ -1,6 +1,6 @@
 """Differential privacy: mechanisms that own sampling, clipping, noise and their accounted event, and one ledger."""
 
 from fedbatch.privacy.accounting import epsilon, noise_multiplier
-from fedbatch.privacy.mechanisms import ClientCentral, ExampleDistributed, ExampleLocal
+from fedbatch.privacy.mechanisms import ClientCentral, ExampleCentral, ExampleDistributed, ExampleLocal
 
-__all__ = ["ClientCentral", "ExampleDistributed", "ExampleLocal", "epsilon", "noise_multiplier"]
+__all__ = ["ClientCentral", "ExampleCentral", "ExampleDistributed", "ExampleLocal", "epsilon", "noise_multiplier"]

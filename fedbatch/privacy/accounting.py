@@ -145,6 +145,20 @@ def _least(cost: Callable[[float], float], target: float, start: float, toleranc
     return root
 
 
+def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
+    """Upper bounds (n,) on delta of a schedule at each of ``epsilons`` (n,), which together are its trade-off."""
+    spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
+    if not spent:
+        return np.zeros_like(epsilons)
+    if any(sigma == 0 for _, sigma, _ in spent):
+        return np.ones_like(epsilons)
+    _library()
+    losses = loss_distribution.composed(spent)
+    if losses is None:
+        return np.ones_like(epsilons)
+    return np.array([losses.get_delta_for_epsilon(float(each)) for each in epsilons])
+
+
 @lru_cache(maxsize=256)
 def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> float:
     """Epsilon; remembered, for a run asks before it starts and again at its end, at a second each."""

@@ -19,6 +19,7 @@ from fedbatch.core.random import Ints
 from fedbatch.privacy.accounting import PhaseSpec
 
 FILE = "ledger.jsonl"
+AGAIN = "again"
 MOST_SCHEDULES = 4
 
 
@@ -32,7 +33,8 @@ class LedgerEntry:
         sample_rate: q, probability with which each unit takes part.
         noise_multiplier: accounted noise of everything released together, in clip norms.
         steps: how many times it is done.
-        clients: ids of those charged, where the server sees who takes part; None for all units alike.
+        clients: accounts that are charged: ids of clients, where the server sees who takes part, or the round's group;
+            None for all units alike.
         attempt: how often the round was done before at these parameters with something else coming out.
         how: on what it is computed (executor, nodes, device, threads), on which rounding depends, and with which nonce.
     """
@@ -51,6 +53,11 @@ class LedgerEntry:
         return replace(self, attempt=self.attempt + 1)
 
     @property
+    def question(self) -> str:
+        """What is released beside an update: a temperature, or `AGAIN`, what a round that is done again costs all."""
+        return self.params.partition("/")[2]
+
+    @property
     def cost(self) -> tuple[float, float]:
         """What decides the price of one step."""
         return self.sample_rate, self.noise_multiplier
@@ -61,7 +68,7 @@ class Ledger:
     """All releases so far.
 
     Attributes:
-        accounts: 1 where all units are charged alike, or the number of clients, by id, each with its own account.
+        accounts: 1 where all units are charged alike, or the number of clients, by id, or of groups, each with its own.
         releases: in the order in which they were charged.
 
     >>> once = Ledger().charge(LedgerEntry(0, "ab", 0.1, 1.0, 1))
@@ -100,8 +107,7 @@ class Ledger:
 
     def done_before(self, due: LedgerEntry) -> LedgerEntry | None:
         """The last release of the same round and question, at whatever parameters; None if there is none."""
-        question = due.params.partition("/")[2]
-        same = [r for r in self.releases if r.round == due.round and r.params.partition("/")[2] == question]
+        same = [r for r in self.releases if r.round == due.round and r.question == due.question]
         return same[-1] if same else None
 
     def schedules(self) -> list[list[PhaseSpec]]:

@@ -149,6 +149,39 @@ class ExampleDistributed(ExampleLocal):
         return clients / (self.min_clients - self.colluders)
 
 
+def check_bands(bands: int | str) -> None:
+    """Refuse what is no number of bands.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if bands != "auto" and not (isinstance(bands, int) and bands >= 1):
+        raise ConfigError(f"privacy.bands must be a whole number from 1 (independent noise), or auto (got {bands!r})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleCentral(Mechanism):
+    """Each client clips every example's gradient, and a trusted server adds the noise to the sum over all clients.
+
+    Protects an example from those who see models. Data are disjoint and who takes part is no secret, as at
+    `ExampleLocal`, with the noise of one client in place of that of each.
+
+    Attributes:
+        bands: over how many rounds noise is correlated (see `fedbatch.privacy.banded`), >= 1; 1 for independent noise,
+            "auto" for the power of two with the least predicted error.
+    """
+
+    bands: int | str = 1
+
+    unit = "example"
+    clips_examples = True
+    server_adds_noise = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bands(self.bands)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClientCentral(Mechanism):
     """Each client's whole update is clipped, and a trusted server samples clients and adds noise (McMahan et al. 2018).
@@ -161,11 +194,13 @@ class ClientCentral(Mechanism):
         clip_rate: learning rate of the clip norm's logarithm, > 0.
         count_noise: standard deviation of the noise on the number of clients within the clip norm, in clients; None
             for a twentieth of the expected cohort.
+        bands: as in `ExampleCentral`.
     """
 
     clip_quantile: float | None
     clip_rate: float
     count_noise: float | None
+    bands: int | str = 1
 
     unit = "client"
     clips_examples = False
@@ -173,6 +208,7 @@ class ClientCentral(Mechanism):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_bands(self.bands)
         if self.clip_quantile is None:
             return
         if self.clipping != "flat":

@@ -1,6 +1,6 @@
 """A mechanism made ready for a run: terms, calibrated noise and keys, fixed before the first round."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,9 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
+from fedbatch.privacy.banded import INDEPENDENT, Coefficients, coefficients
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
-from fedbatch.privacy.ledger import Ledger, LedgerEntry
+from fedbatch.privacy.ledger import AGAIN, Ledger, LedgerEntry
 from fedbatch.privacy.mechanisms import SQUARES_NOISE, ClientCentral, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.randomness import Floats, Randomness
@@ -37,6 +38,7 @@ class PrivacyPlan:
         has_squares: whether a phase's release has the sum of squared lengths as an extra coordinate.
         relative_temperature_noise: noise multiplier of the temperature's releases over that of the first phase;
             None without a temperature.
+        strategy: how noise is correlated over rounds; a resumed run keeps the one that it began with.
     """
 
     terms: SamplingPlan
@@ -46,6 +48,7 @@ class PrivacyPlan:
     steps: Steps
     has_squares: Callable[[Phase], bool]
     relative_temperature_noise: float | None = None
+    strategy: Coefficients = INDEPENDENT
 
     @property
     def mechanism(self) -> Mechanism:
@@ -96,9 +99,20 @@ class PrivacyPlan:
 
     def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> LedgerEntry:
         """The accounted event of one round, on which ``clients`` are charged if the server sees who takes part."""
-        charged = None if self.terms.accounts == 1 else tuple(clients.tolist())
-        q, sigma = self.terms.sample_rate(phase), self.noise_multiplier(phase)
+        charged = self.terms.charged(round_, clients)
+        q, sigma = self.terms.draw_rate(phase), self.noise_multiplier(phase)
         return LedgerEntry(round_, params, q, sigma, self.steps(phase), charged, how=how)
+
+    def charges(self, ledger: Ledger, due: LedgerEntry) -> list[LedgerEntry]:
+        """What a ledger is charged for an attempt: itself, and if the round was released before, what `banded` says."""
+        if self.terms.bands == 1 or due.question or due in ledger.releases or not ledger.done_before(due):
+            return [due]
+        near = (r.noise_multiplier for r in ledger.releases if due.round - self.terms.bands < r.round <= due.round)
+        noise = min(due.noise_multiplier, *near)
+        return [
+            replace(due, params=f"{due.params}/{AGAIN}", sample_rate=1.0, noise_multiplier=noise, clients=None),
+            due,
+        ]
 
     @property
     def temperature_noise(self) -> float:
@@ -163,11 +177,12 @@ def make_plan(
     delta = delta_of(terms)
     if adaptive:
         alone = [[phase] * rounds for phase in controller.phases]
-        schedules: Schedules = [s for phases in alone for s in _schedules(terms, iter(phases), cohort, steps)]
+        schedules: Schedules = [s for phases in alone for s in schedules_of(terms, iter(phases), cohort, steps)]
     else:
-        schedules = _schedules(terms, fixed_phases(controller, rounds), cohort, steps, relative_temperature_noise)
+        schedules = schedules_of(terms, fixed_phases(controller, rounds), cohort, steps, relative_temperature_noise)
     calibration = calibrate(terms.mechanism, schedules, delta, adaptive)
-    plan = PrivacyPlan(terms, delta, calibration, randomness, steps, has_squares, relative_temperature_noise)
+    strategy = coefficients(terms.bands, rounds)
+    plan = PrivacyPlan(terms, delta, calibration, randomness, steps, has_squares, relative_temperature_noise, strategy)
     for phase in controller.phases:
         plan.update_noise(phase)  # refuses what cannot be split among the coordinates
     return plan
@@ -193,15 +208,15 @@ def _is_within(spent: Sequence[PhaseSpec], planned: Sequence[PhaseSpec]) -> bool
     return all(count <= steps.get((q, sigma), 0) for q, sigma, count in spent)
 
 
-def _schedules(
-    terms: SamplingPlan, phases: Iterator[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
+def schedules_of(
+    terms: SamplingPlan, phases: Iterable[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
 ) -> Schedules:
     """What the accounts spend over these rounds and of a temperature; noise is relative to the first phase."""
     ledger = Ledger(terms.accounts)
     for round_, phase in enumerate(phases):
         clients = cohort(phase, round_)
-        charged = None if clients is None else tuple(clients.tolist())
-        release = LedgerEntry(round_, "", terms.sample_rate(phase), terms.relative_noise(phase), steps(phase), charged)
+        charged = terms.charged(round_, clients)
+        release = LedgerEntry(round_, "", terms.draw_rate(phase), terms.relative_noise(phase), steps(phase), charged)
         ledger = ledger.charge(release)
     if temperature is not None:
         ledger = ledger.charge(LedgerEntry(-1, "", 1.0, temperature, HALVINGS))

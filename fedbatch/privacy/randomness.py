@@ -99,6 +99,12 @@ class Randomness:
             found.update(len(part).to_bytes(8, "little") + part)
         return found.hexdigest()
 
+    def cipher(self, content: bytes, *what: object) -> bytes:
+        """``content`` encrypted for the use that ``what`` names, or decrypted again; never use a name twice."""
+        return (
+            Cipher(algorithms.ChaCha20(self._key(("cipher", *what)), b"\0" * 16), mode=None).encryptor().update(content)
+        )
+
     def _key(self, what: tuple[object, ...]) -> bytes:
         text = "\x1f".join(map(str, (self.run, *what)))
         return hashlib.blake2b(text.encode(), key=self.secret, digest_size=32).digest()

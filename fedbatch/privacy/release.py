@@ -1,6 +1,6 @@
 """The server's half of a release: noise where it is the server's, division by a constant, and what follows from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.privacy import noise_scale
 from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
@@ -26,6 +27,7 @@ class NoisedMean:
         estimate: noise scale of clipped contributions, None where squared lengths are not released.
         noise: what was added to the sums.
         next_clip_norm: clip norm of the next round.
+        history: of the noise, for the next round; not to be seen by them.
     """
 
     mean: Tensor
@@ -33,6 +35,7 @@ class NoisedMean:
     estimate: NoiseScale | None
     noise: ReleaseNoise
     next_clip_norm: float
+    history: NoiseHistory = UNCORRELATED
 
     @property
     def snr(self) -> float:
@@ -50,8 +53,9 @@ def release(
     clip_norm: float,
     sums: tuple[Tensor, Floats],
     answered: Ints,
-    key: tuple[object, ...],
+    key: tuple[int, str, int],
     is_gradient: bool,
+    history: NoiseHistory = UNCORRELATED,
 ) -> NoisedMean:
     """Make the release of a round.
 
@@ -63,17 +67,21 @@ def release(
         answered: ids of the clients behind them.
         key: round, parameters and attempt, for the server's noise; who is summed joins it here.
         is_gradient: whether contributions are gradients at the global parameters.
+        history: noise of earlier rounds, where this round's is correlated with it.
 
     Raises:
         RunFailedError: too few contributions for the sum to carry its noise.
     """
-    mechanism, terms, (update, extras) = plan.mechanism, plan.terms, sums
+    mechanism, terms, (update, extras), round_ = plan.mechanism, plan.terms, sums, key[0]
     check_noise_is_whole(mechanism, len(answered))
     size = update.numel()
     noise = plan.release_noise(phase, clip_norm, mechanism.noise_shares(len(answered)), size)
     if mechanism.server_adds_noise:
-        update, extras = add_noise(plan, phase, (update, extras), noise, ("server", *key, *answered.tolist()))
-    batch = terms.batch(phase, answered)
+        name = ("server", *key, *answered.tolist())
+        (update, extras), history = add_correlated(plan, phase, (update, extras), noise, name, history)
+        noise = replace(noise, update=noise.update * history.variance(round_) ** 0.5)
+    pure_noise = mechanism.server_adds_noise and not len(answered)  # divided by the typical batch, for it is a step too
+    batch = terms.batch(phase, None if pure_noise else answered)
     by_examples = mechanism.clips_examples and not is_gradient  # local steps come weighted by their client's size
     divisor = float(terms.sizes[answered].sum()) if by_examples else batch
     mean = update / divisor if divisor else update
@@ -83,7 +91,7 @@ def release(
         estimate = noise_scale.estimate(squared, float(extras[0]), batch, terms.sample_rate(phase), noise)
     if plan.follows_quantile:
         clip_norm = plan.follows_quantile.next_clip_norm(clip_norm, float(extras[-1]), batch)
-    return NoisedMean(mean, batch, estimate, noise, clip_norm)
+    return NoisedMean(mean, batch, estimate, noise, clip_norm, history)
 
 
 def check_noise_is_whole(mechanism: Mechanism, contributions: int) -> None:
@@ -103,13 +111,26 @@ def add_noise(
     plan: PrivacyPlan, phase: Phase, sums: tuple[Tensor, Floats], noise: ReleaseNoise, key: tuple[object, ...]
 ) -> tuple[Tensor, Floats]:
     """The sums with keyed noise, one draw for all coordinates; the update is changed in place."""
+    return add_correlated(plan, phase, sums, noise, key, UNCORRELATED)[0]
+
+
+def add_correlated(
+    plan: PrivacyPlan,
+    phase: Phase,
+    sums: tuple[Tensor, Floats],
+    noise: ReleaseNoise,
+    key: tuple[object, ...],
+    history: NoiseHistory,
+) -> tuple[tuple[Tensor, Floats], NoiseHistory]:
+    """As `add_noise`, with the update's noise correlated with that of earlier rounds; extra coordinates' never is."""
     update, extras = sums
     if not noise.update:
-        return sums
+        return sums, history
     size = update.numel()
     draws = plan.randomness.normal(size + len(extras), "noise", *key, device=update.device)
     noised = extras + draws[size:].cpu().numpy() * plan.extra_deviations(phase, noise)
-    return update.add_(draws[:size].to(update, non_blocking=True), alpha=noise.update), noised
+    unit, history = history.next(draws[:size].to(update, non_blocking=True))
+    return (update.add_(unit, alpha=noise.update), noised), history
 
 
 def slope_key(plan: SlopePlan) -> tuple[int, str, int]:

@@ -13,6 +13,8 @@ from fedbatch.privacy.plan import PrivacyPlan, default_delta
 AGAINST = {
     "ExampleLocal": "anyone but the example's own client; the server too, if it is honest but curious: it asks each "
     "round once and as planned, for nodes keep no budget of their own",
+    "ExampleCentral": "those who see the models; the server is trusted with sums over each node's examples, and "
+    "adds the noise",
     "ExampleDistributed": "those who see sums over clients only; this run simulates secure aggregation, it has none, "
     "and its server is honest but curious",
     "ClientCentral": "those who see the models; the server and its nodes are trusted with each client's update",
@@ -61,7 +63,8 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
         "neighbours": f"data sets with one {mechanism.unit}'s contribution there or zeroed out; how many examples each "
         "client has, and how many clients there are, is public and the same in both",
         "protects_against": AGAINST[type(mechanism).__name__],
-        "sampler": f"Poisson, each {mechanism.unit} on its own",
+        "sampler": f"Poisson, each {mechanism.unit} on its own{_groups(plan)}",
+        "noise": _noise(plan),
         "schedule": [{"sample_rate": q, "noise_multiplier": sigma, "steps": steps} for q, sigma, steps in schedules[0]],
         "accountant": accounting.tightest(schedules, plan.delta, calibration.accountant)
         if calibration.order is None
@@ -74,6 +77,16 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
         "and what follows from them",
         "not_covered": _not_covered(plan, others),
     }
+
+
+def _groups(plan: PrivacyPlan) -> str:
+    bands = plan.terms.bands
+    return f", cyclic in {bands} groups: round t samples group t mod {bands} alone" if bands > 1 else ""
+
+
+def _noise(plan: PrivacyPlan) -> str:
+    bands = plan.terms.bands
+    return f"correlated over {bands} rounds (banded Toeplitz)" if bands > 1 else "independent over rounds"
 
 
 def spent(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
@@ -126,9 +139,10 @@ def headline(values: dict[str, Any]) -> str:
     phases = "; ".join(
         f"q {p['sample_rate']:.3g}, noise {p['noise_multiplier']:.3g}, {p['steps']:,} steps" for p in values["schedule"]
     )
+    noise = f"; noise {values['noise']}" if values.get("noise", "").startswith("correlated") else ""
     return (
         f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}\n"
-        f"  {values['neighbours']}; {values['sampler']}: {phases}\n"
+        f"  {values['neighbours']}; {values['sampler']}: {phases}{noise}\n"
         f"  {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases\n"
         f"  not covered: {'; '.join(values['not_covered'])}"
     )

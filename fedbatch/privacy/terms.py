@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
+from fedbatch.privacy.groups import groups
 from fedbatch.privacy.mechanisms import Mechanism
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -15,11 +21,15 @@ class SamplingPlan:
         mechanism: the mechanism.
         sizes: int64 (P,), each client's number of examples; declared, and taken as public.
         first: the first phase.
+        bands: b, over how many rounds noise is correlated, and in how many groups units take part; 1 for neither.
+        seed: the run's, from which the groups are drawn.
     """
 
     mechanism: Mechanism
     sizes: Ints
     first: Phase
+    bands: int = 1
+    seed: int = 0
 
     @property
     def units(self) -> int:
@@ -28,11 +38,32 @@ class SamplingPlan:
 
     @property
     def accounts(self) -> int:
-        """Accounts of the ledger: one for each client where single examples are protected, else one for all."""
+        """Accounts of the ledger: one for each client where single examples are protected, else one for all.
+
+        With groups, one for each group: at example level too, for all clients then take part in every round.
+        """
+        if self.bands > 1:
+            return self.bands
         return len(self.sizes) if self.mechanism.clips_examples else 1
 
+    def charged(self, round_: int, clients: Ints | None) -> tuple[int, ...] | None:
+        """The accounts that a round charges, of which ``clients`` take part if that is public; None for all."""
+        if self.bands > 1:
+            return (round_ % self.bands,)
+        return None if clients is None or self.accounts == 1 else tuple(clients.tolist())
+
+    def draw_rate(self, phase: Phase) -> float:
+        """Probability with which each unit of the round's group takes part: ``b q``, so that the batch stays B."""
+        return min(1.0, self.bands * self.sample_rate(phase))
+
+    def in_group(self, round_: int, count: int, *whose: int) -> Bools:
+        """Which (count,) of the clients, or of one client's examples, are in the group of a round."""
+        if self.bands == 1:
+            return np.ones(count, dtype=bool)
+        return groups(count, self.bands, self.seed, *whose) == round_ % self.bands
+
     def sample_rate(self, phase: Phase) -> float:
-        """The q of each unit, the same for all clients whatever their size."""
+        """The q of each unit over all rounds, the same for all clients whatever their size."""
         if not self.mechanism.clips_examples:
             return phase.cohort_size / len(self.sizes)
         return min(1.0, phase.client_batch_size / float(self.sizes.mean())) if phase.client_batch_size else 1.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fedbatch.privacy import attempts, ledger
-from fedbatch.privacy.ledger import Ledger, LedgerEntry
+from fedbatch.privacy.ledger import AGAIN, Ledger, LedgerEntry
 from fedbatch.privacy.nonce import nonce_of
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.results.record import ranges
@@ -39,11 +39,14 @@ def how_computed(server: Server, nonce: str) -> str:
 def cost_of_resuming(server: Server, privacy: PrivacyPlan, state: ServerState) -> str:
     """What it costs in all that rounds which a crash undid are done again on other terms; empty if nothing."""
     now = how_computed(server, run_nonce(server, privacy, state))
-    undone = {(r.round, r.params): r for r in state.ledger.releases if r.round >= state.round}
+    undone = {(r.round, r.params): r for r in state.ledger.releases if r.round >= state.round and r.question != AGAIN}
     other = [r for r in undone.values() if r.how != now]
     if not other:
         return ""
-    again = Ledger.of(state.ledger.accounts, [*state.ledger.releases, *(replace(r.again(), how=now) for r in other)])
+    again = state.ledger
+    for release in other:
+        for entry in privacy.charges(again, replace(release.again(), how=now)):
+            again = again.charge(entry)
     target = privacy.mechanism.target_epsilon
     budget = f" of {target:g}, at which the run ends" if target is not None else ""
     return (
@@ -104,7 +107,9 @@ def seen_twice(due: LedgerEntry) -> LedgerEntry:
 
 def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: LedgerEntry) -> Ledger:
     """The ledger with a release that is about to be made, on disk before it is."""
-    charged = state.ledger.charge(due)
+    charged, entries = state.ledger, privacy.charges(state.ledger, due)
+    for entry in entries:
+        charged = charged.charge(entry)
     target = privacy.mechanism.target_epsilon
     if charged is not state.ledger and (before := state.ledger.done_before(due)):
         log.warning("%s", charged_again(privacy, state.ledger, charged, before, due))
@@ -113,7 +118,8 @@ def charge(server: Server, privacy: PrivacyPlan, state: ServerState, due: Ledger
             f"stopped after round {state.round}: the next would pass the privacy budget epsilon {target:g}"
         )
     if charged is not state.ledger:
-        ledger.write(server.folder / ledger.FILE, due)
+        for entry in entries:
+            ledger.write(server.folder / ledger.FILE, entry)
     return charged
 
 

@@ -37,6 +37,7 @@ def collect_private(
     """
     nonce = run_nonce(server, privacy, state)
     privacy, params = privacy.in_run(nonce), fingerprint(state.params)
+    params += state.noise_history.name(privacy.randomness)
     named = public_cohort(server, privacy, phase, state.round)
 
     check = partial(check_private, server, privacy, phase)
@@ -61,7 +62,8 @@ def collect_private(
     answered = np.sort(np.concatenate([cohort[:0], *(a.clients for a in answers)]))
     gradient = server.task.work(phase.name).is_gradient
     key = (state.round, params, due.attempt)
-    released = release(privacy, phase, state.clip_norm, (update.total, extras), answered, key, gradient)
+    sums = update.total, extras
+    released = release(privacy, phase, state.clip_norm, sums, answered, key, gradient, state.noise_history)
     clock.lap("aggregate_seconds")
     # Of a secret cohort, neither what ran nor how many answers were missing: it tells whether anybody was drawn.
     executor = answers[0].executor if answers and named is not None else ""
@@ -86,7 +88,7 @@ def collect_private(
             "gradient_snr": released.snr,
             "executor": executor,
         },
-        changes={"ledger": charged, "clip_norm": released.next_clip_norm},
+        changes={"ledger": charged, "clip_norm": released.next_clip_norm, "noise_history": released.history},
     )
 
 
@@ -100,10 +102,11 @@ def public_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: in
 
 
 def draw_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, due: LedgerEntry) -> Ints:
-    """Clients of a round at client level, by a keyed Poisson draw."""
+    """Clients of a round at client level, by a keyed Poisson draw among those of its group."""
     clients = server.hosts.clients
     draws = privacy.randomness.uniform(len(clients), "cohort", due.round, due.params, due.attempt)
-    return clients[draws < privacy.terms.sample_rate(phase)]
+    group = privacy.terms.in_group(due.round, len(clients))
+    return clients[group & (draws < privacy.terms.draw_rate(phase))]
 
 
 def make_plans(

@@ -13,6 +13,8 @@ from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
+from fedbatch.privacy.noise_history import NoiseHistory
+from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.results import identity as identities
 from fedbatch.results.folder import refuse_changes
 from fedbatch.results.identity import Identity
@@ -36,6 +38,8 @@ def save(server: Server, identity: Identity, state: ServerState, durable: bool =
     """Write a checkpoint of this run."""
     if server.task.config.faults:
         state = replace(state, answered=tuple(sorted(cast(FaultyGrid, server.grid).answered)))
+    if server.task.privacy:
+        state = replace(state, noise_history=state.noise_history.sealed(server.task.privacy.randomness))
     checkpoint.save(state, server.folder / "checkpoints", asdict(identity), durable)
 
 
@@ -57,6 +61,8 @@ def resume(server: Server) -> tuple[Identity, ServerState]:
         identity = identities.of_header(header)
     refuse_changes(folder, server.task.config, identity, now)
     state = replace(load(server, saved), ledger=charged(server, saved))
+    if server.task.privacy:
+        state = replace(state, noise_history=history(server.task.privacy, state))
     if server.task.privacy and (cost := cost_of_resuming(server, server.task.privacy, state)):
         log.warning("%s", cost)
     if server.task.config.faults:
@@ -85,6 +91,21 @@ def load(server: Server, saved: ServerState) -> ServerState:
 def charged(server: Server, saved: ServerState) -> Ledger:
     """The ledger with what its file has beyond the checkpoint: rounds that a crash undid were sent and stay charged."""
     return Ledger.of(saved.ledger.accounts, [*saved.ledger.releases, *ledger.read(server.folder / ledger.FILE)])
+
+
+def history(privacy: PrivacyPlan, saved: ServerState) -> NoiseHistory:
+    """The noise of earlier rounds, opened.
+
+    Raises:
+        ConfigError: the run began with another number of bands, or with another secret.
+    """
+    bands, now = len(saved.noise_history.coefficients), privacy.terms.bands
+    if bands != now:
+        raise ConfigError(
+            f"resume: the run began with noise over {bands} bands, and privacy.bands=auto now takes {now}; resume it "
+            "with the rounds with which it began"
+        )
+    return saved.noise_history.opened(privacy.randomness, saved.params)
 
 
 def fingerprint(server: Server) -> Identity:

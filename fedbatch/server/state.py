@@ -14,6 +14,7 @@ from fedbatch.batch.average import Averages, RunningNoiseScale
 from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, LedgerEntry
+from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ServerState:
         switches: phase changes so far, as ``{"round", "from", "to", "reason"}``.
         answered: nodes that have answered, which ``faults.stale`` needs to know.
         norms: average length of the longest update of nodes, by phase and first client; see `aggregation.bounded`.
+        noise_history: what the next round's noise is correlated with, under privacy; no released value.
     """
 
     round: int
@@ -74,6 +76,7 @@ class ServerState:
     switches: tuple[dict[str, Any], ...] = ()
     answered: tuple[int, ...] = ()
     norms: dict[str, float] = field(default_factory=dict)
+    noise_history: NoiseHistory = UNCORRELATED
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""
@@ -85,7 +88,7 @@ class ServerState:
         for name in ("control", "averages", "totals"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
-        values["labels"] = vars(self.labels)
+        values |= {"labels": vars(self.labels), "noise_history": vars(self.noise_history)}
         values["ledger"] = {"accounts": self.ledger.accounts, "releases": [vars(r) for r in self.ledger.releases]}
         values |= {"switches": list(self.switches), "answered": list(self.answered)}
         torch.save(values, buffer)
@@ -123,7 +126,13 @@ class ServerState:
         return cls(**values | {name: tuple(values.get(name, ())) for name in ("switches", "answered")})
 
 
-PARTS: dict[str, Any] = {"control": ControlState, "totals": Totals, "labels": Labels, "averages": Averages}
+PARTS: dict[str, Any] = {
+    "control": ControlState,
+    "totals": Totals,
+    "labels": Labels,
+    "averages": Averages,
+    "noise_history": NoiseHistory,
+}
 AVERAGES = {"noise", "within", "between"}
 
 PLAIN: dict[Any, Any] = {int: int, float: int | float, str: str, Tensor: Tensor, dict: dict, tuple: list | tuple}

@@ -1,5 +1,7 @@
 """What both ends of a private run agree on: how a temperature is found, and the mechanism, refused or calibrated."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from fedbatch.clients.cohort import sample_cohort
@@ -12,11 +14,12 @@ from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.privacy.choose_bands import best_bands
 from fedbatch.privacy.mechanisms import Mechanism
-from fedbatch.privacy.plan import PrivacyPlan, make_plan
+from fedbatch.privacy.plan import PrivacyPlan, delta_of, fixed_phases, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.terms import SamplingPlan
-from fedbatch.setup.refusals import refuse
+from fedbatch.setup.refusals import refuse, refuse_bands
 
 
 def temperature_of(config: RunConfig) -> Scaling | None:
@@ -49,7 +52,8 @@ def privacy_of(
     """The mechanism of the run, refused or calibrated."""
     clients = np.arange(len(partition), dtype=np.int64)
     mechanism: Mechanism = build.build("privacy", config.privacy)
-    terms = SamplingPlan(mechanism, partition.sizes(clients), phase_of(controller.phases, controller.start()))
+    sizes, first = partition.sizes(clients), phase_of(controller.phases, controller.start())
+    terms = SamplingPlan(mechanism, sizes, first, seed=config.seed)
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
         if not mechanism.clips_examples:
@@ -61,12 +65,18 @@ def privacy_of(
         return work.num_steps(terms.sample_rate(phase)) if mechanism.clips_examples else 1
 
     refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases, steps)
+    last = getattr(temperature, "relative_noise", None)  # of one that is private
+    adaptive = controller.adaptive or config.target_value is not None
+    bands = getattr(mechanism, "bands", 1)
+    refuse_bands(config, terms, controller.phases, adaptive, bands)
+    if bands == "auto":
+        phases = list(fixed_phases(controller, config.rounds))
+        bands = best_bands(terms, phases, cohort, steps, delta_of(terms), last)
+    terms = replace(terms, bands=bands)
 
     def has_squares(phase: Phase) -> bool:
         gradient = works.get(phase.name, default_work).is_gradient
         return mechanism.measure_noise_scale and (gradient or not mechanism.clips_examples)
 
-    adaptive = controller.adaptive or config.target_value is not None
     randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
-    last = getattr(temperature, "relative_noise", None)  # of one that is private
     return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)

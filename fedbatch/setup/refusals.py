@@ -42,6 +42,58 @@ def refuse(
             raise ConfigError(message)
 
 
+def refuse_bands(
+    config: RunConfig, terms: SamplingPlan, phases: Iterable[Phase], adaptive: bool, bands: int | str
+) -> None:
+    """Raise where noise cannot be correlated over so many rounds: where groups of units cannot take turns.
+
+    Args:
+        config: the run's config.
+        terms: of its releases, before they have bands.
+        phases: all phases of the controller.
+        adaptive: whether the controller, or ``target_value``, decides by what was released.
+        bands: how many are asked for; "auto" finds a number that is possible.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    if bands == 1:
+        return
+    for wrong, message in _of_bands(config, terms, phases, adaptive, bands):
+        if wrong:
+            raise ConfigError(f"privacy.bands={bands}: {message}")
+
+
+def _of_bands(
+    config: RunConfig, terms: SamplingPlan, phases: Iterable[Phase], adaptive: bool, bands: int | str
+) -> Iterable[tuple[bool, str]]:
+    mechanism = terms.mechanism
+    yield (
+        adaptive,
+        "correlated noise needs phases that are fixed beforehand, but the controller (or target_value) decides by what "
+        "was released; use controller=fixed or schedule without target_value, or privacy.bands=1",
+    )
+    yield (
+        bands == "auto" and (mechanism.noise_multiplier is not None or mechanism.target_epsilon is None),
+        "the number of bands is found for a target; set privacy.target_epsilon and noise_multiplier=null, or give a "
+        "number",
+    )
+    for phase in phases:
+        everyone = config.sampling == "all" or phase.cohort_size == config.population
+        yield (
+            mechanism.clips_examples and not everyone,
+            "examples take turns by rounds, so at example level every client takes part in every round; set "
+            f"cohort_size={config.population} (phase {phase.name}) and lower client_batch_size, or privacy.bands=1",
+        )
+        rate = terms.sample_rate(phase)
+        size = "client_batch_size" if mechanism.clips_examples else "cohort_size"
+        yield (
+            bands != "auto" and int(bands) * rate > 1 + 1e-9,
+            f"one group in {bands} is smaller than the batch of phase {phase.name}, which is {rate:.3g} of all; take "
+            f"at most {int(1 / rate + 1e-9)} bands, or lower {size}",
+        )
+
+
 def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]]:
     mechanism, client_level = terms.mechanism, not terms.mechanism.clips_examples
     everyone = config.sampling == "all"
@@ -115,6 +167,11 @@ def _of_model(
             example_level and not getattr(work, "is_plain_sgd", False),
             f"client_work: {type(work).__name__} has no example-level form; use fedsgd, local_sgd, or "
             "privacy=client_central",
+        )
+        yield (
+            example_level and terms.mechanism.server_adds_noise and not work.is_gradient,
+            "client_work: privacy=example_central adds noise to one sum of gradients a round; use client_work=fedsgd, "
+            "or privacy=example_local for local steps",
         )
 
 

@@ -125,6 +125,7 @@ PARTS = {
         "privacy.clip_norm": ["0", "-1", "abc"],
         "privacy.delta": ["0", "1", "2", "abc"],
         "privacy.generator": ["dice"],
+        "privacy.bands": ["0", "-1", "1.5", "abc", "true"],
     },
 }
 UNKNOWN = ["ronds", "model.widht", "noise_scale.dekay", "learning_rate.rul", "time_model.latency", "controller.upp"]

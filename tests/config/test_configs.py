@@ -79,6 +79,8 @@ SETTINGS = {
     "temperature/per_client": ["client_holdout=0.2"],
     "temperature/private": ["client_holdout=0.2", "privacy=client_central", "controller=fixed", *NO_TARGET],
     "privacy/example_distributed": ["privacy.min_clients=4"],
+    "privacy/client_ftrl": ["controller=fixed"],
+    "privacy/example_ftrl": ["controller=fixed", "cohort_size=20"],
     "controller/noise_scale_switch": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"],
 }
 NEEDS_MORE_DATA = {"dataset/fashion_mnist", "dataset/hugging_face", "partitioner/natural"}

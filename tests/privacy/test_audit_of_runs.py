@@ -14,16 +14,19 @@ from scipy.stats import beta
 
 from fedbatch.metrics.temperature import HALVINGS
 from fedbatch.privacy import epsilon
+from fedbatch.privacy.banded import coefficients
+from fedbatch.privacy.groups import groups
 from fedbatch.privacy.randomness import Randomness
 from fedbatch.server import collect_private
 from fedbatch.server.held_out import noised_slope, slope_plans
 from tests.conftest import run
 from tests.privacy.canaries import CANARIES, PRESENT, scores
 from tests.privacy.test_audit import DELTA, gaussian_epsilon, lower_bound
+from tests.privacy.test_banded import dense
 from tests.privacy.test_private_temperature import start
 
 pytestmark = pytest.mark.slow
-ROUNDS, SIGMA, CLIP = 3, 2.0, 0.1
+ROUNDS, SIGMA, CLIP, BANDS = 3, 2.0, 0.1, 2
 TASK = (
     "dataset=digits",
     "model=logistic",
@@ -54,6 +57,7 @@ KINDS = {
     "client_central-adaptive_clip": ("client_central", *CLIENTS, EVERYONE, *QUANTILE),
     "client_central-local_sgd": ("client_central", *CLIENTS, EVERYONE, *LOCAL),
     "example_local": ("example_local", *ONE),
+    "example_central": ("example_central", *ONE),
     "example_distributed": ("example_distributed", *ONE, "privacy.min_clients=1"),
 }
 
@@ -73,7 +77,7 @@ def weaken(monkeypatch):
 def attacked(make_config, monkeypatch):
     """What an attacker reads in a run for each canary, (rounds, n) in clip norms, and what the run claims."""
 
-    def attacked(mechanism, *options):
+    def attacked(mechanism, *options, rounds=ROUNDS):
         read = []
         original = collect_private.release
 
@@ -84,7 +88,7 @@ def attacked(make_config, monkeypatch):
 
         monkeypatch.setattr(collect_private, "release", spy)
         _, summary, _ = run(make_config(f"privacy={mechanism}", *TASK, *options, base=()))
-        assert len(read) == ROUNDS and summary["privacy"]["delta"] == DELTA
+        assert len(read) == rounds and summary["privacy"]["delta"] == DELTA
         return np.stack(read), summary["epsilon"]
 
     return attacked
@@ -110,6 +114,23 @@ def test_sampling_amplifies_as_claimed(attacked, weaken, adaptive, weaker):
     best = read.max(axis=0)  # who took part once was there
     found = by_definition(best, threshold=0.7 if weaker == 10 else np.quantile(best, 0.9))
     assert 0 <= found < claimed if weaker == 1 else found > claimed
+
+
+@pytest.mark.parametrize("weaker", [1.0, 10.0])
+def test_correlated_noise_hides_a_unit_in_all_rounds_that_it_reaches_into(attacked, weaken, weaker):
+    """The best linear attack: the strategy makes rows of white noise of the releases, and each canary knows its own."""
+    weaken(weaker)
+    rounds, half = 4, f"cohort_size={CANARIES // BANDS}"  # every unit takes part whenever its group does
+    read, claimed = attacked("client_central", *CLIENTS, half, f"privacy.bands={BANDS}", "rounds=4", rounds=rounds)
+    strategy = dense(coefficients(BANDS, rounds), rounds)
+    taking_part = groups(CANARIES, BANDS, seed=0)[:, None] == np.arange(rounds) % BANDS
+    wanted = taking_part @ strategy.T  # (n, T), what a canary that is there adds to the rows
+    lengths = (wanted**2).sum(axis=1) ** 0.5
+    found = (wanted.T * (strategy @ read)).sum(axis=0) / lengths
+    assert claimed == pytest.approx(gaussian_epsilon((rounds / BANDS) ** 0.5 / SIGMA), rel=1e-3)
+    assert lengths.max() == pytest.approx((rounds / BANDS) ** 0.5)
+    bound = lower_bound(found, PRESENT, threshold=float(lengths.mean()) / 2)
+    assert 0.3 < bound < claimed if weaker == 1 else bound > claimed
 
 
 def by_definition(values, threshold):

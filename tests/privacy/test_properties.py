@@ -36,6 +36,7 @@ FOLLOWS = ("privacy.clip_quantile=0.5", f"privacy.count_noise={COUNT}", "cohort_
 MECHANISMS = {
     "example_local": ((), SQUARES * 8**0.5),  # eight clients, each with its own
     "example_distributed": (SHARES, SQUARES * (8 / 3) ** 0.5),
+    "example_central": ((), SQUARES),
     "client_central": ((), SQUARES),
     "client_quantile": (FOLLOWS, SQUARES * QUANTILE),
 }
@@ -102,7 +103,8 @@ def test_nobody_drawn_is_pure_noise(mechanism):
     phase, size, nobody = run.controller.phases[0], len(run.node_model.params), CLIENTS[:0]
     sums = torch.zeros(size, dtype=torch.float64), np.zeros(run.privacy.num_extras(phase))
     noised = release(with_noise(run, SIGMA).privacy, phase, 0.5, sums, nobody, (0, "", 0), True)
-    z = (noised.mean * run.config.cohort_size).numpy() / (0.5 * expected)
+    batch = run.config.cohort_size * (1 if run.privacy.mechanism.unit == "client" else run.config.client_batch_size)
+    z = (noised.mean * batch).numpy() / (0.5 * expected)
     assert 1e-6 < stats.chi2.sf(float(z @ z), size) < 1 - 1e-6
 
 

@@ -27,6 +27,8 @@ RUNS = {
     "client_central": ("client_central", *HELD, *QUANTILE),
     "labels": ("client_central", *LABELS),
     "example_local": ("example_local",),
+    "example_central": ("example_central",),
+    "correlated": ("client_central", "privacy.bands=2"),
     "example_distributed": ("example_distributed", "privacy.min_clients=2"),
     "adaptive": ("client_central", "controller=noise_scale_switch", "privacy.target_epsilon=9"),
 }

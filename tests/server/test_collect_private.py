@@ -20,7 +20,12 @@ from tests.conftest import run
 
 FIXED = ("controller=fixed", "executor=fused", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")
 NO_NOISE = "privacy.noise_multiplier=0"  # costs infinity, and no second to compute
-EVERY = [("example_local",), ("example_distributed", "privacy.min_clients=2"), ("client_central",)]
+EVERY = [
+    ("example_local",),
+    ("example_distributed", "privacy.min_clients=2"),
+    ("client_central",),
+    ("example_central",),
+]
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Attacking a private run with canaries, to see whether its epsilon holds: ``fedbatch audit``."""
