@@ -121,17 +121,20 @@ def plan(*overrides: str, norm: float | None = None, measured_in: str | Path | N
         spread_is = f"measured in {measured_in}"
     if spread is None:
         spread_is = "of contributions as long as the clip norm, at most"
-    return plan_of(question, spread, spread_is, planned_overrides(overrides, plain))
+    return plan_of(question, spread, spread_is, planned_overrides(overrides, plain, not question.other_phases))
 
 
-def planned_overrides(overrides: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+def planned_overrides(overrides: tuple[str, ...], values: Mapping[str, Any], is_fixed: bool) -> list[str]:
     """The overrides of a config, with a fixed controller, but for what a plan proposes."""
-    given_too = [
-        f"{key}={'null' if value is None else value}" for key, value in values.items() if given.is_plain(value)
-    ]
-    ours = ("cohort_size", "client_batch_size", "rounds", "run_dir", "controller", "privacy.noise_multiplier")
-    kept = [word for word in (*overrides, *given_too) if word.lstrip("+").partition("=")[0] not in ours]
-    return [*kept, "controller=fixed"]
+    plain = [f"{key}={'null' if value is None else value}" for key, value in values.items() if given.is_plain(value)]
+    sizes = ("cohort_size", "client_batch_size")
+    ours = {*sizes, *(f"controller.phase.{size}" for size in sizes), "rounds", "run_dir", "privacy.noise_multiplier"}
+
+    def is_kept(override: str) -> bool:
+        key = override.lstrip("+").partition("=")[0]
+        return key not in ours and (is_fixed or key.partition(".")[0] != "controller")
+
+    return [*filter(is_kept, (*overrides, *plain)), *([] if is_fixed else ["controller=fixed"])]
 
 
 def execute(config: RunConfig, grid: "Grid | None" = None) -> None:

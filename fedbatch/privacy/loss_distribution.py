@@ -81,9 +81,11 @@ def spacing_of(steps: Counter[tuple[float, float]], usual: float = SPACING) -> f
     # The Renyi divergence of order 2 is about the variance of the loss, and has a closed form (Mironov et al. 2019).
     second = sum(count * _second_divergence(q, sigma) for (q, sigma), count in steps.items())
     widths = [float(np.ptp(loss_bounds(q, sigma))) for q, sigma in steps]
-    fine = max(math.sqrt(4 * BLUR * second / steps.total()), sum(widths) / POINTS_TO_REFINE * usual / SPACING, FINEST)
+    least, most = sum(widths) / POINTS_TO_REFINE, sum(widths) / POINTS_OF_STEPS
     whole = second + 2 * math.sqrt(2 * CUT_OFF * second) + max(widths)
-    return max(min(usual, fine), sum(widths) / POINTS_OF_STEPS, whole / POINTS)
+    coarser = usual / SPACING
+    fine = max(math.sqrt(4 * BLUR * second / steps.total()), coarser * least, FINEST)
+    return max(min(usual, fine), coarser * most, coarser * whole / POINTS)
 
 
 @lru_cache(maxsize=8)

@@ -60,7 +60,7 @@ class Plan:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The grid as plain values, a row each; see `fedbatch.privacy.planning.Row`. Polars and pandas take it."""
-        return [asdict(row) for row in self.grid]
+        return [{**asdict(row), "epsilon": self.target_epsilon, "delta": self.delta} for row in self.grid]
 
     @property
     def here(self) -> list[Row]:

@@ -33,7 +33,7 @@ def save_plan_figure(plan: Plan, path: Path) -> None:
     axes.plot(plan.choice.batch, plan.choice.mean_noise, "*", color=MARK, ms=13, zorder=5, ls="", label="the choice")
     least = min(row.mean_noise for row in plan.grid)
     axes.set(xscale="log", yscale="log")
-    axes.set_ylim(bottom=max(min(sampling), least / 8) / 1.3)  # sampling far below would take most of the picture
+    axes.set_ylim(bottom=max(min(sampling), least / 3) / 1.3)  # sampling far below would take most of the picture
     axes.set(xlabel=f"batch: {plan.unit}s a round", ylabel="noise of the mean, sigma C / B, of a coordinate")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

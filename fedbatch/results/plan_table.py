@@ -28,7 +28,7 @@ def plan_table(plan: Plan) -> Table:
         sent = size(row.bytes_down + row.bytes_up)
         table.add_row(_name(plan, row), f"{row.noise_multiplier:.3g}", *noises, _count(row.examples), sent)
     times = f" x {scale:,}" if scale > 1 else ""
-    table.caption = f"by rounds: noise of the mean, sigma C / B{times}; examples and bytes sent: of T rounds"
+    table.caption = f"by rounds: noise of the mean, sigma C / B{times}; examples, sent: in T rounds"
     return table
 
 
@@ -85,10 +85,16 @@ def _sampling(plan: Plan) -> str:
         last = plan.largest
         above = last.mean_noise / last.sampling_noise(plan.spread, plan.size)
         return f"privacy noise is above sampling noise at every batch, {above:,.3g} x at the largest, {where}."
-    from_ = f"{plan.balanced.cohort_size:,} clients"
-    if plan.unit != "client":
-        from_ = f"{plan.balanced.batch:,.0f} {plan.unit}s ({from_})"
-    return f"privacy noise is below sampling noise from {from_} on, {where}."
+    below = [row for row in plan.here if row.mean_noise <= row.sampling_noise(plan.spread, plan.size)]
+    end = (
+        "on" if below[-1] == plan.largest else f"to {_clients(plan, below[-1])}"
+    )  # where it is flat, sampling falls on
+    return f"privacy noise is below sampling noise from {_clients(plan, plan.balanced)} {end}, {where}."
+
+
+def _clients(plan: Plan, row: Row) -> str:
+    clients = f"{row.cohort_size:,} clients"
+    return clients if plan.unit == "client" else f"{row.batch:,.0f} {plan.unit}s ({clients})"
 
 
 def _change(row: Row, other: Row) -> str:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -60,6 +61,19 @@ def test_a_thousand_distinct_phases_lie_between_bounds_from_both_sides(steps):
     high = above.self_compose(1000 * steps).get_epsilon_for_delta(1e-5)
     assert low <= bound <= 1.001 * high
     assert high / low < 1.07, "or the bounds say nothing"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_schedules_lie_between_rounding_down_and_the_librarys_rounding_up(seed):
+    draw = np.random.default_rng(seed)
+    phases = [(10 ** draw.uniform(-3, -0.3), 10 ** draw.uniform(-0.2, 1), int(10 ** draw.uniform(0, 3))) for _ in "abc"]
+
+    def librarys(**how):
+        made = (from_gaussian_mechanism(s, sampling_prob=q, **how).self_compose(n) for q, s, n in phases)
+        return reduce(lambda total, other: total.compose(other), made).get_epsilon_for_delta(1e-6)
+
+    low = librarys(pessimistic_estimate=False, use_connect_dots=False, value_discretization_interval=3e-4)
+    assert low <= epsilon(phases, 1e-6) <= 1.001 * librarys()
 
 
 def test_all_different_counts_are_composed_as_one_after_the_other():
