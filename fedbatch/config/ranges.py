@@ -133,6 +133,7 @@ RANGES = {
     "privacy.count_noise": "(0, 1e6]",
     "privacy.delta": "(0, 1)",
     "privacy.min_clients": FROM_ONE,
+    "privacy.accuracy_noise": "(0, 1e6]",
     "privacy.deployment_*": FROM_ONE,
     "privacy.noise_multiplier": "[0, 1e6]",
     "privacy.target_epsilon": "(0, 1000]",

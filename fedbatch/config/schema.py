@@ -158,7 +158,9 @@ def _defaults() -> Iterator[tuple[str, Any]]:
 
 DEFAULTS = dict(_defaults())
 """What a missing key means."""
-ADDED: Node = {"privacy": {"bands": 1, "deployment_population": None, "deployment_cohort": None}}
+ADDED: Node = {
+    "privacy": {"bands": 1, "accuracy_noise": None, "deployment_population": None, "deployment_cohort": None}
+}
 """The same of keys that parts have had only since a later version."""
 
 

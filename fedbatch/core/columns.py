@@ -75,6 +75,14 @@ COLUMNS = (
     ),
     Column("training_set_accuracy", "share of these that is right", better="higher", shown=("summary", "curve")),
     Column(
+        "noised_accuracy",
+        "share of what clients hold out that is right, with privacy noise",
+        better="higher",
+        shown=("summary", "curve"),
+        group="privacy",
+    ),
+    Column("noised_accuracy_se", "its standard error, at most", group="privacy"),
+    Column(
         "noise_scale",
         "gradient noise scale, averaged over rounds",
         "noise_scale_unit",

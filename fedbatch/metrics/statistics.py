@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fedbatch.losses.examples import by_example
 from fedbatch.losses.soft_ece import centres, membership
 from fedbatch.metrics.bins import BinSums
 
@@ -29,6 +30,15 @@ def scores(logits: Tensor, labels: Tensor, at: Tensor) -> Tensor:
     count = torch.full_like(nll, len(labels))
     error = BinSums.of(probs, labels, at).errors("l1") if len(labels) else count
     return torch.stack([count, nll, brier, count * error])
+
+
+def centred_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """1/2 for each example (n,) whose most probable class is the label, -1/2 for others; of a sequence, the mean.
+
+    Centred, because that halves what one example can change.
+    """
+    right = (logits.argmax(dim=-1) == labels).to(logits) - 0.5
+    return by_example(right, labels, "none")
 
 
 def bins(logits: Tensor, labels: Tensor, at: Tensor) -> Tensor:

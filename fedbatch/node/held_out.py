@@ -10,13 +10,13 @@ from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.metrics.evaluate import labelled_logits, logits_of
-from fedbatch.metrics.statistics import STATISTICS, nll_derivatives
+from fedbatch.metrics.statistics import STATISTICS, centred_right, nll_derivatives
 from fedbatch.metrics.temperature import newton_each, slopes
 from fedbatch.node.train import EVALUATE_BATCH
 from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
-from fedbatch.privacy.release import slope_key
+from fedbatch.privacy.release import PURPOSES, slope_key
 from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
 from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
@@ -50,30 +50,38 @@ def temperatures(plan: SumsPlan, task: Task) -> Temperatures:
 
 
 def noised_slope(plan: SlopePlan, task: Task, privacy: PrivacyPlan) -> Sums:
-    """The sum of clipped slopes of -ln p at a temperature, with each client's noise where the noise is the clients'."""
+    """The sum of clipped values, with each client's noise where the noise is the clients'.
+
+    Raises:
+        MessageError: the run has no noise for such a question.
+    """
     model, mechanism, privacy = task.node_model, privacy.mechanism, privacy.in_run(plan.nonce)
+    noise = privacy.question_noise(plan.statistic) if plan.statistic in PURPOSES else 0.0
+    if not noise and privacy.calibration.first_noise:
+        raise MessageError(f"the run has no noise for a question about {plan.statistic!r}")
     model.load(plan.params.to(model.params), model.buffers)
     clients = plan.clients.tolist()
     held_out = [task.held_out(client) for client in clients]
     total = 0.0
-    for client, held, slope in zip(clients, held_out, clipped_slopes(plan, task, mechanism, held_out), strict=True):
+    for client, held, slope in zip(clients, held_out, clipped_sums(plan, task, mechanism, held_out), strict=True):
         total += slope
         if not mechanism.server_adds_noise:
-            deviation = privacy.temperature_noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
+            deviation = noise * plan.clip_norm * mechanism.noise_shares(1) ** 0.5
             own = task.data_digests(task.train_x, task.train_y, task.partition, client, "held out", held)
             hidden = (slope,) if mechanism.secret_file else ()  # other rounding, other noise
-            key = ("temperature", client, own, *slope_key(plan), *hidden)
+            key = (PURPOSES[plan.statistic], client, own, *slope_key(plan), *hidden)
             total += deviation * float(privacy.randomness.normal(1, *key))
     return Sums(plan.clients, torch.tensor([total], dtype=torch.float64))
 
 
-def clipped_slopes(plan: SlopePlan, task: Task, mechanism: Mechanism, held_out: Sequence[Ints]) -> list[float]:
-    """The sum of each client's clipped slopes, from the positions of what each holds out.
+def clipped_sums(plan: SlopePlan, task: Task, mechanism: Mechanism, held_out: Sequence[Ints]) -> list[float]:
+    """The sum of each client's clipped values, from the positions of what each holds out.
 
-    The unit that is clipped is the one that is protected: an example's slope, or the mean of a client's slopes.
+    The unit that is clipped is the one that is protected: an example's value, or the mean of a client's values.
     """
     x, y = task.examples(np.concatenate(held_out))
-    units = slopes(logits_of(task.node_model, x, EVALUATE_BATCH).double(), y, plan.inverse)
+    logits = logits_of(task.node_model, x, EVALUATE_BATCH).double()
+    units = slopes(logits, y, plan.inverse) if plan.statistic == "slope" else centred_right(logits, y)
     sizes = [len(held) for held in held_out]
     owners = _owners(sizes, units.device)
     nothing = units.new_zeros(len(sizes))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fedbatch.controllers.phase import Phase
 from fedbatch.privacy import accounting
 from fedbatch.privacy.banded import coefficients, error
-from fedbatch.privacy.plan import Cohort, Steps, schedules_of
+from fedbatch.privacy.plan import Besides, Cohort, Steps, schedules_of
 from fedbatch.privacy.terms import SamplingPlan
 
 MOST = 64
@@ -25,7 +25,7 @@ def predicted_error(
     cohort: Cohort,
     steps: Steps,
     delta: float,
-    temperature: float | None = None,
+    besides: Besides = (),
 ) -> float:
     """Root mean square of the noise on sums of updates, in clip norms, at the noise that the target needs.
 
@@ -35,13 +35,13 @@ def predicted_error(
         cohort: clients that a round charges.
         steps: releases of a client in a round.
         delta: of the guarantee.
-        temperature: relative noise of a temperature that is paid for too; None without.
+        besides: what is released beside the rounds.
 
     By Renyi divergence, which takes a fraction of a second; a run's noise is then found by its own accountant.
     """
     target = terms.mechanism.target_epsilon
     assert target is not None  # refused before
-    schedules = schedules_of(terms, phases, cohort, steps, temperature)
+    schedules = schedules_of(terms, phases, cohort, steps, besides)
     noise = max(accounting.noise_multiplier(target, delta, schedule, "rdp") for schedule in schedules)
     return noise * error(coefficients(terms.bands, len(phases)), len(phases))
 
@@ -52,8 +52,8 @@ def best_bands(
     cohort: Cohort,
     steps: Steps,
     delta: float,
-    temperature: float | None = None,
+    besides: Besides = (),
 ) -> int:
     """The power of two with the least `predicted_error`."""
     choices = [replace(terms, bands=bands) for bands in candidates(terms, phases)]
-    return min(choices, key=lambda c: predicted_error(c, phases, cohort, steps, delta, temperature)).bands
+    return min(choices, key=lambda c: predicted_error(c, phases, cohort, steps, delta, besides)).bands

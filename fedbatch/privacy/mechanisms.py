@@ -47,6 +47,8 @@ class Mechanism:
             released.
         measure_noise_scale: release the sum of squared lengths too.
         secret_file: file of the key for sampling and noise; None derives it from the seed, for reproducible studies.
+        accuracy_noise: noise multiplier of each accuracy on what clients hold out, over that of the first phase; in
+            rounds that are evaluated. None releases none.
         generator: "philox", or "chacha20", cryptographic and slower on a CPU; a GPU draws long vectors by it always.
     """
 
@@ -60,6 +62,7 @@ class Mechanism:
     measure_noise_scale: bool
     secret_file: str | None
     generator: str
+    accuracy_noise: float | None = None
 
     unit: ClassVar[str]
     """What is protected, in a word: "example" or "client"."""

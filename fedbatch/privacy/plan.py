@@ -23,6 +23,8 @@ Cohort = Callable[[Phase, int], Ints | None]
 """Clients that a round of a phase charges; None where all are charged alike."""
 Steps = Callable[[Phase], int]
 """Releases that a client makes in a round of a phase."""
+Besides = Sequence[tuple[float, int]]
+"""Releases beside the rounds' own in which everyone takes part: relative noise, and how many."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,22 @@ class PrivacyPlan:
         """Accounted noise multiplier of each of the temperature's releases."""
         return self.calibration.first_noise * (self.relative_temperature_noise or 0.0)
 
+    @property
+    def accuracy_noise(self) -> float:
+        """Accounted noise multiplier of each accuracy on what clients hold out; 0 where none is released."""
+        return self.calibration.first_noise * (self.mechanism.accuracy_noise or 0.0)
+
+    def question_noise(self, statistic: str) -> float:
+        """Accounted noise multiplier of a question about what clients hold out."""
+        return self.accuracy_noise if statistic == "correct" else self.temperature_noise
+
     def temperature_release(self, round_: int, params: str, how: str = "") -> LedgerEntry:
         """The accounted event of one of the temperature's releases: everyone takes part."""
         return LedgerEntry(round_, params, 1.0, self.temperature_noise, 1, how=how)
+
+    def accuracy_release(self, round_: int, params: str, how: str = "") -> LedgerEntry:
+        """The accounted event of an accuracy on what clients hold out: everyone takes part."""
+        return LedgerEntry(round_, params, 1.0, self.accuracy_noise, 1, how=how)
 
     def epsilon(self, ledger: Ledger) -> float:
         """What a ledger has spent, by the accountant of the guarantee."""
@@ -164,8 +179,11 @@ def make_plan(
     has_squares: Callable[[Phase], bool],
     randomness: Randomness,
     relative_temperature_noise: float | None = None,
+    evaluations: int = 0,
 ) -> PrivacyPlan:
-    """Calibrate a mechanism for a run of ``rounds`` rounds, and of a temperature after them where it has noise.
+    """Calibrate a mechanism for a run of ``rounds`` rounds, and what is asked of held-out examples beside them.
+
+    ``evaluations`` accuracies are released where the mechanism has noise for them, and a temperature after the rounds.
 
     Raises:
         ConfigError: see `calibrate`; a temperature after a schedule that may spend the whole budget.
@@ -175,18 +193,25 @@ def make_plan(
             "temperature=private: a controller (or target_value) that decides by what was released may leave no budget "
             "for it; use controller=fixed or schedule"
         )
-    delta = delta_of(terms)
+    delta, besides = delta_of(terms), besides_of(terms.mechanism, relative_temperature_noise, evaluations)
     if adaptive:
         alone = [[phase] * rounds for phase in controller.phases]
-        schedules: Schedules = [s for phases in alone for s in schedules_of(terms, iter(phases), cohort, steps)]
+        schedules: Schedules = [s for phases in alone for s in schedules_of(terms, phases, cohort, steps, besides)]
     else:
-        schedules = schedules_of(terms, fixed_phases(controller, rounds), cohort, steps, relative_temperature_noise)
+        schedules = schedules_of(terms, fixed_phases(controller, rounds), cohort, steps, besides)
     calibration = calibrate(terms.mechanism, schedules, delta, adaptive)
     strategy = coefficients(terms.bands, rounds)
     plan = PrivacyPlan(terms, delta, calibration, randomness, steps, has_squares, relative_temperature_noise, strategy)
     for phase in controller.phases:
         plan.update_noise(phase)  # refuses what cannot be split among the coordinates
     return plan
+
+
+def besides_of(mechanism: Mechanism, relative_temperature_noise: float | None, evaluations: int) -> Besides:
+    """What is released beside the rounds: the halvings of a temperature, and accuracies."""
+    halvings = [] if relative_temperature_noise is None else [(relative_temperature_noise, HALVINGS)]
+    accuracies = [] if mechanism.accuracy_noise is None else [(mechanism.accuracy_noise, evaluations)]
+    return [*halvings, *accuracies]
 
 
 def fixed_phases(controller: Controller, rounds: int) -> Iterator[Phase]:
@@ -210,9 +235,9 @@ def _is_within(spent: Sequence[PhaseSpec], planned: Sequence[PhaseSpec]) -> bool
 
 
 def schedules_of(
-    terms: SamplingPlan, phases: Iterable[Phase], cohort: Cohort, steps: Steps, temperature: float | None = None
+    terms: SamplingPlan, phases: Iterable[Phase], cohort: Cohort, steps: Steps, besides: Besides = ()
 ) -> Schedules:
-    """What the accounts spend over these rounds and of a temperature; noise is relative to the first phase."""
+    """What the accounts spend over these rounds and beside them; noise is relative to the first phase."""
     ledger = Ledger(terms.accounts)
     for round_, phase in enumerate(phases):
         clients = cohort(phase, round_)
@@ -221,6 +246,6 @@ def schedules_of(
             round_, "", terms.accounted_rate(phase), terms.relative_noise(phase), steps(phase), charged
         )
         ledger = ledger.charge(release)
-    if temperature is not None:
-        ledger = ledger.charge(LedgerEntry(-1, "", 1.0, temperature, HALVINGS))
+    for number, (noise, count) in enumerate(besides, start=1):
+        ledger = ledger.charge(LedgerEntry(-number, "", 1.0, noise, count))
     return ledger.schedules()

@@ -16,6 +16,9 @@ from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
 from fedbatch.wire.messages import SlopePlan
 
+PURPOSES = {"slope": "temperature", "correct": "accuracy"}
+"""What a statistic of held-out examples is asked for, by which its noise is keyed."""
+
 
 @dataclass(frozen=True)
 class NoisedMean:
@@ -134,8 +137,14 @@ def add_correlated(
 
 
 def slope_key(plan: SlopePlan) -> tuple[int, str, int]:
-    """What names a release of slopes for its noise: the round, parameters with temperature, and the attempt."""
-    return plan.round, slope_name(plan.params, plan.inverse), plan.attempt
+    """What names a question about held-out examples for its noise: the round, what is asked, and the attempt."""
+    name = slope_name(plan.params, plan.inverse) if plan.statistic == "slope" else accuracy_name(plan.params)
+    return plan.round, name, plan.attempt
+
+
+def accuracy_name(params: Tensor) -> str:
+    """What names the release of an accuracy in the ledger, beside its round."""
+    return f"{fingerprint(params)}/correct"
 
 
 def slope_name(params: Tensor, inverse: float) -> str:

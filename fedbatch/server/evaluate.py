@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from fedbatch.config.schema import RunConfig
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.models.attention import attention_logits
 from fedbatch.server import temperature as posthoc
@@ -16,12 +17,17 @@ ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
 
 def evaluate(server: Server, state: ServerState) -> Row:
     """Scores of the test split, NaN in rounds without; and what else was asked for, absent in rounds without."""
-    config, every = server.task.config, server.task.config.evaluate_every_rounds
-    last = state.round + 1 == config.rounds
-    if not last and (not every or (state.round + 1) % every):
+    config = server.task.config
+    if not is_evaluated(config, state.round):
         sums = ExampleSums(0, 0, 0.0)
         return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
     return on_server(server) | (held_out(server, state) if config.client_holdout else {})
+
+
+def is_evaluated(config: RunConfig, round_: int) -> bool:
+    """Whether the model is evaluated after a round."""
+    every = config.evaluate_every_rounds
+    return round_ + 1 == config.rounds or (bool(every) and (round_ + 1) % every == 0)
 
 
 def on_server(server: Server) -> Row:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedbatch.metrics.statistics import STATISTICS
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
-from fedbatch.privacy.release import check_noise_is_whole, slope_key
+from fedbatch.privacy.release import PURPOSES, check_noise_is_whole, slope_key
 from fedbatch.server.exchange import exchange
 from fedbatch.server.plausible import check_sums, check_temperatures
 from fedbatch.server.server import Server
@@ -83,7 +83,7 @@ def slopes_of(server: Server, plans: dict[int, SlopePlan]) -> list[Sums]:
 def noised_slope(
     server: Server, privacy: PrivacyPlan, plans: dict[int, SlopePlan], answers: list[Sums] | None = None
 ) -> float:
-    """The noised sum of clipped slopes that ``plans`` ask for; its release must have been charged.
+    """The noised sum of clipped values that ``plans`` ask for; its release must have been charged.
 
     Args:
         server: the server.
@@ -100,18 +100,24 @@ def noised_slope(
     check_noise_is_whole(privacy.mechanism, len(answered))
     slope = sum(float(answer.sums) for answer in answers)
     if privacy.mechanism.server_adds_noise:
-        key = ("temperature", "server", *slope_key(plan), *answered.tolist())
+        key = (PURPOSES[plan.statistic], "server", *slope_key(plan), *answered.tolist())
         draw = float(privacy.in_run(plan.nonce).randomness.normal(1, *key))
-        slope += privacy.temperature_noise * plan.clip_norm * draw
+        slope += privacy.question_noise(plan.statistic) * plan.clip_norm * draw
     return slope
 
 
 def slope_plans(
-    server: Server, state: ServerState, inverse: float, clip_norm: float, attempt: int = 0, nonce: str = ""
+    server: Server,
+    state: ServerState,
+    inverse: float,
+    clip_norm: float,
+    attempt: int = 0,
+    nonce: str = "",
+    statistic: str = "slope",
 ) -> dict[int, SlopePlan]:
     """One plan for each node."""
     return {
-        node: SlopePlan(state.params, clients, state.round, inverse, clip_norm, attempt, nonce)
+        node: SlopePlan(state.params, clients, state.round, inverse, clip_norm, attempt, nonce, statistic)
         for node, clients in server.hosts.by_node(server.hosts.clients).items()
     }
 

@@ -162,7 +162,7 @@ def check_sums(server: Server, size: int, answer: Sums, plan: SumsPlan | SlopePl
 
 
 def check_slope(server: Server, examples: float, values: Vector, plan: SlopePlan) -> None:
-    """A sum of clipped slopes is no larger than clipping and noise allow.
+    """A sum of clipped values is no larger than clipping and noise allow.
 
     Raises:
         MessageError: it is larger.
@@ -172,7 +172,7 @@ def check_slope(server: Server, examples: float, values: Vector, plan: SlopePlan
     mechanism, count = privacy.mechanism, len(plan.clients)
     units = examples if mechanism.clips_examples else float(count)
     share = 0.0 if mechanism.server_adds_noise else mechanism.noise_shares(1)
-    noise = privacy.temperature_noise * plan.clip_norm * math.sqrt(share * count)
+    noise = privacy.question_noise(plan.statistic) * plan.clip_norm * math.sqrt(share * count)
     limit = units * plan.clip_norm * (1 + 1e-6) + TAIL * noise
     require(bool(np.abs(values).max() <= limit), "sums are larger than clipping and noise allow")
 

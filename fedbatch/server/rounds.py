@@ -10,8 +10,9 @@ from fedbatch.server import measure
 from fedbatch.server.charging import BudgetSpent
 from fedbatch.server.collect import collect
 from fedbatch.server.collect_private import collect_private
-from fedbatch.server.evaluate import evaluate
+from fedbatch.server.evaluate import evaluate, is_evaluated
 from fedbatch.server.label import with_labels
+from fedbatch.server.noised_accuracy import noised_accuracy
 from fedbatch.server.server import Collected, Row, Server
 from fedbatch.server.state import ServerState, Totals
 from fedbatch.server.stopwatch import Stopwatch
@@ -50,7 +51,10 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         server.optimizer.model.load(state.params, collected.buffers)
     clock.lap("step_seconds")
 
-    tests = evaluate(server, state)
+    tests, changes = evaluate(server, state), collected.changes
+    if privacy is not None and is_evaluated(server.task.config, state.round):
+        noised, ledger = noised_accuracy(server, privacy, replace(state, **changes))
+        tests, changes = tests | noised, {**changes, "ledger": ledger}
     clock.lap("evaluate_seconds")
 
     measured = collected.measured
@@ -73,7 +77,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         totals=totals,
         executors=state.executors | ({phase.name: executor} if executor else {}),
         switches=state.switches + tuple(switch(state, control)),
-        **collected.changes,
+        **changes,
     )
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
     row |= collected.columns | steps | tests | measure.columns(collected.measured, averages)

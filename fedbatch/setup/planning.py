@@ -9,10 +9,10 @@ from fedbatch.clients.cohort import sample_cohort
 from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
-from fedbatch.metrics.temperature import HALVINGS
-from fedbatch.privacy.plan import delta_of
+from fedbatch.privacy.plan import besides_of, delta_of
 from fedbatch.privacy.planning import Question
 from fedbatch.setup import task
+from fedbatch.setup.private import evaluations_of
 
 
 def question_of(config: RunConfig) -> Question:
@@ -56,6 +56,6 @@ def question_of(config: RunConfig) -> Question:
         steps=loaded.privacy.steps,
         has_squares=loaded.privacy.has_squares,
         charged=charged,
-        besides=() if relative is None else ((1.0, relative, HALVINGS),),
+        besides=tuple((1.0, *each) for each in besides_of(terms.mechanism, relative, evaluations_of(config))),
         other_phases=len(loaded.controller.phases) > 1 or loaded.controller.adaptive,
     )

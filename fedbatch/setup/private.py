@@ -1,5 +1,6 @@
 """What both ends of a private run agree on: how a temperature is found, and the mechanism, refused or calibrated."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.choose_bands import best_bands
 from fedbatch.privacy.mechanisms import Mechanism
-from fedbatch.privacy.plan import PrivacyPlan, delta_of, fixed_phases, make_plan
+from fedbatch.privacy.plan import PrivacyPlan, besides_of, delta_of, fixed_phases, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.terms import SamplingPlan
 from fedbatch.setup.refusals import refuse, refuse_bands
@@ -69,9 +70,11 @@ def privacy_of(
     adaptive = controller.adaptive or config.target_value is not None
     bands = getattr(mechanism, "bands", 1)
     refuse_bands(config, terms, controller.phases, adaptive, bands)
+    evaluations = evaluations_of(config)
     if bands == "auto":
+        besides = besides_of(mechanism, last, evaluations)
         phases = list(fixed_phases(controller, config.rounds))
-        bands = best_bands(terms, phases, cohort, steps, delta_of(terms), last)
+        bands = best_bands(terms, phases, cohort, steps, delta_of(terms), besides)
     terms = replace(terms, bands=bands)
 
     def has_squares(phase: Phase) -> bool:
@@ -79,4 +82,12 @@ def privacy_of(
         return mechanism.measure_noise_scale and (gradient or not mechanism.clips_examples)
 
     randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
-    return make_plan(terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last)
+    return make_plan(
+        terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last, evaluations
+    )
+
+
+def evaluations_of(config: RunConfig) -> int:
+    """In how many rounds the model is evaluated."""
+    every = config.evaluate_every_rounds
+    return math.ceil(config.rounds / every) if every else 1

@@ -103,9 +103,9 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         f"privacy.deployment_cohort must be from cohort_size ({terms.first.cohort_size}) to deployment_population",
     )
     yield (
-        there is not None and (getattr(mechanism, "bands", 1) != 1 or bool(config.temperature)),
-        "privacy.deployment_population: correlated noise (bands) and temperature=private are not scaled to a "
-        "deployment; set bands=1 and temperature=none",
+        there is not None and (getattr(mechanism, "bands", 1) != 1 or bool(config.client_holdout)),
+        "privacy.deployment_population: correlated noise (bands) and questions about what clients hold out are "
+        "not scaled to a deployment; set bands=1 and client_holdout=0",
     )
     yield (
         mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
@@ -145,9 +145,13 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
     )
     yield config.record_client_norms, "record_client_norms: each client's own norm is not released; set it to false"
     yield (
-        config.client_holdout > 0 and not config.temperature,
+        config.client_holdout > 0 and not config.temperature and mechanism.accuracy_noise is None,
         "client_holdout: accuracy on clients' own data is not covered by the guarantee; set client_holdout=0, or "
-        "temperature=private to use what is held out",
+        "temperature=private or privacy.accuracy_noise=10 to use what is held out",
+    )
+    yield (
+        mechanism.accuracy_noise is not None and not config.client_holdout,
+        "privacy.accuracy_noise: is for accuracy on what clients hold out; set client_holdout=0.2",
     )
     yield (
         config.training_set_examples > 0,

@@ -191,15 +191,16 @@ class SumsPlan:
 
 @dataclass(frozen=True)
 class SlopePlan:
-    """Ask for the sum of clipped slopes over what these clients hold out, in a run with differential privacy.
+    """Ask for the sum of clipped values over what these clients hold out, in a run with differential privacy.
 
     Attributes:
         params: (d,) global parameters.
         clients: int64 (K,) ids, ascending.
         round: number of rounds done.
         inverse: of the temperature, 1 / T > 0; with round and parameters it names the release.
-        clip_norm: largest slope of a unit.
+        clip_norm: largest value of a unit.
         attempt, nonce: as in `PrivatePlan`.
+        statistic: "slope" of -ln p in 1 / T; or "correct", 1/2 for what is right and -1/2 for what is wrong.
     """
 
     params: Tensor
@@ -209,6 +210,7 @@ class SlopePlan:
     clip_norm: float
     attempt: int = 0
     nonce: str = ""
+    statistic: str = "slope"
 
 
 @dataclass(frozen=True)

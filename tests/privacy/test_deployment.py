@@ -71,8 +71,8 @@ def test_without_a_deployment_nothing_is_said(make_task):
         (DEPLOYED[:1], "set deployment_population and deployment_cohort together"),
         ((DEPLOYED[0], "privacy.deployment_cohort=2"), r"from cohort_size \(4\) to deployment_population"),
         ((DEPLOYED[0], "privacy.deployment_cohort=200000"), r"from cohort_size \(4\) to deployment_population"),
-        ((*DEPLOYED, "privacy.bands=2"), "are not scaled to a deployment"),
-        ((*DEPLOYED, "temperature=private", "client_holdout=0.2"), "are not scaled to a deployment"),
+        ((*DEPLOYED, "privacy.bands=2"), "not scaled to a deployment"),
+        ((*DEPLOYED, "temperature=private", "client_holdout=0.2"), "not scaled to a deployment"),
     ],
 )
 def test_refusals(make_task, options, said):

@@ -97,7 +97,7 @@ def test_every_position_of_a_sequence_counts(make_config):
         (["temperature=shared"], "client_holdout"),
         (["temperature=private", "client_holdout=0.2"], "set privacy"),
         (["temperature=shared", "client_holdout=0.2", "privacy=client_central"], "temperature=private"),
-        (["client_holdout=0.2", "privacy=client_central"], "temperature=private to use"),
+        (["client_holdout=0.2", "privacy=client_central"], "temperature=private or privacy.accuracy_noise"),
         (["metrics=calibration", "metrics.bins=0"], "bins"),
     ],
 )
