@@ -86,3 +86,24 @@ def test_likelihood_ratio_is_that_of_the_two_densities(q, steps):
     mixture = sum(binom.pmf(k, steps, q) * norm.pdf(values, k, wide) for k in range(steps + 1))
     expected = np.log(mixture / norm.pdf(values, 0, wide))
     np.testing.assert_allclose(log_likelihood_ratio(values, q, sigma, steps), expected, rtol=1e-9, atol=1e-12)
+
+
+def least_refuted(of_mechanism, canaries, made):
+    return next(right for right in range(made + 1) if refutes(Guesses(canaries, (made,), (right,)), of_mechanism, 0.05))
+
+
+@pytest.mark.parametrize(("canaries", "made", "mu"), [(200, 200, 0.5), (200, 100, 1.0), (400, 40, 0.5)])
+def test_the_first_number_that_is_too_many_is_the_papers(canaries, made, mu):
+    """The algorithm of Mahloujifar et al. (2024) with a cap, written down in probabilities of whole numbers."""
+
+    def is_too_many(right):
+        r, h = [0.0] * (right + 1), [0.0] * (right + 1)
+        h[right], r[right] = 0.05 * (made - right) / canaries, 0.05 * right / canaries
+        for i in reversed(range(right)):
+            h[i] = max(h[i + 1], norm.cdf(norm.ppf(min(1.0, r[i + 1])) - mu))
+            r[i] = r[i + 1] + i / (made - i) * (h[i] - h[i + 1])
+        return r[0] + h[0] > made / canaries
+
+    expected = next(right for right in range(made + 1) if is_too_many(right))
+    exact = trade_off(EPSILONS, np.maximum(gaussian_deltas(mu), 0.0))
+    assert abs(least_refuted(exact, canaries, made) - expected) <= 1 and made / 2 < expected < made
