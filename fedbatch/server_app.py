@@ -32,6 +32,7 @@ from fedbatch.runtime.faults import FaultyGrid
 from fedbatch.runtime.interruptible import InterruptibleGrid
 from fedbatch.server import evaluate as evaluation
 from fedbatch.server import temperature as posthoc
+from fedbatch.server.average import average_scores
 from fedbatch.server.hosts import check_hosts, discover
 from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.server.resume import begin, resume, save
@@ -103,7 +104,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
                 save(server, identity, state)
             raise
         save(server, identity, state)  # before the scores, whose failure must not cost the rounds
-        scores = {} if store.is_evaluated else last_scores(server)
+        scores = {} if store.is_evaluated else last_scores(server, state)
         scored, calibration = posthoc.finish(server, state)
         if scored is not state:  # a private temperature has been charged
             state = scored
@@ -130,11 +131,12 @@ def queried(server: Server, state: ServerState) -> bool:
     return active is not None and active.is_due(state.round, server.task.config.rounds)
 
 
-def last_scores(server: Server) -> Row:
+def last_scores(server: Server, state: ServerState) -> Row:
     """Scores of the last parameters, where a budget or a target has ended the run between two evaluations."""
     scores = evaluation.on_server(server)
     refuse_divergence(scores)
-    return {name: value for name, value in scores.items() if name in ("test_loss", "test_accuracy")}
+    last = {name: value for name, value in scores.items() if name in ("test_loss", "test_accuracy")}
+    return last | average_scores(server, state.average)
 
 
 def refuse_divergence(row: Mapping[str, Any]) -> None:
@@ -167,6 +169,7 @@ def new_server(run: Task, grid: Grid) -> Server:
         optimizer=ServerOptimizer(run.new_model(), config.server_optimizer),
         learning_rate=build("learning_rate", config.learning_rate),
         time_model=build("time_model", config.time_model),
+        averaging=build("averaging", config.averaging) if config.averaging else None,
         folder=Path(config.run_dir),
     )
 

@@ -33,11 +33,12 @@ EVALUATED = ("dataset", "metrics")
 """What may be chosen anew when a trained model is scored."""
 
 
-def load_model(run: str | Path, *, trust: Sequence[str] = (), **objects: Any) -> nn.Module:
+def load_model(run: str | Path, *, trust: Sequence[str] = (), last: bool = False, **objects: Any) -> nn.Module:
     """The model of a run's last checkpoint on the CPU, in evaluation mode; the run may be finished or broken off.
 
     Args:
         run: the run folder.
+        last: the last parameters, of a run that averages them too; else those that are averaged.
         trust: modules whose code the run's config may name, e.g. ``["my_models"]``.
         objects: those that `fedbatch.run` was given, e.g. ``model=my_factory``.
 
@@ -45,7 +46,7 @@ def load_model(run: str | Path, *, trust: Sequence[str] = (), **objects: Any) ->
         ConfigError: there is no run, no checkpoint, or its data or model cannot be built any more.
     """
     with given.kept(objects):
-        module = trained(Path(run), trust_of(trust, objects))[1].module
+        module = trained(Path(run), trust_of(trust, objects), last)[1].module
     return module.eval()
 
 
@@ -126,8 +127,8 @@ def trust_of(trust: Sequence[str], objects: Mapping[str, Any]) -> list[str]:
     return [*trust, *named({key: given.node(key, value) for key, value in objects.items()})]
 
 
-def trained(folder: Path, trust: Sequence[str] = ()) -> tuple[Task, FlatModel]:
-    """Data and loss of a run, and its model with what its last checkpoint holds.
+def trained(folder: Path, trust: Sequence[str] = (), last: bool = False) -> tuple[Task, FlatModel]:
+    """Data and loss of a run, and its model with what its last checkpoint holds: averaged parameters if there are any.
 
     Raises:
         ConfigError: there is no run or no checkpoint in the folder, or its config names code that is not trusted.
@@ -146,7 +147,10 @@ def trained(folder: Path, trust: Sequence[str] = ()) -> tuple[Task, FlatModel]:
     held = task.load(replace(config, device="cpu", executor="auto", **parts).to_json())
     model = held.new_model()
     try:
-        model.load(state.params, model.of_all_floats(state.buffers))
+        params, buffers = state.params, state.buffers
+        if state.average and not last:
+            params, buffers = state.average["params"], state.average["buffers"]
+        model.load(params, model.of_all_floats(buffers))
     except RuntimeError as error:
         raise ConfigError(f"{folder}: the checkpoint is of another model than config.yaml names") from error
     task.forget()

@@ -25,6 +25,9 @@ KINDS = {
     "client_central, rounds end with the budget": ("privacy=client_central", "cohort_size=25", "controller=adaptive"),
     "example_local, q = 0.16": ("privacy=example_local",),
     "example_local, two local steps": ("privacy=example_local", *LOCAL),
+    "example_central, q = 0.16": ("privacy=example_central",),
+    "client_ftrl, correlated over 2 rounds": ("privacy=client_ftrl", "privacy.bands=2"),
+    "example_ftrl, correlated over 4 rounds": ("privacy=example_ftrl", "privacy.bands=4"),
     "example_distributed, 8 shares": ("privacy=example_distributed",),
 }
 COLORS = {"bound": "#0072B2", "control": "#D55E00"}

@@ -36,6 +36,9 @@ def report(folder: Path) -> dict[str, Any]:
     summary = from_json((folder / "summary.json").read_bytes())
     console = Console(markup=False)
     console.print(phase_table(each_row(folder / FILE)))
+    if "average_test_accuracy" in summary:
+        scores = f"accuracy {summary['average_test_accuracy']:.3f}, loss {summary['average_test_loss']:.3f}"
+        console.print(f"averaged parameters: {scores} (evaluate and export take these)", highlight=False)
     if "calibration" in summary:
         console.print(calibration_table(summary["calibration"]))
     if "privacy" in summary:

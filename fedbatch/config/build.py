@@ -28,6 +28,7 @@ PROTOCOLS = {
     "privacy": ("unit", "clip_norm", "noise_shares"),
     "metrics": ("columns",),
     "temperature": ("is_private",),
+    "averaging": ("weight",),
     "aggregator": ("__call__",),
     "faults": ("struck",),
     "runtime": ("__call__",),

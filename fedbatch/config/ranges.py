@@ -133,6 +133,8 @@ RANGES = {
     "privacy.count_noise": "(0, 1e6]",
     "privacy.delta": "(0, 1)",
     "privacy.min_clients": FROM_ONE,
+    "averaging.decay": "[0, 1)",
+    "averaging.power": "[0, 1e6]",
     "privacy.accuracy_noise": "(0, 1e6]",
     "privacy.deployment_*": FROM_ONE,
     "privacy.noise_multiplier": "[0, 1e6]",

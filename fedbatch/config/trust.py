@@ -22,7 +22,19 @@ from fedbatch.core.errors import ConfigError
 EVERYTHING = "*"
 """What a node trusts that is part of the researcher's own process."""
 PACKAGES = (
-    *("active", "aggregation", "batch", "clients", "controllers", "data", "losses", "metrics", "models", "optim"),
+    *(
+        "active",
+        "aggregation",
+        "averaging",
+        "batch",
+        "clients",
+        "controllers",
+        "data",
+        "losses",
+        "metrics",
+        "models",
+        "optim",
+    ),
     *("privacy", "report", "runtime", "tasks", "trackers"),
 )
 """Packages of fedbatch whose public names are parts. Names at the top, as `fedbatch.run`, are not."""

@@ -75,6 +75,14 @@ COLUMNS = (
     ),
     Column("training_set_accuracy", "share of these that is right", better="higher", shown=("summary", "curve")),
     Column(
+        "average_test_accuracy",
+        "the same of the averaged parameters",
+        better="higher",
+        shown=SCORE,
+        group="test",
+    ),
+    Column("average_test_loss", "the same of the averaged parameters", better="lower", shown=SCORE, group="test"),
+    Column(
         "noised_accuracy",
         "share of what clients hold out that is right, with privacy noise",
         better="higher",

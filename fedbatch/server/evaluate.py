@@ -6,6 +6,7 @@ from fedbatch.config.schema import RunConfig
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.models.attention import attention_logits
 from fedbatch.server import temperature as posthoc
+from fedbatch.server.average import Average, average_scores
 from fedbatch.server.exchange import per_client_accuracy
 from fedbatch.server.held_out import HeldOut
 from fedbatch.server.plausible import check_evaluation
@@ -15,13 +16,20 @@ from fedbatch.server.state import ServerState
 ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
 
 
-def evaluate(server: Server, state: ServerState) -> Row:
-    """Scores of the test split, NaN in rounds without; and what else was asked for, absent in rounds without."""
+def evaluate(server: Server, state: ServerState, average: Average) -> Row:
+    """Scores of the test split, NaN in rounds without; and what else was asked for, absent in rounds without.
+
+    Args:
+        server: has the parameters after the round.
+        state: before it.
+        average: of parameters, after it.
+    """
     config = server.task.config
     if not is_evaluated(config, state.round):
         sums = ExampleSums(0, 0, 0.0)
         return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
-    return on_server(server) | (held_out(server, state) if config.client_holdout else {})
+    tests = on_server(server) | average_scores(server, average)
+    return tests | (held_out(server, state) if config.client_holdout else {})
 
 
 def is_evaluated(config: RunConfig, round_: int) -> bool:

@@ -118,6 +118,7 @@ def reset_training(server: Server, state: ServerState) -> ServerState:
         optimizer=server.optimizer.state_dict(),
         control=controller.start() if controller.adaptive else state.control,
         averages=state.averages.restarted(),
+        average={},
         lr_factor=1.0,
         lr_factor_before=1.0,
     )

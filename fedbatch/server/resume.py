@@ -85,7 +85,13 @@ def load(server: Server, saved: ServerState) -> ServerState:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"resume: the checkpoint is of another model or server_optimizer ({reason})") from error
-    return replace(saved, params=model.params, buffers=model.buffers, optimizer=server.optimizer.state_dict())
+    return replace(
+        saved,
+        params=model.params,
+        buffers=model.buffers,
+        optimizer=server.optimizer.state_dict(),
+        average={name: values.to(model.params.device) for name, values in saved.average.items()},
+    )
 
 
 def charged(server: Server, saved: ServerState) -> Ledger:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.core.columns import column
 from fedbatch.server import measure
+from fedbatch.server.average import moved
 from fedbatch.server.charging import BudgetSpent
 from fedbatch.server.collect import collect
 from fedbatch.server.collect_private import collect_private
@@ -51,7 +52,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         server.optimizer.model.load(state.params, collected.buffers)
     clock.lap("step_seconds")
 
-    tests, changes = evaluate(server, state), collected.changes
+    average = moved(server, state.average, relative_size(server, phase))
+    tests, changes = evaluate(server, state, average), collected.changes
     if privacy is not None and is_evaluated(server.task.config, state.round):
         noised, ledger = noised_accuracy(server, privacy, replace(state, **changes))
         tests, changes = tests | noised, {**changes, "ledger": ledger}
@@ -70,6 +72,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         state,
         round=state.round + 1,
         optimizer=server.optimizer.state_dict(),
+        average=average,
         control=control,
         averages=kept,
         lr_factor=factor,
@@ -100,13 +103,23 @@ def learning_rate(server: Server, state: ServerState, phase: Phase) -> tuple[flo
         target = 1.0
     else:
         gradient = server.task.work(phase.name).is_gradient
-        first = server.phase(server.task.controller.start())
-        size, base_size = (size_of(server, p, gradient) for p in (phase, first))
+        size, base_size = (size_of(server, p, gradient) for p in (phase, first_phase(server)))
         target = rule.batch_factor(size, base_size, state.control.lr_noise_scale)
     age = state.round - state.control.since_round
     factor = rule.blend(state.lr_factor_before, target, age) if state.control.since_round else target
     schedule = rule.schedule_factor(state.round, server.task.config.rounds)
     return factor, state.lr_factor_before, base_lr * factor * schedule
+
+
+def first_phase(server: Server) -> Phase:
+    """The phase of round 0."""
+    return server.phase(server.task.controller.start())
+
+
+def relative_size(server: Server, phase: Phase) -> float:
+    """Expected examples of a phase over those of the first."""
+    size, base_size = (size_of(server, each, gradient=True) for each in (phase, first_phase(server)))
+    return size / base_size
 
 
 def size_of(server: Server, phase: Phase, gradient: bool) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedbatch.averaging import Averaging
 from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.time_model import TimeModel
 from fedbatch.controllers.phase import ControlState, Phase, phase_of
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Server:
-    """The fixed parts of a run's server side; ``folder`` is the run folder."""
+    """The fixed parts of a run's server side; ``folder`` is the run folder, ``averaging`` None without."""
 
     task: Task
     grid: Grid
@@ -30,6 +31,7 @@ class Server:
     learning_rate: LearningRate
     time_model: TimeModel
     folder: Path
+    averaging: Averaging | None = None
 
     def phase(self, control: ControlState) -> Phase:
         """The phase a controller's state stands for."""

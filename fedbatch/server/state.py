@@ -57,6 +57,7 @@ class ServerState:
         switches: phase changes so far, as ``{"round", "from", "to", "reason"}``.
         answered: nodes that have answered, which ``faults.stale`` needs to know.
         norms: average length of the longest update of nodes, by phase and first client; see `aggregation.bounded`.
+        average: ``params`` and ``buffers`` averaged over rounds; empty without ``averaging``.
         noise_history: what the next round's noise is correlated with, under privacy; no released value.
     """
 
@@ -76,6 +77,7 @@ class ServerState:
     switches: tuple[dict[str, Any], ...] = ()
     answered: tuple[int, ...] = ()
     norms: dict[str, float] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
     noise_history: NoiseHistory = UNCORRELATED
 
     def executor(self, phase: str, asked: str) -> str:

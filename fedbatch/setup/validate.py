@@ -78,6 +78,8 @@ def validate(config: RunConfig) -> None:
     text = config.to_json()
     controller(text)
     build("learning_rate", config.learning_rate)
+    if config.averaging:
+        build("averaging", config.averaging)
     active_learning(config)
     build("time_model", config.time_model)
     trackers(config)
