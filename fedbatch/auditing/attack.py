@@ -99,9 +99,7 @@ def attack(config: RunConfig, plan: PrivacyPlan, number: int, weaker: float, cla
     with TemporaryDirectory() as folder:
         made = planted(config, plan, folder, number)
         if weaker != 1:
-            noise = made.privacy["noise_multiplier"] / weaker
-            budget = {} if made.privacy["target_epsilon"] is None else {"target_epsilon": 1000.0}
-            made = replace(made, privacy=made.privacy | {"noise_multiplier": noise} | budget)
+            made = weakened(made, plan, weaker)
         loaded = task.load(made.to_json())
         assert loaded.privacy is not None
         scores, ledger = attacked(loaded)
@@ -120,6 +118,20 @@ def attack(config: RunConfig, plan: PrivacyPlan, number: int, weaker: float, cla
         bound_without_shape=one_run.epsilon_without_shape(guesses, claimed.delta, SIGNIFICANCE),
         refuted=refuted(guesses, claimed.schedule, 1.0),
     )
+
+
+def weakened(made: RunConfig, plan: PrivacyPlan, weaker: float) -> RunConfig:
+    """The config of an audit with weaker noise, and without the budget that it would spend in a round or two.
+
+    Without a budget phases must be fixed, so the first one lasts.
+    """
+    noise = made.privacy["noise_multiplier"] / weaker
+    privacy = made.privacy | {"noise_multiplier": noise, "target_epsilon": None}
+    if plan.calibration.order is None:
+        return replace(made, privacy=privacy)
+    first = {"cohort_size": made.cohort_size, "client_batch_size": made.client_batch_size}
+    phase = {"_target_": "fedbatch.controllers.Phase", "name": "fixed", **first}
+    return replace(made, privacy=privacy, controller={"_target_": "fedbatch.controllers.Fixed", "phase": phase})
 
 
 def refuted(guesses: Guesses, schedule: tuple[PhaseSpec, ...], factor: float) -> bool:

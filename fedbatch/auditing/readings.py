@@ -9,6 +9,7 @@ from torch import Tensor
 from fedbatch import client_app, server_app
 from fedbatch.auditing import canaries
 from fedbatch.controllers.phase import Phase
+from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.privacy import one_run
 from fedbatch.privacy.ledger import Ledger
@@ -37,6 +38,8 @@ def attacked(loaded: Task) -> tuple[Floats, Ledger]:
         seen = _may_take_part(loaded, privacy, row["round"], owners, clients)
         readings.append(Reading(values, deviation, privacy.terms.draw_rate(phase), privacy.steps(phase), seen))
         before, state = after.params.clone(), after
+    if not readings:
+        raise ConfigError("audit: the budget does not pay for a single round; raise privacy.target_epsilon")
     return evidence(readings, np.array(strategy)), state.ledger
 
 
