@@ -144,7 +144,7 @@ def refuted(guesses: Guesses, schedule: tuple[PhaseSpec, ...], factor: float) ->
 def lower_bound(guesses: Guesses, schedule: tuple[PhaseSpec, ...], delta: float) -> float:
     """Epsilon of this schedule with as much noise as is only just not refuted."""
     low, high = math.log(LEAST_NOISE), math.log(MOST_NOISE)
-    while high - low > 0.02:
+    while high - low > 0.05:
         middle = (low + high) / 2
         low, high = (low, middle) if refuted(guesses, schedule, math.exp(middle)) else (middle, high)
     if high == math.log(MOST_NOISE):

@@ -44,6 +44,7 @@ class ConstantGradient:
         return losses if reduction == "none" else losses.mean()
 
 
-def read(update: Tensor) -> Tensor:
-    """What an update (2 m,) holds along each canary's own contribution (m,)."""
-    return -update.view(2, -1)[0].to(torch.float64)
+def read(update: Tensor) -> tuple[Tensor, Tensor]:
+    """What an update (2 m,) holds along each canary's own contribution (m,), and as many values of noise alone (m,)."""
+    own, empty = update.view(2, -1).to(torch.float64)
+    return -own, empty

@@ -34,9 +34,9 @@ def attacked(loaded: Task) -> tuple[Floats, Ledger]:
     for after, row in run_rounds(server, state):
         phase = replace(loaded.phase(row["phase"]), cohort_size=row["cohort_size"])
         clients = _clients(privacy, list(after.ledger.releases)[-1].clients)
-        values, deviation = read(loaded, privacy, phase, (before - after.params) / row["lr"], row, clients)
+        values, noise, scale = read(loaded, privacy, phase, (before - after.params) / row["lr"], row, clients)
         seen = _may_take_part(loaded, privacy, row["round"], owners, clients)
-        readings.append(Reading(values, deviation, privacy.terms.draw_rate(phase), privacy.steps(phase), seen))
+        readings.append(Reading(values, noise, scale, privacy.terms.draw_rate(phase), privacy.steps(phase), seen))
         before, state = after.params.clone(), after
     if not readings:
         raise ConfigError("audit: the budget does not pay for a single round; raise privacy.target_epsilon")
@@ -49,14 +49,16 @@ class Reading:
 
     Attributes:
         values: (m,), along each canary, in contributions of one unit.
-        deviation: of the noise on each, in the same, where it is independent of other rounds.
+        noise: (m,), where no canary is, in the same.
+        scale: of the round's noise, by which it is divided where rounds are put together.
         sample_rate: q of those that may take part.
         steps: how many releases the round's sum holds.
         seen: (m,), who may take part.
     """
 
     values: Floats
-    deviation: float
+    noise: Floats
+    scale: float
     sample_rate: float
     steps: int
     seen: Bools
@@ -66,32 +68,34 @@ def evidence(readings: list[Reading], strategy: Floats) -> Floats:
     """Log likelihood ratio of each canary (m,) over all rounds.
 
     Noise that is correlated by a banded strategy (b,) is made white first; then a canary that takes part in a round is
-    in the next b rows, and all are added up with its weights there.
+    in the next b rows, and all are added up with its weights there. How strong the noise is, is read where no canary
+    is, and not taken from the claim.
     """
     total = np.zeros(len(readings[0].values))
-    units = [reading.values / reading.deviation for reading in readings]
-    rows = [
-        sum(c * units[t - j] for j, c in enumerate(strategy) if j <= t) if len(strategy) > 1 else units[t]
-        for t in range(len(units))
-    ]
+    scaled = [np.stack([reading.values, reading.noise]) / reading.scale for reading in readings]
+    rows = [sum(c * scaled[t - j] for j, c in enumerate(strategy) if j <= t) for t in range(len(scaled))]
     for t, reading in enumerate(readings):
         weights = strategy[: len(rows) - t]
-        matched = sum(c * rows[t + j] for j, c in enumerate(weights)) * reading.deviation / float(weights @ weights)
-        deviation = reading.deviation / float(weights @ weights) ** 0.5
-        found = one_run.log_likelihood_ratio(matched, reading.sample_rate, deviation, reading.steps)
+        matched = sum(c * rows[t + j] for j, c in enumerate(weights)) * reading.scale / float(weights @ weights)
+        values, noise = np.asarray(matched)
+        deviation = float(noise.std()) / reading.steps**0.5
+        found = one_run.log_likelihood_ratio(values, reading.sample_rate, deviation, reading.steps)
         total[reading.seen] += found[reading.seen]
     return total
 
 
 def read(
     loaded: Task, privacy: PrivacyPlan, phase: Phase, update: Tensor, row: Row, clients: Ints | None
-) -> tuple[Floats, float]:
-    """Of one round's mean update (d,): its values (m,) along each canary and the noise on them, in contributions."""
+) -> tuple[Floats, Floats, float]:
+    """Of one round's mean update (d,): values (m,) along canaries, noise (m,) beside them, and its scale.
+
+    Values are in contributions of one unit, the scale is that of the accounted noise.
+    """
     work = loaded.work(phase.name)
     by_steps = privacy.mechanism.clips_examples and not work.is_gradient
     contribution = row["clip_norm"] * (cast(Any, work).lr if by_steps else 1.0) / privacy.terms.batch(phase, clients)
-    shares = privacy.mechanism.noise_shares(phase.cohort_size)
-    return canaries.read(update).numpy() / contribution, privacy.update_noise(phase) * shares**0.5
+    own, empty = (values.numpy() / contribution for values in canaries.read(update))
+    return own, empty, privacy.update_noise(phase)
 
 
 def _clients(privacy: PrivacyPlan, charged: tuple[int, ...] | None) -> Ints | None:

@@ -184,7 +184,7 @@ def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
     losses = loss_distribution.composed(spent)
     if losses is None:
         return np.ones_like(epsilons)
-    return np.array([losses.get_delta_for_epsilon(float(each)) for each in epsilons])
+    return np.asarray(losses.get_delta_for_epsilon(epsilons), dtype=np.float64)
 
 
 @lru_cache(maxsize=256)

