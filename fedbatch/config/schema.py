@@ -158,7 +158,7 @@ def _defaults() -> Iterator[tuple[str, Any]]:
 
 DEFAULTS = dict(_defaults())
 """What a missing key means."""
-ADDED: Node = {"privacy": {"bands": 1}}
+ADDED: Node = {"privacy": {"bands": 1, "quantum": None, "bits": 32}}
 """The same of keys that parts have had only since a later version."""
 
 

@@ -19,7 +19,7 @@ from fedbatch.core.random import Ints
 from fedbatch.executors.choose import SAMPLE_CLIENTS
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
-from fedbatch.privacy.release import add_noise
+from fedbatch.privacy.release import add_noise, add_shares
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, PrivateContribution, PrivatePlan
 
@@ -45,7 +45,8 @@ def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> Privat
         sums = local_step_sums(plan, task, privacy, phase, work)
     update, extras, executor = sums
     extra_sums = torch.from_numpy(extras)
-    return PrivateContribution(update.to(plan.params.dtype), extra_sums, plan.clients, executor, plan.round)
+    dtype = update.dtype if privacy.mechanism.lattice else plan.params.dtype  # which may not hold large integers
+    return PrivateContribution(update.to(dtype), extra_sums, plan.clients, executor, plan.round)
 
 
 def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:
@@ -118,10 +119,10 @@ def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Pha
     executor = example_executor(task, plan, job)
     update, squares = clipped_sum(task, job, np.concatenate(drawn), plan, executor)
     sums = update, np.array([squares] if privacy.has_squares(phase) else [])
-    noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(params))
-    hidden = hidden_key(privacy, sums[0])
-    for client in plan.clients if not privacy.mechanism.server_adds_noise else ():
-        sums = add_noise(privacy, phase, sums, noise, (*own_key(task, int(client)), *key, *hidden))
+    if not privacy.mechanism.server_adds_noise:
+        hidden = hidden_key(privacy, sums[0])
+        keys = [(*own_key(task, int(client)), *key, *hidden) for client in plan.clients]
+        sums = add_shares(privacy, phase, plan.clip_norm, sums, keys)
     return *sums, executor
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy.lattice import Lattice
 
 SQUARES_NOISE = 10.0
 """Noise of the sum of squared lengths, in units of the update's: it costs the update 0.5 % more noise."""
@@ -77,8 +78,15 @@ class Mechanism:
         if self.target_epsilon is not None and self.target_epsilon <= 0:
             raise ConfigError(f"privacy.target_epsilon must be > 0 (got {self.target_epsilon})")
 
-    def update_noise(self, accounted: float, has_squares: bool, batch: float) -> float:
-        """Noise multiplier of the update within a release of ``batch`` expected units, accounted as ``accounted``."""
+    @property
+    def lattice(self) -> Lattice | None:
+        """What integers stand for in a release of integers with Skellam noise; None for numbers with Gaussian noise."""
+        return None
+
+    def update_noise(self, accounted: float, has_squares: bool, batch: float, size: int) -> float:
+        """Noise multiplier of the update of ``size`` numbers within a release of ``batch`` expected units."""
+        if self.lattice:
+            accounted = self.lattice.noise(accounted, size)
         return accounted * math.sqrt(1 + SQUARES_NOISE**-2) if has_squares else accounted
 
     @property
@@ -118,11 +126,16 @@ class ExampleDistributed(ExampleLocal):
         min_clients: contributions without which a round is not released; the shares are sized for it.
         colluders: clients that might tell the server their shares, < ``min_clients``.
         secure_aggregation: "simulated" to study it as if the server saw sums only.
+        quantum: length of a step, in clip norms, if sums and noise are integers as secure aggregation adds them, in
+            (0, 1]; None for floating-point numbers with Gaussian noise. See `fedbatch.privacy.lattice`.
+        bits: of the modulus of these integers, 2 .. 48.
     """
 
     min_clients: int
     colluders: int
     secure_aggregation: str
+    quantum: float | None = None
+    bits: int = 32
 
     releases_sums = True
     shares_noise = True
@@ -138,6 +151,22 @@ class ExampleDistributed(ExampleLocal):
             raise ConfigError(
                 f"privacy: need 0 <= colluders < min_clients (got {self.colluders} and {self.min_clients})"
             )
+        if self.quantum is None:
+            return
+        if not 0 < self.quantum <= 1:
+            raise ConfigError(f"privacy.quantum must be in (0, 1], or null for no integers (got {self.quantum})")
+        if not (isinstance(self.bits, int) and 2 <= self.bits <= 48):
+            raise ConfigError(f"privacy.bits must be a whole number in [2, 48] (got {self.bits})")
+        if self.accountant == "pld":
+            raise ConfigError(
+                "privacy.accountant=pld: the loss distribution of integer noise is not proven; set it to auto or rdp, "
+                "or privacy.quantum=null"
+            )
+
+    @property
+    def lattice(self) -> Lattice | None:
+        """That of ``quantum`` and ``bits``."""
+        return None if self.quantum is None else Lattice(self.quantum, self.bits)
 
     @property
     def fewest_clients(self) -> int:
@@ -220,7 +249,7 @@ class ClientCentral(Mechanism):
         """Standard deviation of the noise on the count, in clients."""
         return cohort / 20 if self.count_noise is None else self.count_noise
 
-    def update_noise(self, accounted: float, has_squares: bool, batch: float) -> float:
+    def update_noise(self, accounted: float, has_squares: bool, batch: float, size: int) -> float:
         """Noise multiplier of the update; the count within the clip norm has sensitivity 1/2 and its own noise."""
         if self.clip_quantile is not None and accounted > 0:
             left = accounted**-2 - (2 * self.noise_of_count(batch)) ** -2
@@ -230,7 +259,7 @@ class ClientCentral(Mechanism):
                     f"multiplier ({accounted:.3g}), or the count alone spends the budget; raise it or cohort_size"
                 )
             accounted = left**-0.5
-        return super().update_noise(accounted, has_squares, batch)
+        return super().update_noise(accounted, has_squares, batch, size)
 
     def next_clip_norm(self, clip_norm: float, centred_count: float, cohort: float) -> float:
         """The clip norm of the next round.

@@ -10,9 +10,10 @@ from fedbatch.controllers.phase import Controller, Observation, Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS
-from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
+from fedbatch.privacy.accounting import PhaseSpec, rdp_reading, worst_epsilon
 from fedbatch.privacy.banded import INDEPENDENT, Coefficients, coefficients
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
+from fedbatch.privacy.lattice import Grid
 from fedbatch.privacy.ledger import AGAIN, Ledger, LedgerEntry
 from fedbatch.privacy.mechanisms import SQUARES_NOISE, ClientCentral, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
@@ -72,7 +73,15 @@ class PrivacyPlan:
     def update_noise(self, phase: Phase) -> float:
         """Noise multiplier of the update within a phase's release."""
         accounted = self.noise_multiplier(phase)
-        return self.mechanism.update_noise(accounted, self.has_squares(phase), self.terms.batch(phase))
+        return self.mechanism.update_noise(accounted, self.has_squares(phase), self.terms.batch(phase), self.terms.size)
+
+    def grid(self, phase: Phase, clip_norm: float) -> Grid | None:
+        """What the integers of a phase's release stand for; None where numbers, or no noise, are released."""
+        lattice, accounted = self.mechanism.lattice, self.noise_multiplier(phase)
+        if lattice is None or not accounted:
+            return None
+        whole, steps = self.release_noise(phase, clip_norm, 1.0, 0), lattice.deviation(accounted, self.terms.size)
+        return Grid(whole.update / steps, self.extra_deviations(phase, whole) / steps, steps, lattice.bits)
 
     def release_noise(self, phase: Phase, clip_norm: float, shares: float, size: int) -> ReleaseNoise:
         """The noise on a sum of (size,) coordinates with the variance of ``shares`` noise multipliers."""
@@ -127,6 +136,11 @@ class PrivacyPlan:
         """What a ledger has spent, by the accountant of the guarantee."""
         order, accountant = self.calibration.order, self.calibration.accountant
         return worst_epsilon(ledger.schedules(), self.delta, accountant, order)
+
+    def rdp_reading(self, ledger: Ledger) -> float:
+        """What a ledger has spent, read quickly by Renyi divergence; at the filter's order where there is one."""
+        calibration = self.calibration
+        return rdp_reading(ledger.schedules(), self.delta, calibration.order, calibration.accountant)
 
     def allows(self, ledger: Ledger) -> bool:
         """Whether a ledger is within ``target_epsilon``, whatever the controller.

@@ -23,6 +23,7 @@ class SamplingPlan:
         first: the first phase.
         bands: b, over how many rounds noise is correlated, and in how many groups units take part; 1 for neither.
         seed: the run's, from which the groups are drawn.
+        size: d, coordinates of an update; more of them cost more noise where it is on a lattice.
     """
 
     mechanism: Mechanism
@@ -30,6 +31,7 @@ class SamplingPlan:
     first: Phase
     bands: int = 1
     seed: int = 0
+    size: int = 0
 
     @property
     def units(self) -> int:
