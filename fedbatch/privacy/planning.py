@@ -150,7 +150,7 @@ def price(question: Question, phase: Phase, rounds: int, start: float = 1.0) -> 
     target, delta = question.target_epsilon, question.delta
     by = WHOLE if terms.mechanism.lattice else "pld"
     sigma = remembered(("rough", target, delta, phases, by), lambda: rough_noise(target, delta, phases, start, by))
-    update = terms.mechanism.update_noise(sigma, question.has_squares(phase), batch, terms.size)
+    update = terms.mechanism.update_noise(sigma, question.has_squares(phase), terms.units_of_release(phase), terms.size)
     shares = terms.mechanism.noise_shares(phase.cohort_size)
     sent = float(phase.cohort_size) * rounds * question.bytes_one_way
     return Row(

@@ -95,8 +95,8 @@ def release(
     if plan.has_squares(phase) and batch:
         squared = float(mean.dot(mean))
         estimate = noise_scale.estimate(squared, float(extras[0]), batch, terms.sample_rate(phase), noise)
-    if plan.follows_quantile:
-        clip_norm = plan.follows_quantile.next_clip_norm(clip_norm, float(extras[-1]), batch)
+    if plan.follows_quantile and batch:
+        clip_norm = mechanism.next_clip_norm(clip_norm, float(extras[-1]), batch)
     return NoisedMean(mean, batch, estimate, noise, clip_norm, history)
 
 

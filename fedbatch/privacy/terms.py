@@ -77,6 +77,10 @@ class SamplingPlan:
         examples = phase.cohort_size * self.sizes.mean() if clients is None else self.sizes[clients].sum()
         return float(self.sample_rate(phase) * examples)
 
+    def units_of_release(self, phase: Phase) -> float:
+        """Expected number of units in what is one release: the sum over all clients, or each client's own."""
+        return self.batch(phase) / (1 if self.mechanism.releases_sums else phase.cohort_size)
+
     def relative_noise(self, phase: Phase) -> float:
         """Noise multiplier of a phase over that of the first."""
         constant = self.mechanism.noise_schedule == "constant"

@@ -121,9 +121,9 @@ def check_private(
     )
     spread = TAIL * math.sqrt(count) * (privacy.extra_deviations(phase, noise) if shares else np.zeros(number))
     most = [units * norm**2] if privacy.has_squares(phase) else []
-    most += [count / 2] if privacy.follows_quantile else []
+    most += [units / 2] if privacy.follows_quantile else []
     least = [0.0] if privacy.has_squares(phase) else []
-    least += [-count / 2] if privacy.follows_quantile else []
+    least += [-units / 2] if privacy.follows_quantile else []
     high = np.minimum((1 + ROUNDING) * np.array(most) + spread + LEAST_LENGTH, LARGEST)
     low = np.maximum(np.array(least) - spread - LEAST_LENGTH, -LARGEST)
     require(bool(((low <= extras) & (extras <= high)).all()), "extra_sums are not within what clipping and noise allow")

@@ -221,6 +221,11 @@ def _of_model(
             "or privacy=example_local for local steps",
         )
         yield (
+            example_level and terms.mechanism.follows_quantile and not work.is_gradient,
+            "privacy.clip_quantile: a client's local steps have one clip norm and no count of their own; use "
+            "client_work=fedsgd, or privacy.clip_quantile=null",
+        )
+        yield (
             terms.mechanism.lattice is not None and not work.is_gradient,
             "client_work: integers stand for one sum of gradients a round; use client_work=fedsgd, or "
             "privacy.quantum=null",

@@ -23,6 +23,12 @@ KINDS = {
     "example_central": ("privacy=example_central", "population=20"),
     "example_central-bands": ("privacy=example_central", "population=20", "client_batch_size=8", "privacy.bands=3"),
     "example_distributed": ("privacy=example_distributed", "population=20", "privacy.min_clients=4"),
+    "example_local-adaptive_clip": (
+        "privacy=example_local",
+        "population=20",
+        "cohort_size=5",
+        "privacy.clip_quantile=0.7",
+    ),
     "example_distributed-integers": (
         "privacy=example_distributed",
         "population=20",

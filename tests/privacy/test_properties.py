@@ -46,14 +46,23 @@ MECHANISMS = {
     "example_central": ((), SQUARES),
     "client_central": ((), SQUARES),
     "client_quantile": (FOLLOWS, SQUARES * QUANTILE),
+    "central_quantile": (FOLLOWS, SQUARES * QUANTILE),
+    "local_quantile": (FOLLOWS, SQUARES * QUANTILE * 8**0.5),
+    "distributed_quantile": ((*SHARES, *FOLLOWS[:2]), SQUARES * QUANTILE * (8 / 3) ** 0.5),
+}
+NAMES = {
+    "client_quantile": "client_central",
+    "central_quantile": "example_central",
+    "local_quantile": "example_local",
+    "distributed_quantile": "example_distributed",
+    "example_integers": "example_distributed",
 }
 
 
 @pytest.fixture(params=MECHANISMS)
 def mechanism(request, make_task):
     options, expected = MECHANISMS[request.param]
-    names = {"client_quantile": "client_central", "example_integers": "example_distributed"}
-    name = names.get(request.param, request.param)
+    name = NAMES.get(request.param, request.param)
     return make_task(name, "model.width=64", "client_batch_size=8", *options), expected
 
 
@@ -94,7 +103,8 @@ def test_attempts_and_other_contributors_are_independent_where_only_sums_are_rel
     run, _ = mechanism
     if not run.privacy.mechanism.server_adds_noise:
         plans = [replace(plan_of(run, CLIENTS), attempt=a) for a in (0, 1)]
-        runs = [with_noise(run, s) for s in (1e2, 0.0)]  # drowns what other samples change
+        loud = 1.99 * COUNT if run.privacy.follows_quantile else 1e2  # the count then leaves the update little else
+        runs = [with_noise(run, s) for s in (loud, 0.0)]  # drowns what other samples change
         pairs = [[train_private(p, r, r.privacy).update_sum.double() for r in runs] for p in plans]
         first, second = ((a - b).numpy() for a, b in pairs)
     else:
@@ -184,7 +194,7 @@ def test_extra_coordinates_have_their_own_noise_and_not_the_updates(mechanism, m
         total, extras = add_noise(run.privacy, phase, sums, noise_, ("x", round_))
         seen.append([*total.tolist(), *extras.tolist()])
     deviations = [update * clip_norm] * 3 + [10 * update * clip_norm**2]
-    deviations += [COUNT] * bool(run.privacy.follows_quantile)
+    deviations += [COUNT * shares**0.5] * run.privacy.follows_quantile
     z = np.array(seen) / np.array(deviations)
     for column in z.T:
         assert 1e-6 < stats.chi2.sf(float(column @ column), len(column)) < 1 - 1e-6
