@@ -26,8 +26,8 @@ KINDS = {
     "example_local-adaptive_clip": (
         "privacy=example_local",
         "population=20",
-        "cohort_size=5",
         "privacy.clip_quantile=0.7",
+        "privacy.target_epsilon=2",
     ),
     "example_distributed-integers": (
         "privacy=example_distributed",
