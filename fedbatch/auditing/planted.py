@@ -94,7 +94,8 @@ def _as_calibrated(privacy: Node, plan: PrivacyPlan, honest: int) -> Node:
     target = {"target_epsilon": None} if fixed else {}  # an adaptive schedule has the budget for its claim
     shares = {"min_clients": honest, "colluders": 0} if plan.mechanism.shares_noise else {}
     bands = {"bands": plan.terms.bands} if "bands" in privacy else {}
-    return privacy | noise | target | shares | bands
+    widest = {"bits": 48} if plan.mechanism.lattice else {}  # other sums must not wrap around where the run's do not
+    return privacy | noise | target | shares | bands | widest
 
 
 def _resized(node: Node, of_cohorts: float, population: int, of_batches: float) -> Node:

@@ -128,7 +128,10 @@ def identity_of(values: Mapping[str, Any]) -> str:
     It depends neither on the files in which parts lie nor on keys that are at their defaults, so that a run stays the
     same one when parts are moved and keys are added. Private noise is keyed by it.
     """
-    kept = {name: value for name, value in _beyond(_public(values), DEFAULTS | ADDED).items() if name not in CONTINUED}
+    public = _public(values)
+    part = (public.get("privacy") or {}).get("_target_", "")
+    added = {"privacy": ADDED["privacy"] | ADDED_TO.get(part, {})}
+    kept = {name: value for name, value in _beyond(public, DEFAULTS | added).items() if name not in CONTINUED}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -160,9 +163,21 @@ def _defaults() -> Iterator[tuple[str, Any]]:
 DEFAULTS = dict(_defaults())
 """What a missing key means."""
 ADDED: Node = {
-    "privacy": {"bands": 1, "accuracy_noise": None, "deployment_population": None, "deployment_cohort": None}
+    "privacy": {
+        "bands": 1,
+        "quantum": None,
+        "bits": 32,
+        "accuracy_noise": None,
+        "deployment_population": None,
+        "deployment_cohort": None,
+    }
 }
 """The same of keys that parts have had only since a later version."""
+ADDED_TO: dict[str, Node] = {
+    f"fedbatch.privacy.Example{who}": {"clip_quantile": None, "clip_rate": 0.2, "count_noise": None}
+    for who in ("Local", "Distributed", "Central")
+}
+"""The same of keys that one part of a group has had from the start, and these only since a later version."""
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:

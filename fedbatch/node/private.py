@@ -19,7 +19,7 @@ from fedbatch.core.random import Ints
 from fedbatch.executors.choose import SAMPLE_CLIENTS
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
-from fedbatch.privacy.release import add_noise
+from fedbatch.privacy.release import add_noise, add_shares
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, PrivateContribution, PrivatePlan
 
@@ -45,7 +45,8 @@ def train_private(plan: PrivatePlan, task: Task, privacy: PrivacyPlan) -> Privat
         sums = local_step_sums(plan, task, privacy, phase, work)
     update, extras, executor = sums
     extra_sums = torch.from_numpy(extras)
-    return PrivateContribution(update.to(plan.params.dtype), extra_sums, plan.clients, executor, plan.round)
+    dtype = update.dtype if privacy.mechanism.lattice else plan.params.dtype  # which may not hold large integers
+    return PrivateContribution(update.to(dtype), extra_sums, plan.clients, executor, plan.round)
 
 
 def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phase) -> Sums:
@@ -66,13 +67,21 @@ def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phas
     witness = partial(task.witness, job, fixed, fixed_batches)
     executor = executor_of(task, plan.executor, job(fixed, fixed_batches), witness)
     contribution = run_unseen(task, job(clients, batches), executor, plan.executor, witness)
-    squares = contribution.sq_norms
+    squares = np.concatenate([contribution.sq_norms, np.zeros(np.count_nonzero(available == 0))])
+    extras = extra_sums(plan, privacy, phase, squares, len(plan.clients))
+    return contribution.update_sum.double(), extras, executor
+
+
+def extra_sums(plan: PrivatePlan, privacy: PrivacyPlan, phase: Phase, squares: Floats, units: int) -> Floats:
+    """Extra coordinates (e,) of a release, from the squared lengths (n,) of its clipped contributions.
+
+    ``units`` took part; those without a finite contribution have no length, and are beyond the clip norm.
+    """
     extras = [float(squares.sum())] if privacy.has_squares(phase) else []
     if privacy.follows_quantile:
         limit = plan.clip_norm**2 * (1 - 1e-6)  # what was clipped has length C only up to float32
-        within = np.count_nonzero(squares < limit) + np.count_nonzero(available == 0)
-        extras.append(within - len(plan.clients) / 2)
-    return contribution.update_sum.double(), np.array(extras), executor
+        extras.append(np.count_nonzero(squares < limit) - units / 2)
+    return np.array(extras)
 
 
 def fixed_clients(task: Task) -> Ints:
@@ -116,12 +125,13 @@ def example_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Pha
     drawn = [sample_examples(task, privacy, phase, int(client), key) for client in plan.clients]
     job = partial(example_job, task, params, clip=privacy.clip(plan.clip_norm), moment=(plan.round, 0))
     executor = example_executor(task, plan, job)
-    update, squares = clipped_sum(task, job, np.concatenate(drawn), plan, executor)
-    sums = update, np.array([squares] if privacy.has_squares(phase) else [])
-    noise = privacy.release_noise(phase, plan.clip_norm, privacy.mechanism.noise_shares(1), len(params))
-    hidden = hidden_key(privacy, sums[0])
-    for client in plan.clients if not privacy.mechanism.server_adds_noise else ():
-        sums = add_noise(privacy, phase, sums, noise, (*own_key(task, int(client)), *key, *hidden))
+    positions = np.concatenate(drawn)
+    update, squares = clipped_sum(task, job, positions, plan, executor)
+    sums = update, extra_sums(plan, privacy, phase, squares, len(positions))
+    if not privacy.mechanism.server_adds_noise:
+        hidden = hidden_key(privacy, sums[0])
+        keys = [(*own_key(task, int(client)), *key, *hidden) for client in plan.clients]
+        sums = add_shares(privacy, phase, plan.clip_norm, sums, keys)
     return *sums, executor
 
 
@@ -188,16 +198,16 @@ def example_executor(task: Task, plan: PrivatePlan, job: Callable[[Ints], Job]) 
 
 def clipped_sum(
     task: Task, job: Callable[[Ints], Job], positions: Ints, plan: PrivatePlan, executor: str
-) -> tuple[Tensor, float]:
-    """Sum (d,) of the clipped gradients of examples at ``positions`` (n,), and the sum of their squared lengths.
+) -> tuple[Tensor, Floats]:
+    """Sum (d,) of the clipped gradients of examples at ``positions`` (n,), and their squared lengths (n,) at most.
 
     An example whose gradient is not finite adds nothing, so that it cannot move the sum by more than C either.
     """
     if not len(positions):
-        return torch.zeros_like(plan.params, dtype=torch.float64, device=task.node_model.params.device), 0.0
+        return torch.zeros_like(plan.params, dtype=torch.float64, device=task.node_model.params.device), np.zeros(0)
     few = np.arange(min(WITNESSES, len(task.train_x)))
     contribution = run_unseen(task, job(positions), executor, plan.executor, lambda: job(few))
-    return contribution.update_sum.double(), float(contribution.sq_norms.sum())
+    return contribution.update_sum.double(), contribution.sq_norms
 
 
 def example_job(task: Task, params: Tensor, positions: Ints, clip: Clip, moment: tuple[int, int] = (0, 0)) -> Job:

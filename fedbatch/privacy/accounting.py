@@ -20,7 +20,9 @@ from fedbatch.privacy import loss_distribution
 
 PhaseSpec = tuple[float, float, float]
 Divergences = np.ndarray[Any, np.dtype[np.float64]]
-ACCOUNTANTS = ("auto", "pld", "rdp")
+WHOLE = "rdp at whole orders"
+"""By Renyi divergence at whole orders from 2 alone, where nothing else is proven of the noise (`privacy.lattice`)."""
+ACCOUNTANTS = ("auto", "pld", "rdp", WHOLE)
 MOST_FOR_BOTH = 16
 """Distinct phases beyond which "auto" is "pld": Renyi divergences take 30 ms each there, and are hardly ever less."""
 
@@ -107,7 +109,9 @@ def noise_multiplier(
     return min(found)
 
 
-def rough_noise(target_epsilon: float, delta: float, phases: Sequence[PhaseSpec], start: float = 1.0) -> float:
+def rough_noise(
+    target_epsilon: float, delta: float, phases: Sequence[PhaseSpec], start: float = 1.0, accountant: str = "pld"
+) -> float:
     """As `noise_multiplier`, but quick, for tables: never too little noise, and about a percent too much at most.
 
     Args:
@@ -115,11 +119,14 @@ def rough_noise(target_epsilon: float, delta: float, phases: Sequence[PhaseSpec]
         delta: in (0, 1).
         phases: ``(q, relative_noise, steps)``, each more than nothing.
         start: where the search begins; best the noise of a similar schedule.
+        accountant: "pld", or `WHOLE` where it alone is proven.
     """
     _library()
 
     def cost(factor: float) -> float:
         scaled = [(q, factor * relative, steps) for q, relative, steps in phases]
+        if accountant == WHOLE:
+            return rdp_epsilon(divergences(scaled, WHOLE), delta)
         losses = loss_distribution.composed(scaled, ROUGH_SPACING)
         return float(losses.get_epsilon_for_delta(delta)) if losses else float("inf")
 
@@ -192,6 +199,8 @@ def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> flo
     """Epsilon; remembered, for a run asks before it starts and again at its end, at a second each."""
     if accountant == "rdp":
         return max(0.0, float(_accountant("rdp").compose(_event(spent)).get_epsilon(delta)))
+    if accountant == WHOLE:
+        return rdp_epsilon(divergences(spent, WHOLE), delta)
     _library()
     losses = loss_distribution.composed(spent)
     return max(0.0, float(losses.get_epsilon_for_delta(delta))) if losses else float("inf")
@@ -205,13 +214,14 @@ def rdp_of_step(sample_rate: float, sigma: float) -> Divergences:
     return np.asarray(_accountant("rdp").compose(_event([(sample_rate, sigma, 1)])).rdp, dtype=np.float64)
 
 
-def divergences(phases: Sequence[PhaseSpec]) -> Divergences:
-    """Summed Renyi divergences (orders,) of a schedule."""
-    total = np.zeros(len(_accountant("rdp").orders))
+def divergences(phases: Sequence[PhaseSpec], accountant: str = "rdp") -> Divergences:
+    """Summed Renyi divergences (orders,) of a schedule; infinite where the accountant takes no such order."""
+    orders = np.asarray(_accountant("rdp").orders)
+    total = np.zeros(len(orders))
     for q, sigma, steps in phases:
         if steps:
             total = total + steps * rdp_of_step(q, sigma)
-    return total
+    return np.where(orders % 1 == 0, total, np.inf) if accountant == WHOLE else total
 
 
 def rdp_epsilon(total: Divergences, delta: float, order: float | None = None) -> float:
@@ -237,9 +247,11 @@ def tightest(schedules: Sequence[Sequence[PhaseSpec]], delta: float, accountant:
     return max(_bound(phases, delta, accountant) for phases in schedules)[1]
 
 
-def rdp_reading(schedules: Sequence[Sequence[PhaseSpec]], delta: float, order: float | None) -> float:
+def rdp_reading(
+    schedules: Sequence[Sequence[PhaseSpec]], delta: float, order: float | None, accountant: str = "rdp"
+) -> float:
     """The largest epsilon of alternative schedules by Renyi divergence, at one order or the best; quick to ask for."""
-    return max(rdp_epsilon(divergences(phases), delta, order) for phases in schedules)
+    return max(rdp_epsilon(divergences(phases, accountant), delta, order) for phases in schedules)
 
 
 def best_order(total: Divergences, delta: float) -> float:

@@ -21,7 +21,8 @@ class Calibration:
     Attributes:
         first_noise: accounted noise multiplier of the first phase.
         epsilon: cost of the whole schedule; the budget where the schedule is adaptive.
-        accountant: "pld", "rdp", or "auto", the smaller of the two; "rdp" for an adaptive schedule.
+        accountant: "pld", "rdp", or "auto", the smaller of the two; by Renyi divergence for an adaptive schedule, and
+            at whole orders for noise on a lattice.
         order: the Renyi order at which an adaptive schedule is filtered, fixed here; None for a fixed schedule.
         schedules: what each account of a fixed schedule is to spend; empty for an adaptive one.
     """
@@ -58,7 +59,7 @@ def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive
                 "privacy.target_epsilon is needed when the controller (or target_value) decides by what was released; "
                 "only a budget fixed beforehand makes an adaptive schedule accountable"
             )
-    accountant = "rdp" if adaptive else accountant
+    accountant = accounting.WHOLE if mechanism.lattice else "rdp" if adaptive else accountant
     if sigma is None:
         assert target is not None
         sigma = max(_remembered_noise(target, delta, schedule, accountant) for schedule in schedules)
@@ -74,7 +75,8 @@ def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive
     if sigma == 0:
         return Calibration(0.0, float("inf"), accountant, None)
     assert target is not None
-    costliest = max(map(accounting.divergences, scaled), key=lambda total: accounting.rdp_epsilon(total, delta))
+    totals = [accounting.divergences(phases, accountant) for phases in scaled]
+    costliest = max(totals, key=lambda total: accounting.rdp_epsilon(total, delta))
     return Calibration(sigma, target, accountant, _order_that_lasts_longest(costliest, target, delta))
 
 

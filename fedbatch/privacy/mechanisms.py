@@ -2,7 +2,7 @@
 
 Every mechanism releases a sum of contributions, each clipped to length C, with Gaussian noise, and divides it by a
 constant. Extra coordinates travel in the same release: the sum of squared lengths, from which the noise scale is
-estimated, and for an adaptive clip norm the number of clients within it. Coordinates with noise multipliers
+estimated, and for an adaptive clip norm the number of units within it. Coordinates with noise multipliers
 ``sigma_i`` cost together what one of ``(sum sigma_i^-2)^-1/2`` costs, so the configured noise multiplier is that of
 the whole release, and each coordinate gets a little more.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedbatch.core.errors import ConfigError
+from fedbatch.privacy.lattice import Lattice
 
 SQUARES_NOISE = 10.0
 """Noise of the sum of squared lengths, in units of the update's: it costs the update 0.5 % more noise."""
@@ -49,6 +50,11 @@ class Mechanism:
         secret_file: file of the key for sampling and noise; None derives it from the seed, for reproducible studies.
         accuracy_noise: noise multiplier of each accuracy on what clients hold out, over that of the first phase; in
             rounds that are evaluated. None releases none.
+        clip_quantile: share of units that the clip norm should let through, in (0, 1), which it then follows from
+            round to round (Andrew et al. 2021); None keeps it fixed.
+        clip_rate: learning rate of the clip norm's logarithm, > 0.
+        count_noise: standard deviation of the noise on the number of units within the clip norm, in units; None for a
+            twentieth of the expected units of a release, or two noise multipliers if that is more.
         generator: "philox", or "chacha20", cryptographic and slower on a CPU; a GPU draws long vectors by it always.
     """
 
@@ -63,6 +69,9 @@ class Mechanism:
     secret_file: str | None
     generator: str
     accuracy_noise: float | None = None
+    clip_quantile: float | None = None
+    clip_rate: float = 0.2
+    count_noise: float | None = None
 
     unit: ClassVar[str]
     """What is protected, in a word: "example" or "client"."""
@@ -92,10 +101,64 @@ class Mechanism:
             raise ConfigError("privacy.clip_norm=inf bounds nothing; set a finite one, or noise_multiplier=0")
         if self.target_epsilon is not None and self.target_epsilon <= 0:
             raise ConfigError(f"privacy.target_epsilon must be > 0 (got {self.target_epsilon})")
+        if self.follows_quantile and self.clipping != "flat":
+            raise ConfigError("privacy.clip_quantile is of the length of the whole update; set privacy.clipping=flat")
+        if self.clip_quantile is not None and (not 0 < self.clip_quantile < 1 or self.clip_rate <= 0):
+            raise ConfigError("privacy: clip_quantile must be in (0, 1) and clip_rate > 0")
 
-    def update_noise(self, accounted: float, has_squares: bool, batch: float) -> float:
-        """Noise multiplier of the update within a release of ``batch`` expected units, accounted as ``accounted``."""
-        return accounted * math.sqrt(1 + SQUARES_NOISE**-2) if has_squares else accounted
+    @property
+    def follows_quantile(self) -> bool:
+        """Whether the clip norm follows a quantile; the last extra coordinate is then the count within it."""
+        return self.clip_quantile is not None
+
+    @property
+    def lattice(self) -> Lattice | None:
+        """What integers stand for in a release of integers with Skellam noise; None for numbers with Gaussian noise."""
+        return None
+
+    def whole_noise(self, accounted: float, size: int) -> float:
+        """Noise multiplier of a release with an update of ``size`` numbers that costs ``accounted``, a Gaussian's."""
+        return self.lattice.noise(accounted, size) if self.lattice else accounted
+
+    def noise_of_count(self, whole: float, units: float) -> float:
+        """Standard deviation of the noise on the count within the clip norm, in units.
+
+        Args:
+            whole: noise multiplier of the whole release.
+            units: expected in a release.
+        """
+        return max(units / 20, 2 * whole) if self.count_noise is None else self.count_noise
+
+    def update_noise(self, accounted: float, has_squares: bool, units: float, size: int) -> float:
+        """Noise multiplier of the update of ``size`` numbers within a release of ``units`` expected units.
+
+        The sum of squares and the count, of sensitivity 1/2 for it is centred, have noise and their part of the cost.
+        """
+        whole = self.whole_noise(accounted, size)
+        if self.follows_quantile and whole > 0:
+            count = self.noise_of_count(whole, units)
+            left = whole**-2 - (2 * count) ** -2
+            if left <= 0:
+                raise ConfigError(
+                    f"privacy.count_noise ({count:.3g} {self.unit}s) must be above half the noise multiplier "
+                    f"({whole:.3g}), or the count alone spends the budget; raise it or the batch, or set it to null"
+                )
+            whole = left**-0.5
+        return whole * math.sqrt(1 + SQUARES_NOISE**-2) if has_squares else whole
+
+    def next_clip_norm(self, clip_norm: float, centred_count: float, units: float) -> float:
+        """The clip norm of the next round.
+
+        Args:
+            clip_norm: C of this round.
+            centred_count: noised sum of +1/2 for each unit within C and -1/2 for each beyond it; centred, because
+                that halves what one unit can change.
+            units: expected number in the round; never the realised one, which is not released.
+        """
+        if self.clip_quantile is None:
+            return clip_norm
+        share_within = centred_count / units + 0.5
+        return clip_norm * math.exp(-self.clip_rate * (share_within - self.clip_quantile))
 
     @property
     def fewest_clients(self) -> int:
@@ -139,11 +202,16 @@ class ExampleDistributed(ExampleLocal):
         min_clients: contributions without which a round is not released; the shares are sized for it.
         colluders: clients that might tell the server their shares, < ``min_clients``.
         secure_aggregation: "simulated" to study it as if the server saw sums only.
+        quantum: length of a step, in clip norms, if sums and noise are integers as secure aggregation adds them, in
+            (0, 1]; None for floating-point numbers with Gaussian noise. See `fedbatch.privacy.lattice`.
+        bits: of the modulus of these integers, 2 .. 48.
     """
 
     min_clients: int
     colluders: int
     secure_aggregation: str
+    quantum: float | None = None
+    bits: int = 32
 
     releases_sums = True
     shares_noise = True
@@ -159,6 +227,22 @@ class ExampleDistributed(ExampleLocal):
             raise ConfigError(
                 f"privacy: need 0 <= colluders < min_clients (got {self.colluders} and {self.min_clients})"
             )
+        if self.quantum is None:
+            return
+        if not 0 < self.quantum <= 1:
+            raise ConfigError(f"privacy.quantum must be in (0, 1], or null for no integers (got {self.quantum})")
+        if not (isinstance(self.bits, int) and 2 <= self.bits <= 48):
+            raise ConfigError(f"privacy.bits must be a whole number in [2, 48] (got {self.bits})")
+        if self.accountant == "pld":
+            raise ConfigError(
+                "privacy.accountant=pld: the loss distribution of integer noise is not proven; set it to auto or rdp, "
+                "or privacy.quantum=null"
+            )
+
+    @property
+    def lattice(self) -> Lattice | None:
+        """That of ``quantum`` and ``bits``."""
+        return None if self.quantum is None else Lattice(self.quantum, self.bits)
 
     @property
     def fewest_clients(self) -> int:
@@ -210,20 +294,12 @@ class ClientCentral(Mechanism):
     Protects all that one client holds, from those who see models.
 
     Attributes:
-        clip_quantile: share of clients that the clip norm should let through, in (0, 1), which it then follows from
-            round to round (Andrew et al. 2021); None keeps it fixed.
-        clip_rate: learning rate of the clip norm's logarithm, > 0.
-        count_noise: standard deviation of the noise on the number of clients within the clip norm, in clients; None
-            for a twentieth of the expected cohort.
         deployment_population: clients of a larger deployment that the run simulates; None for none. Epsilon is then
             that of the deployment, and the noise is as small a part of the mean as it would be there.
         deployment_cohort: clients in a round of that deployment's first phase.
         bands: as in `ExampleCentral`.
     """
 
-    clip_quantile: float | None
-    clip_rate: float
-    count_noise: float | None
     deployment_population: int | None = None
     deployment_cohort: int | None = None
     bands: int | str = 1
@@ -237,12 +313,6 @@ class ClientCentral(Mechanism):
         check_bands(self.bands)
         if (self.deployment_population is None) != (self.deployment_cohort is None):
             raise ConfigError("privacy: set deployment_population and deployment_cohort together, or neither")
-        if self.clip_quantile is None:
-            return
-        if self.clipping != "flat":
-            raise ConfigError("privacy.clip_quantile is of the length of the whole update; set privacy.clipping=flat")
-        if not 0 < self.clip_quantile < 1 or self.clip_rate <= 0:
-            raise ConfigError("privacy: clip_quantile must be in (0, 1) and clip_rate > 0")
 
     @property
     def deployment(self) -> Deployment | None:
@@ -250,32 +320,3 @@ class ClientCentral(Mechanism):
         if self.deployment_population is None or self.deployment_cohort is None:
             return None
         return Deployment(self.deployment_population, self.deployment_cohort)
-
-    def noise_of_count(self, cohort: float) -> float:
-        """Standard deviation of the noise on the count, in clients."""
-        return cohort / 20 if self.count_noise is None else self.count_noise
-
-    def update_noise(self, accounted: float, has_squares: bool, batch: float) -> float:
-        """Noise multiplier of the update; the count within the clip norm has sensitivity 1/2 and its own noise."""
-        if self.clip_quantile is not None and accounted > 0:
-            left = accounted**-2 - (2 * self.noise_of_count(batch)) ** -2
-            if left <= 0:
-                raise ConfigError(
-                    f"privacy.count_noise ({self.noise_of_count(batch):.3g} clients) must be above half the noise "
-                    f"multiplier ({accounted:.3g}), or the count alone spends the budget; raise it or cohort_size"
-                )
-            accounted = left**-0.5
-        return super().update_noise(accounted, has_squares, batch)
-
-    def next_clip_norm(self, clip_norm: float, centred_count: float, cohort: float) -> float:
-        """The clip norm of the next round.
-
-        Args:
-            clip_norm: C of this round.
-            centred_count: noised sum of +1/2 for each client within C and -1/2 for each beyond it; centred, because
-                that halves what one client can change.
-            cohort: expected number of clients; never the realised one, which is not released.
-        """
-        assert self.clip_quantile is not None
-        share_within = centred_count / cohort + 0.5
-        return clip_norm * math.exp(-self.clip_rate * (share_within - self.clip_quantile))

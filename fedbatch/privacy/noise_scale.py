@@ -20,12 +20,14 @@ class ReleaseNoise:
         update: standard deviation of each coordinate of the noised sum.
         squares: standard deviation of the noised sum of squared lengths.
         size: d, number of coordinates.
+        count: standard deviation of the noised number of units within C, where there is one.
     """
 
     clip_norm: float
     update: float
     squares: float
     size: int
+    count: float = 0.0
 
     @property
     def energy(self) -> float:

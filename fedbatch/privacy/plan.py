@@ -10,11 +10,12 @@ from fedbatch.controllers.phase import Controller, Observation, Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import HALVINGS
-from fedbatch.privacy.accounting import PhaseSpec, worst_epsilon
+from fedbatch.privacy.accounting import PhaseSpec, rdp_reading, worst_epsilon
 from fedbatch.privacy.banded import INDEPENDENT, Coefficients, coefficients
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
+from fedbatch.privacy.lattice import Grid
 from fedbatch.privacy.ledger import AGAIN, Ledger, LedgerEntry
-from fedbatch.privacy.mechanisms import SQUARES_NOISE, ClientCentral, Mechanism
+from fedbatch.privacy.mechanisms import SQUARES_NOISE, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.randomness import Floats, Randomness
 from fedbatch.privacy.terms import SamplingPlan
@@ -74,31 +75,40 @@ class PrivacyPlan:
     def update_noise(self, phase: Phase) -> float:
         """Noise multiplier of the update within a phase's release."""
         accounted = self.noise_multiplier(phase)
-        return self.mechanism.update_noise(accounted, self.has_squares(phase), self.terms.accounted_batch(phase))
+        units = self.terms.units_of_release(phase)
+        return self.mechanism.update_noise(accounted, self.has_squares(phase), units, self.terms.size)
+
+    def grid(self, phase: Phase, clip_norm: float) -> Grid | None:
+        """What the integers of a phase's release stand for; None where numbers, or no noise, are released."""
+        lattice, accounted = self.mechanism.lattice, self.noise_multiplier(phase)
+        if lattice is None or not accounted:
+            return None
+        whole, steps = self.release_noise(phase, clip_norm, 1.0, 0), lattice.deviation(accounted, self.terms.size)
+        return Grid(whole.update / steps, self.extra_deviations(phase, whole) / steps, steps, lattice.bits)
 
     def release_noise(self, phase: Phase, clip_norm: float, shares: float, size: int) -> ReleaseNoise:
         """The noise on a sum of (size,) coordinates with the variance of ``shares`` noise multipliers."""
         deviation = self.update_noise(phase) * shares**0.5 * self.terms.noise_factor(phase)
         unit = clip_norm if deviation else 1.0  # without noise the clip norm may be infinite
-        return ReleaseNoise(clip_norm, deviation * unit, SQUARES_NOISE * deviation * unit**2, size)
+        whole = self.mechanism.whole_noise(self.noise_multiplier(phase), self.terms.size)
+        count = self.mechanism.noise_of_count(whole, self.terms.units_of_release(phase)) * shares**0.5
+        count *= self.terms.noise_factor(phase)
+        return ReleaseNoise(clip_norm, deviation * unit, SQUARES_NOISE * deviation * unit**2, size, count)
 
     def extra_deviations(self, phase: Phase, noise: ReleaseNoise) -> Floats:
         """Standard deviations (e,) of the noise on the extra coordinates of a phase's release, in their order."""
         squares = [noise.squares] if self.has_squares(phase) else []
-        quantile = self.follows_quantile
-        of_count = quantile.noise_of_count(self.terms.accounted_batch(phase)) if quantile else 0.0
-        count = [of_count * self.terms.noise_factor(phase)] if quantile else []
+        count = [noise.count] if self.follows_quantile else []
         return np.array(squares + count, dtype=np.float64)
 
     def num_extras(self, phase: Phase) -> int:
         """e, number of extra coordinates of a phase's release."""
-        return int(self.has_squares(phase)) + bool(self.follows_quantile)
+        return int(self.has_squares(phase)) + int(self.follows_quantile)
 
     @property
-    def follows_quantile(self) -> ClientCentral | None:
-        """The mechanism if its clip norm follows a quantile; the last extra coordinate is then the count within it."""
-        mechanism = self.mechanism
-        return mechanism if isinstance(mechanism, ClientCentral) and mechanism.clip_quantile is not None else None
+    def follows_quantile(self) -> bool:
+        """Whether the clip norm follows a quantile; the last extra coordinate is then the count within it."""
+        return self.mechanism.follows_quantile
 
     def release(self, phase: Phase, round_: int, params: str, clients: Ints, how: str = "") -> LedgerEntry:
         """The accounted event of one round, on which ``clients`` are charged if the server sees who takes part."""
@@ -143,6 +153,11 @@ class PrivacyPlan:
         """What a ledger has spent, by the accountant of the guarantee."""
         order, accountant = self.calibration.order, self.calibration.accountant
         return worst_epsilon(ledger.schedules(), self.delta, accountant, order)
+
+    def rdp_reading(self, ledger: Ledger) -> float:
+        """What a ledger has spent, read quickly by Renyi divergence; at the filter's order where there is one."""
+        calibration = self.calibration
+        return rdp_reading(ledger.schedules(), self.delta, calibration.order, calibration.accountant)
 
     def allows(self, ledger: Ledger) -> bool:
         """Whether a ledger is within ``target_epsilon``, whatever the controller.

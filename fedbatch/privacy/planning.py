@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
-from fedbatch.privacy.accounting import PhaseSpec, rough_noise
+from fedbatch.privacy.accounting import WHOLE, PhaseSpec, rough_noise
 from fedbatch.privacy.calibrate import remembered
 from fedbatch.privacy.terms import SamplingPlan
 
@@ -148,8 +148,9 @@ def price(question: Question, phase: Phase, rounds: int, start: float = 1.0) -> 
     count = question.charged(phase.cohort_size, rounds) * question.steps(phase)
     phases: list[PhaseSpec] = [(q, 1.0, count), *question.besides]
     target, delta = question.target_epsilon, question.delta
-    sigma = remembered(("rough", target, delta, phases), lambda: rough_noise(target, delta, phases, start))
-    update = terms.mechanism.update_noise(sigma, question.has_squares(phase), batch)
+    by = WHOLE if terms.mechanism.lattice else "pld"
+    sigma = remembered(("rough", target, delta, phases, by), lambda: rough_noise(target, delta, phases, start, by))
+    update = terms.mechanism.update_noise(sigma, question.has_squares(phase), terms.units_of_release(phase), terms.size)
     shares = terms.mechanism.noise_shares(phase.cohort_size)
     sent = float(phase.cohort_size) * rounds * question.bytes_one_way
     return Row(

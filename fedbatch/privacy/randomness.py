@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.chacha20 import words
+from fedbatch.privacy.lattice import skellam
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 GENERATORS = ("philox", "chacha20")
@@ -91,6 +92,10 @@ class Randomness:
             torch.mul(radius, angle.cos(), out=normal[start : start + size])
             torch.mul(radius, angle.sin(), out=normal[pairs + start : pairs + start + size])
         return normal[:count]
+
+    def skellam(self, count: int, variance: float, *what: object) -> Floats:
+        """Whole numbers (count,) with Skellam noise of mean 0 and a variance > 0, for the use that ``what`` names."""
+        return skellam(variance, self.uniform(count, *what))
 
     def digest(self, name: tuple[object, ...], parts: Iterable[bytes]) -> str:
         """A digest of ``parts`` that only whoever knows the secret could compute, under a name of its own."""

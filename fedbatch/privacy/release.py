@@ -1,7 +1,10 @@
 """The server's half of a release: noise where it is the server's, division by a constant, and what follows from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
+import torch
 from torch import Tensor
 
 from fedbatch.batch.noise_scale import NoiseScale
@@ -66,7 +69,8 @@ def release(
         plan: the run's mechanism.
         phase: the round's phase.
         clip_norm: C of this round.
-        sums: float64 sums (d,) of contributions and (e,) of extra coordinates, over all nodes.
+        sums: float64 sums (d,) of contributions and (e,) of extra coordinates, over all nodes; integers if those are
+            released.
         answered: ids of the clients behind them.
         key: round, parameters and attempt, for the server's noise; who is summed joins it here.
         is_gradient: whether contributions are gradients at the global parameters.
@@ -75,8 +79,10 @@ def release(
     Raises:
         RunFailedError: too few contributions for the sum to carry its noise.
     """
-    mechanism, terms, (update, extras), round_ = plan.mechanism, plan.terms, sums, key[0]
+    mechanism, terms, round_ = plan.mechanism, plan.terms, key[0]
     check_noise_is_whole(mechanism, len(answered))
+    grid = plan.grid(phase, clip_norm)
+    update, extras = grid.decoded(sums) if grid else sums
     size = update.numel()
     noise = plan.release_noise(phase, clip_norm, mechanism.noise_shares(len(answered)), size)
     if mechanism.server_adds_noise:
@@ -92,8 +98,8 @@ def release(
     if plan.has_squares(phase) and batch:
         squared = float(mean.dot(mean))
         estimate = noise_scale.estimate(squared, float(extras[0]), batch, terms.sample_rate(phase), noise)
-    if plan.follows_quantile:
-        clip_norm = plan.follows_quantile.next_clip_norm(clip_norm, float(extras[-1]), batch)
+    if plan.follows_quantile and batch:
+        clip_norm = mechanism.next_clip_norm(clip_norm, float(extras[-1]), batch)
     return NoisedMean(mean, batch, estimate, noise, clip_norm, history)
 
 
@@ -115,6 +121,32 @@ def add_noise(
 ) -> tuple[Tensor, Floats]:
     """The sums with keyed noise, one draw for all coordinates; the update is changed in place."""
     return add_correlated(plan, phase, sums, noise, key, UNCORRELATED)[0]
+
+
+def add_shares(
+    plan: PrivacyPlan,
+    phase: Phase,
+    clip_norm: float,
+    sums: tuple[Tensor, Floats],
+    keys: Sequence[tuple[object, ...]],
+) -> tuple[Tensor, Floats]:
+    """The sums over a node's clients with the noise of each, named by its key; as integers where those are released.
+
+    A node rounds the sum over its clients once, where each client of a deployment rounds its own.
+    """
+    share, grid = plan.mechanism.noise_shares(1), plan.grid(phase, clip_norm)
+    if grid is None:
+        noise = plan.release_noise(phase, clip_norm, share, sums[0].numel())
+        for key in keys:
+            sums = add_noise(plan, phase, sums, noise, key)
+        return sums
+    count = sums[0].numel() + len(sums[1])
+    update, extras = grid.rounded(sums, plan.randomness.uniform(count, "rounding", *chain(*keys)))
+    for key in keys:
+        draws = plan.randomness.skellam(count, grid.deviation**2 * share, "noise", *key)
+        update.add_(torch.from_numpy(draws[: len(update)]).to(update.device))
+        extras = extras + draws[len(update) :]
+    return grid.wrapped((update, extras))
 
 
 def add_correlated(

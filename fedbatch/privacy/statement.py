@@ -7,6 +7,7 @@ from typing import Any
 
 from fedbatch.controllers.phase import Phase
 from fedbatch.privacy import accounting
+from fedbatch.privacy.lattice import FAILURE
 from fedbatch.privacy.ledger import FILE, Ledger
 from fedbatch.privacy.plan import PrivacyPlan, default_delta
 
@@ -19,6 +20,12 @@ AGAINST = {
     "and its server is honest but curious",
     "ClientCentral": "those who see the models; the server and its nodes are trusted with each client's update",
 }
+
+INDEPENDENT = "independent over rounds"
+ROUNDED = (
+    f"rounding of floating-point sums before they become integers, of the noise's probabilities to 53 bits, and, with "
+    f"probability {2 * FAILURE:.0e} in each release, a change that rounding makes longer than was charged"
+)
 
 
 def opening(plan: PrivacyPlan, phases: Iterable[Phase], rounds: int) -> str:
@@ -55,7 +62,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
     """
     mechanism, calibration = plan.mechanism, plan.calibration
     schedules = ledger.schedules()
-    reading = accounting.rdp_reading(schedules, plan.delta, calibration.order)
+    reading = plan.rdp_reading(ledger)
     epsilon = plan.epsilon(ledger) if calibration.order is None else calibration.epsilon
     return {
         "epsilon": epsilon,
@@ -88,8 +95,9 @@ def _groups(plan: PrivacyPlan) -> str:
 
 
 def _noise(plan: PrivacyPlan) -> str:
-    bands = plan.terms.bands
-    return f"correlated over {bands} rounds (banded Toeplitz)" if bands > 1 else "independent over rounds"
+    bands, lattice = plan.terms.bands, plan.mechanism.lattice
+    over_rounds = f"correlated over {bands} rounds (banded Toeplitz)" if bands > 1 else INDEPENDENT
+    return f"{over_rounds}, {lattice.words}" if lattice else over_rounds
 
 
 def spent(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         "what was made of the data before the run: standardisation by their exact mean and deviation, and lists of "
         "classes, words and columns",
         "which examples clients hold out",
-        "rounding of floating-point sums and noise",
+        "rounding of floating-point sums and noise" if plan.mechanism.lattice is None else ROUNDED,
         "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "
         "round was done again, and the number of examples a client has",
     ]
@@ -148,7 +156,7 @@ def headline(values: dict[str, Any]) -> str:
     phases = "; ".join(
         f"q {p['sample_rate']:.3g}, noise {p['noise_multiplier']:.3g}, {p['steps']:,} steps" for p in values["schedule"]
     )
-    noise = f"; noise {values['noise']}" if values.get("noise", "").startswith("correlated") else ""
+    noise = f"; noise {values['noise']}" if values.get("noise", INDEPENDENT) != INDEPENDENT else ""
     return (
         f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}\n"
         f"  {values['neighbours']}; {values['sampler']}: {phases}{noise}\n"

@@ -23,6 +23,7 @@ class SamplingPlan:
         first: the first phase.
         bands: b, over how many rounds noise is correlated, and in how many groups units take part; 1 for neither.
         seed: the run's, from which the groups are drawn.
+        size: d, coordinates of an update; more of them cost more noise where it is on a lattice.
     """
 
     mechanism: Mechanism
@@ -30,6 +31,7 @@ class SamplingPlan:
     first: Phase
     bands: int = 1
     seed: int = 0
+    size: int = 0
 
     @property
     def deployment(self) -> Deployment | None:
@@ -97,6 +99,10 @@ class SamplingPlan:
     def noise_factor(self, phase: Phase) -> float:
         """Noise on the sum here over that on the deployment's, so that the noise of the mean is the deployment's."""
         return self.batch(phase) / self.accounted_batch(phase) if self.deployment is not None else 1.0
+
+    def units_of_release(self, phase: Phase) -> float:
+        """Expected number of units in what is accounted as one release: the sum over all clients, or each one's own."""
+        return self.accounted_batch(phase) / (1 if self.mechanism.releases_sums else phase.cohort_size)
 
     def relative_noise(self, phase: Phase) -> float:
         """Noise multiplier of a phase over that of the first."""

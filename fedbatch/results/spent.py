@@ -30,6 +30,7 @@ class Spent:
         file: the ledger, of a run or of one that was overwritten.
         phases: what its costliest client spent, at most.
         epsilon: of these, or the budget where phases were chosen by what was released.
+        accountant: by which epsilon is, "auto" or that of noise for which less is proven.
         budget: whether epsilon is a budget, which no composition of phases can stand for.
         delta: of the run.
         unit: "example" or "client".
@@ -38,6 +39,7 @@ class Spent:
     file: Path
     phases: list[PhaseSpec]
     epsilon: float
+    accountant: str
     budget: bool
     delta: float
     unit: str
@@ -61,8 +63,9 @@ def _of(file: Path) -> Spent:
     phases = Ledger.of(accounts, releases).most()
     said = summary_of(file.parent).get("privacy", {})
     delta, is_budget = float(said.get("delta", 1e-5)), "filter" in said.get("accountant", "")
-    epsilon = float(said["epsilon"]) if is_budget else accounting.epsilon(phases, delta)
-    return Spent(file, phases, epsilon, is_budget, delta, str(said.get("unit", "unit")))
+    accountant = accounting.WHOLE if said.get("accountant") == accounting.WHOLE else "auto"
+    epsilon = float(said["epsilon"]) if is_budget else accounting.epsilon(phases, delta, accountant)
+    return Spent(file, phases, epsilon, accountant, is_budget, delta, str(said.get("unit", "unit")))
 
 
 def together(runs: Sequence[Spent]) -> tuple[float, float]:
@@ -73,7 +76,8 @@ def together(runs: Sequence[Spent]) -> tuple[float, float]:
     composed = [phase for run in runs if not run.budget for phase in run.phases]
     budgets = [run for run in runs if run.budget]
     delta = max(run.delta for run in runs)
-    epsilon = accounting.epsilon(composed, delta) + sum(run.epsilon for run in budgets)
+    accountant = accounting.WHOLE if any(run.accountant == accounting.WHOLE for run in runs) else "auto"
+    epsilon = accounting.epsilon(composed, delta, accountant) + sum(run.epsilon for run in budgets)
     return epsilon, delta * bool(composed) + sum(run.delta for run in budgets)
 
 
@@ -99,7 +103,7 @@ def sentences(runs: Sequence[Spent]) -> list[str]:
     ]
     if len({run.unit for run in runs}) > 1:
         said.append("They protect different units; the number is of the weaker promise, that of single examples.")
-    if len(runs) > 1 and not any(run.budget for run in runs):
+    if len(runs) > 1 and not any(run.budget or run.accountant == accounting.WHOLE for run in runs):
         costliest = max(runs, key=lambda run: run.epsilon)
         best = accounting.epsilon_of_best(costliest.phases, len(runs), delta)
         if best < epsilon:

@@ -9,7 +9,6 @@ from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
-from fedbatch.privacy.accounting import rdp_reading
 from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import fingerprint
@@ -82,7 +81,7 @@ def collect_private(
             "mean_update_norm": float(released.mean.norm()),
             "mean_cosine": float("nan"),
             "rejected_replies": float("nan") if named is None else len(rejected),
-            "epsilon_rdp": rdp_reading(charged.schedules(), privacy.delta, privacy.calibration.order),
+            "epsilon_rdp": privacy.rdp_reading(charged),
             "noise_multiplier": privacy.noise_multiplier(phase),
             "clip_norm": state.clip_norm,
             "gradient_snr": released.snr,

@@ -90,7 +90,8 @@ def check_private(
     Raises:
         MessageError: they are not.
     """
-    require(answer.update_sum.dtype == plan.params.dtype, f"update_sum must be {plan.params.dtype}")
+    dtype = torch.float64 if privacy.mechanism.lattice else plan.params.dtype
+    require(answer.update_sum.dtype == dtype, f"update_sum must be {dtype}")
     require(answer.extra_sums.dtype == torch.float64, "extra_sums must be float64")
     number = privacy.num_extras(phase)
     require(len(answer.extra_sums) == number, f"extra_sums must have length {number} (got {len(answer.extra_sums)})")
@@ -107,18 +108,24 @@ def check_private(
         step = (sizes * norm + noise_length) / (privacy.terms.sample_rate(phase) * np.maximum(sizes, 1))
         growth = (1 + work.lr * work.proximal) ** np.arange(privacy.steps(phase), dtype=np.float64)
         limit = float(sizes @ (work.lr * step * growth.sum()))
+    grid = privacy.grid(phase, norm)
+    update, extras = length(squares, "update_sum"), answer.extra_sums.cpu().numpy()
+    if grid:
+        whole = torch.equal(answer.update_sum, answer.update_sum.round()) and bool((extras == np.round(extras)).all())
+        require(whole, "update_sum and extra_sums must be whole numbers")
+        update, extras = update * grid.update, extras * grid.extras
+        noise_length += grid.update * math.sqrt(size)  # of rounding
     require(
-        length(squares, "update_sum") <= min((1 + ROUNDING) * limit + LEAST_LENGTH, math.sqrt(LARGEST)),
+        update <= min((1 + ROUNDING) * limit + LEAST_LENGTH, math.sqrt(LARGEST)),
         "update_sum is longer than clipping and noise allow",
     )
     spread = TAIL * math.sqrt(count) * (privacy.extra_deviations(phase, noise) if shares else np.zeros(number))
     most = [units * norm**2] if privacy.has_squares(phase) else []
-    most += [count / 2] if privacy.follows_quantile else []
+    most += [units / 2] if privacy.follows_quantile else []
     least = [0.0] if privacy.has_squares(phase) else []
-    least += [-count / 2] if privacy.follows_quantile else []
+    least += [-units / 2] if privacy.follows_quantile else []
     high = np.minimum((1 + ROUNDING) * np.array(most) + spread + LEAST_LENGTH, LARGEST)
     low = np.maximum(np.array(least) - spread - LEAST_LENGTH, -LARGEST)
-    extras = answer.extra_sums.cpu().numpy()
     require(bool(((low <= extras) & (extras <= high)).all()), "extra_sums are not within what clipping and noise allow")
 
 

@@ -20,7 +20,7 @@ from fedbatch.privacy.mechanisms import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, besides_of, delta_of, fixed_phases, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.terms import SamplingPlan
-from fedbatch.setup.refusals import refuse, refuse_bands
+from fedbatch.setup.refusals import refuse, refuse_bands, refuse_overflow
 
 
 def temperature_of(config: RunConfig) -> Scaling | None:
@@ -54,7 +54,7 @@ def privacy_of(
     clients = np.arange(len(partition), dtype=np.int64)
     mechanism: Mechanism = build.build("privacy", config.privacy)
     sizes, first = partition.sizes(clients), phase_of(controller.phases, controller.start())
-    terms = SamplingPlan(mechanism, sizes, first, seed=config.seed)
+    terms = SamplingPlan(mechanism, sizes, first, seed=config.seed, size=model.params.numel())
 
     def cohort(phase: Phase, round_: int) -> Ints | None:
         if not mechanism.clips_examples:
@@ -82,9 +82,11 @@ def privacy_of(
         return mechanism.measure_noise_scale and (gradient or not mechanism.clips_examples)
 
     randomness = Randomness(secret_of(mechanism.secret_file, config.seed), config.identity(), mechanism.generator)
-    return make_plan(
+    plan = make_plan(
         terms, controller, config.rounds, adaptive, cohort, steps, has_squares, randomness, last, evaluations
     )
+    refuse_overflow(plan, controller.phases)
+    return plan
 
 
 def evaluations_of(config: RunConfig) -> int:

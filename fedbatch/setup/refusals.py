@@ -8,6 +8,8 @@ from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.privacy.lattice import MOST_STEPS, Lattice
+from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.terms import SamplingPlan
 
 
@@ -64,6 +66,47 @@ def refuse_bands(
             raise ConfigError(f"privacy.bands={bands}: {message}")
 
 
+def refuse_overflow(plan: PrivacyPlan, phases: Iterable[Phase]) -> None:
+    """Raise where a round's sum of integers may wrap around, or where the noise on them is more than can be drawn.
+
+    Args:
+        plan: of the run.
+        phases: all phases of the controller; any may have a cohort of all clients.
+
+    Raises:
+        ConfigError: naming the field and what is enough.
+    """
+    lattice, terms = plan.mechanism.lattice, plan.terms
+    for phase in phases:
+        accounted = plan.noise_multiplier(phase)
+        if lattice is None or not accounted:
+            continue
+
+        def fits(quantum: float, phase: Phase = phase, accounted: float = accounted) -> tuple[int, bool]:
+            """Bits that a quantum needs, and whether its noise can be drawn."""
+            other = Lattice(quantum, lattice.bits)
+            deviation, shares = other.deviation(accounted, terms.size), plan.mechanism.noise_shares(len(terms.sizes))
+            units = float(terms.sizes.sum())
+            expected, everyone = terms.sample_rate(phase) * units, len(terms.sizes)
+            need = other.bits_needed(expected, units, everyone, deviation * shares**0.5, terms.size)
+            return need, deviation * plan.mechanism.noise_shares(1) ** 0.5 <= MOST_STEPS
+
+        need, drawable = fits(lattice.quantum)
+        if drawable and need <= lattice.bits:
+            continue
+        doubled = (lattice.quantum * 2.0**power for power in range(1, 60))
+        enough = next((q for q in doubled if q <= 1 and fits(q)[0] <= lattice.bits and fits(q)[1]), None)
+        remedies = [f"privacy.bits={need}"] if drawable and need <= 48 else []
+        remedies += [f"privacy.quantum={enough:g}"] if enough else []
+        remedies += [] if remedies else ["privacy.quantum=null"]
+        why = (
+            f"the sum over all clients in phase {phase.name} may need {need} bits, and there are {lattice.bits}"
+            if drawable
+            else f"the noise of phase {phase.name} has more steps than the {MOST_STEPS:,} that can be drawn"
+        )
+        raise ConfigError(f"privacy.quantum={lattice.quantum:g}: {why}; set {' or '.join(remedies)}")
+
+
 def _of_bands(
     config: RunConfig, terms: SamplingPlan, phases: Iterable[Phase], adaptive: bool, bands: int | str
 ) -> Iterable[tuple[bool, str]]:
@@ -111,6 +154,10 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         mechanism.delta is not None and not 0 < mechanism.delta < 1 / terms.units,
         f"privacy.delta must be in (0, 1/{terms.units}), below one over the number of {mechanism.unit}s (got "
         f"{mechanism.delta}); delta=null takes a tenth of that, and at most 1e-5",
+    )
+    yield (
+        mechanism.lattice is not None and bool(config.temperature),
+        "temperature: its sums are no integers; set privacy.quantum=null, or temperature=none",
     )
     yield (
         client_level and config.sampling == "uniform",
@@ -186,6 +233,16 @@ def _of_model(
             example_level and terms.mechanism.server_adds_noise and not work.is_gradient,
             "client_work: privacy=example_central adds noise to one sum of gradients a round; use client_work=fedsgd, "
             "or privacy=example_local for local steps",
+        )
+        yield (
+            example_level and terms.mechanism.follows_quantile and not work.is_gradient,
+            "privacy.clip_quantile: a client's local steps have one clip norm and no count of their own; use "
+            "client_work=fedsgd, or privacy.clip_quantile=null",
+        )
+        yield (
+            terms.mechanism.lattice is not None and not work.is_gradient,
+            "client_work: integers stand for one sum of gradients a round; use client_work=fedsgd, or "
+            "privacy.quantum=null",
         )
 
 

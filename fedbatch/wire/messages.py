@@ -134,8 +134,9 @@ class PrivateContribution:
     """The answer to a `PrivatePlan`. It has no place for norms, losses or realised counts of anybody.
 
     Attributes:
-        update_sum: (d,) sum of clipped contributions, with noise unless the server adds it.
-        extra_sums: (e,) further sums of the same release: of squared lengths, of clients within the clip norm.
+        update_sum: (d,) sum of clipped contributions, with noise unless the server adds it; whole numbers in float64,
+            as the extra sums are then, where the noise is of integers.
+        extra_sums: (e,) further sums of the same release: of squared lengths, of units within the clip norm.
         clients: int64 (K,) the clients asked for.
         executor: what ran them.
         round: index of the round that this answers.

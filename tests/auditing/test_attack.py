@@ -1,5 +1,6 @@
 """``fedbatch audit``: below the claim of every mechanism as it is, above it when all noise is ten times too weak."""
 
+import numpy as np
 import pytest
 
 from fedbatch.auditing.attack import audit
@@ -33,16 +34,30 @@ KINDS = {
     "example_central": ("privacy=example_central", "population=20"),
     "example_central-bands": ("privacy=example_central", "population=20", "client_batch_size=8", "privacy.bands=3"),
     "example_distributed": ("privacy=example_distributed", "population=20", "privacy.min_clients=4"),
+    "example_local-adaptive_clip": (
+        "privacy=example_local",
+        "population=20",
+        "privacy.clip_quantile=0.7",
+        "privacy.target_epsilon=2",
+    ),
+    "example_distributed-integers": (
+        "privacy=example_distributed",
+        "population=20",
+        "privacy.min_clients=4",
+        "privacy.quantum=0.001",
+        "privacy.target_epsilon=2",
+    ),
 }
 
 
 @pytest.fixture
 def weaken(monkeypatch):
     """Make all noise weaker by a factor, behind the accountant's back."""
-    original = Randomness.normal
+    original, integers = Randomness.normal, Randomness.skellam
 
     def weaken(factor):
         monkeypatch.setattr(Randomness, "normal", lambda self, n, *what, **on: original(self, n, *what, **on) / factor)
+        monkeypatch.setattr(Randomness, "skellam", lambda *what: np.round(integers(*what) / factor))
 
     return weaken
 

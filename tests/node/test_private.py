@@ -295,6 +295,23 @@ def test_client_level_sums_count_who_is_within_the_clip_norm(make_task):
     assert squares == pytest.approx(float((np.minimum(lengths, middle) ** 2).sum()), rel=1e-4)
 
 
+@pytest.mark.parametrize("executor", ["fused", "ghost", "vmap", "loop"])
+def test_example_level_sums_count_who_is_within_the_clip_norm(make_task, executor):
+    everyone = ("client_batch_size=null", "model=logistic", "privacy.clip_quantile=0.5")
+    run = with_noise(make_task("example_local", *everyone), 0.0)
+    own = run.partition.lookup(np.full(10, 3), np.arange(10))
+    x = run.train_x.clone()
+    x[own[0]], x[own[1]] = torch.inf, 0.0  # one has no finite gradient, one has the bias's alone
+    run, size = with_data(run, x, run.train_y), int(run.privacy.terms.sizes[3])
+    params, length = torch.zeros_like(run.node_model.params), []
+    for place in range(size):
+        one = run.partition.lookup(np.array([3]), np.array([place]))
+        length.append((0.9 * (float(run.train_x[one].square().sum()) + 1)) ** 0.5)  # p - y at p = 1/10 for all
+    middle = float(np.sort(length)[size // 2 - 1 : size // 2 + 1].mean())
+    reply = contribution(run, [3], params=params, clip_norm=middle, executor=executor)
+    assert reply.extra_sums[-1] == size // 2 - size / 2
+
+
 def test_an_executor_with_wrong_norms_is_found_before_it_is_used(make_task, monkeypatch):
     run = make_task("example_local")
     right = EXECUTORS["fused"]

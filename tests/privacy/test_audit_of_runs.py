@@ -59,6 +59,8 @@ KINDS = {
     "example_local": ("example_local", *ONE),
     "example_central": ("example_central", *ONE),
     "example_distributed": ("example_distributed", *ONE, "privacy.min_clients=1"),
+    "example_local-adaptive_clip": ("example_local", *ONE, *QUANTILE),
+    "example_distributed-adaptive_clip": ("example_distributed", *ONE, "privacy.min_clients=1", *QUANTILE),
 }
 
 
