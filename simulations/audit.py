@@ -77,7 +77,7 @@ def markdown(rows: pl.DataFrame) -> str:
 
 def save_figure(rows: pl.DataFrame, path: Path) -> None:
     """Claim, bound and control of each mechanism on one scale."""
-    figure, axes = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.3), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 0.3 * len(rows) + 1.2), layout="constrained")
     at = np.arange(len(rows))[::-1]
     axes.axvline(rows["claim"].to_numpy().max(), color="black", lw=1, ls="--", label="claim")
     axes.plot(rows["bound"], at, "o", color=COLORS["bound"], label="lower bound that the attack proves")
@@ -86,7 +86,7 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("epsilon at delta 1e-5")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

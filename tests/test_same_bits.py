@@ -14,7 +14,7 @@ from tests.whole_runs import left, outcome, run
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = "dataset=digits population=20 cohort_size=4 client_batch_size=8 rounds=4 report=none".split()
-PRIVATE = "privacy.noise_multiplier=1.0 privacy.target_epsilon=null".split()
+PRIVATE = "privacy.noise_multiplier=1.0 privacy.target_epsilon=null server_optimizer=sgd".split()
 SWITCH = "controller.small.cohort_size=4 controller.large.cohort_size=8 evaluate_every_rounds=2".split()
 RUNS = {
     "fused": ["executor=fused", *SWITCH, "server_optimizer.momentum=0.9"],
