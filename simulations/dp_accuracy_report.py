@@ -104,7 +104,7 @@ def clients_sentence(found: pl.DataFrame) -> str:
     """The goal, the population that should reach it, and what the check found."""
     check = found.filter(pl.col("part") == "clients, check")
     goal, wanted = 100 * clients_goal(found), enough_clients(found)
-    reached = 100 * check["accuracy"].mean()  # type: ignore[operator]  # polars' mean of floats is a float
+    reached = 100 * float(check["accuracy"].to_numpy().mean())
     predicted = "no number of clients" if math.isinf(wanted) else f"{wanted:,.0f} clients"
     return f"Goal {goal:.1f} %: predicted at {predicted}; {int(check['batch'][0]):,} clients reach {reached:.1f} %.\n"
 
