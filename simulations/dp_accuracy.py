@@ -3,10 +3,11 @@
     python -m simulations.dp_accuracy             after make data; about 40 minutes on one core
     python -m simulations.dp_accuracy --quick     digits, small grids, about a minute
 
-A grid of global batches and epsilons with two references (clipped without noise, not private); numbers of rounds; a
-start from public data; mechanisms; cohorts and populations of clients. Every cell's learning rate is tuned on a grid
-of factor two without edges, with a seed of its own; the table counts these trials and says what epsilon they and the
-final run cost together. Writes docs/results/dp_accuracy.parquet and .md, and docs/figures/dp_accuracy.png.
+A grid of global batches and epsilons with references (clipped without noise; not private, by SGD and by Adam);
+numbers of rounds; a start from public data; mechanisms; cohorts and populations of clients. Every cell's learning rate
+is tuned on a grid of factor two without edges, with a seed of its own; the table counts these trials and says what
+epsilon they and the final run cost together. Writes docs/results/dp_accuracy.parquet and .md, and
+docs/figures/dp_accuracy.png.
 """
 
 import json
@@ -23,7 +24,7 @@ import polars as pl
 
 from fedbatch.privacy import epsilon
 from fedbatch.trained import export
-from simulations.dp_accuracy_cells import CLIPPED, FREE, FULL, HERE, QUICK, Cell, Line, Study, lines, population
+from simulations.dp_accuracy_cells import CLIPPED, FULL, HERE, QUICK, UNPROTECTED, Cell, Line, Study, lines, population
 from simulations.dp_accuracy_report import enough_clients, markdown, save_figure
 from simulations.study import command
 from simulations.study_runs import final, run_once, status
@@ -50,7 +51,7 @@ def check(study: Study, found: pl.DataFrame) -> Cell:
     most = study.examples // study.each
     wanted = enough_clients(found)
     count = most if math.isinf(wanted) else min(most, math.ceil(wanted / 10) * 10)
-    start = found.filter(pl.col("part") == "clients", pl.col("level") != FREE)["rate"][-1]
+    start = found.filter(pl.col("part") == "clients", ~pl.col("level").is_in(UNPROTECTED))["rate"][-1]
     return replace(population(study, count, study.ends[1]), part="clients, check", start=start)
 
 
@@ -100,7 +101,7 @@ def public_model(runs: Path, cell: Cell, seed: int) -> tuple[str, ...]:
 
 def spent(folder: Path, cell: Cell, trials: int) -> dict[str, Any]:
     """Noise of a private run, and the epsilon of it and its trials together."""
-    if cell.level in (CLIPPED, FREE) or status(folder) != "finished":
+    if cell.level in (CLIPPED, *UNPROTECTED) or status(folder) != "finished":
         return {"noise_multiplier": None, "delta": None, "epsilon": None, "epsilon_with_trials": None}
     told = json.loads((folder / "summary.json").read_text())["privacy"]
     phases = [(p["sample_rate"], p["noise_multiplier"], p["steps"] * (trials + 1)) for p in told["schedule"]]

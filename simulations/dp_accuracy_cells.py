@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
-CLIPPED, FREE = "clipped, no noise", "not private"
-CENTRAL, CLIENT = "example_central", "client_central"
+CLIPPED, FREE, ADAM = "clipped, no noise", "not private", "not private, Adam"
+UNPROTECTED = (FREE, ADAM)
+UNCLIPPED_START = {FREE: 0.25, ADAM: 0.004}
+"""Rates at which their tuning starts; gradients that are not clipped are longer."""
+
+CENTRAL, CLIENT, NO_MECHANISM = "example_central", "client_central", "none"
 HERE = "simulations.public_start"
 QUIET = ("controller=fixed", "evaluate_every_rounds=0", "checkpoint_every_rounds=0", "executor=fused", "report=none")
 
@@ -19,7 +23,7 @@ class Study:
         clients: that share them at example level.
         noisy_clients: as many where each adds noise of its own: their number is what that costs.
         batches: global batches of the grid, multiples of ``clients``.
-        levels: of privacy: epsilons as text, `CLIPPED`, `FREE`.
+        levels: of privacy: epsilons as text, `CLIPPED`, `FREE`, `ADAM`.
         rounds: T of the grid.
         seeds: of the reported runs of the grid.
         few_seeds: of the other runs.
@@ -62,7 +66,7 @@ FULL = Study(
     clients=128,
     noisy_clients=32,
     batches=(128, 512, 2048, 8192),
-    levels=("0.5", "1", "2", "4", "8", CLIPPED, FREE),
+    levels=("0.5", "1", "2", "4", "8", CLIPPED, FREE, ADAM),
     rounds=200,
     seeds=(0, 1, 2),
     few_seeds=(0, 1, 2),
@@ -83,7 +87,7 @@ QUICK = Study(
     clients=16,
     noisy_clients=8,
     batches=(16, 128),
-    levels=("2", CLIPPED, FREE),
+    levels=("2", CLIPPED, FREE, ADAM),
     rounds=10,
     seeds=(0, 1),
     few_seeds=(0, 1),
@@ -140,8 +144,8 @@ def grid(study: Study) -> list[Line]:
     found = []
     for batch in study.batches:
         cells = [example(study, "grid", CENTRAL, level, batch, study.rounds, study.seeds) for level in study.levels]
-        # Rates for gradients that are not clipped are others, and are searched from another start.
-        found += [[cell for cell in cells if cell.level != FREE], [cell for cell in cells if cell.level == FREE]]
+        found.append([cell for cell in cells if cell.level not in UNPROTECTED])
+        found += [[cell] for cell in cells if cell.level in UNPROTECTED]  # other rates, searched from other starts
     return found
 
 
@@ -150,7 +154,7 @@ def steps(study: Study) -> list[Line]:
     few, middle = study.few_seeds, study.middle
     return [
         [example(study, "rounds", CENTRAL, level, middle, rounds, few)]
-        for level in (study.steps_level, FREE)
+        for level in (study.steps_level, *UNPROTECTED)
         for rounds in study.steps
     ]
 
@@ -167,10 +171,11 @@ def warm_start(study: Study) -> list[Line]:
 
 
 def populations(study: Study) -> list[Line]:
-    """More and more clients with whole clients protected; the fewest of them without, at T and at 8 T rounds."""
+    """More and more clients with whole clients protected; the fewest of them without, for T and for 8 T rounds."""
     private = [population(study, count, study.ends[1]) for count in study.populations]
     fewest, rounds = study.populations[0], study.client_rounds
-    return [private, [population(study, fewest, FREE, rounds), population(study, fewest, FREE, 8 * rounds)]]
+    free = [[population(study, fewest, level, k * rounds) for k in (1, 8)] for level in UNPROTECTED]
+    return [private, *free]
 
 
 def population(study: Study, count: int, level: str, rounds: int | None = None) -> Cell:
@@ -207,12 +212,13 @@ def example(
 ) -> Cell:
     """A cell whose units are examples; all clients take part in every round."""
     mechanism = name if name.startswith("example_") else CENTRAL
+    name = NO_MECHANISM if level in UNPROTECTED and name == mechanism else name
     clients = study.noisy_clients if name == "example_local" else study.clients
     overrides = (
         *(*common(study), *(data or slice_of(study, 0, study.examples)), *privacy(mechanism, level)),
         *(f"population={clients}", f"cohort_size={clients}", f"client_batch_size={batch // clients}"),
     )
-    start = 0.5 if level == FREE else 4.0 if batch >= 1024 else 2.0
+    start = UNCLIPPED_START.get(level, 4.0 if batch >= 1024 else 2.0)
     return Cell(part, name, level, batch, rounds, start, seeds, overrides, public)
 
 
@@ -222,7 +228,8 @@ def whole_clients(study: Study, part: str, name: str, level: str, count: int, co
         *(*common(study), *slice_of(study, 0, study.each * count), *privacy(name, level)),
         *(f"population={count}", f"cohort_size={cohort}", "client_batch_size=null"),
     )
-    return Cell(part, name, level, cohort, rounds, 0.5, study.few_seeds, overrides)
+    name = NO_MECHANISM if level in UNPROTECTED else name
+    return Cell(part, name, level, cohort, rounds, UNCLIPPED_START.get(level, 0.5), study.few_seeds, overrides)
 
 
 def common(study: Study) -> tuple[str, ...]:
@@ -244,8 +251,8 @@ def slice_of(study: Study, start: int, stop: int) -> tuple[str, ...]:
 
 def privacy(mechanism: str, level: str) -> tuple[str, ...]:
     """Overrides of a level of privacy."""
-    if level == FREE:
-        return "privacy=none", "server_optimizer=sgd"
+    if level in UNPROTECTED:
+        return "privacy=none", f"server_optimizer={'adam' if level == ADAM else 'sgd'}"
     if level == CLIPPED:
         return f"privacy={mechanism}", "privacy.noise_multiplier=0", "privacy.target_epsilon=null"
     return f"privacy={mechanism}", f"privacy.target_epsilon={level}"
