@@ -1,6 +1,6 @@
 """Which batch, which epsilon, what accuracy: a perceptron on all of Fashion-MNIST under differential privacy.
 
-    python -m simulations.dp_accuracy             after make data; about 40 minutes on one core
+    python -m simulations.dp_accuracy             after make data; about half an hour on one core
     python -m simulations.dp_accuracy --quick     digits, small grids, about a minute
 
 A grid of global batches and epsilons with references (clipped without noise; not private, by SGD and by Adam);

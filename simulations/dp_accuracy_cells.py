@@ -1,6 +1,6 @@
 """The cells of dp_accuracy.py: what is compared, and with which overrides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CLIPPED, FREE, ADAM = "clipped, no noise", "not private", "not private, Adam"
 UNPROTECTED = (FREE, ADAM)
@@ -29,7 +29,7 @@ class Study:
         few_seeds: of the other runs.
         middle: global batch at which everything else is compared.
         ends: epsilons at which mechanisms are compared.
-        steps: other numbers of rounds, at ``steps_level`` and without privacy.
+        steps: other numbers of rounds, at ``steps_level`` and without privacy, by Adam.
         steps_level: epsilon of these.
         public: examples, the first of the data set, that are public in the warm start.
         each: examples of a client at client level.
@@ -154,7 +154,7 @@ def steps(study: Study) -> list[Line]:
     few, middle = study.few_seeds, study.middle
     return [
         [example(study, "rounds", CENTRAL, level, middle, rounds, few)]
-        for level in (study.steps_level, *UNPROTECTED)
+        for level in (study.steps_level, ADAM)
         for rounds in study.steps
     ]
 
@@ -174,13 +174,18 @@ def populations(study: Study) -> list[Line]:
     """More and more clients with whole clients protected; the fewest of them without, for T and for 8 T rounds."""
     private = [population(study, count, study.ends[1]) for count in study.populations]
     fewest, rounds = study.populations[0], study.client_rounds
+    by_sgd = [whole_clients(study, "clients, SGD", CLIENT, study.ends[1], p, p, rounds) for p in study.populations]
     free = [[population(study, fewest, level, k * rounds) for k in (1, 8)] for level in UNPROTECTED]
-    return [private, *free]
+    return [private, *free, by_sgd]
 
 
 def population(study: Study, count: int, level: str, rounds: int | None = None) -> Cell:
-    """All of ``count`` clients in every round."""
-    return whole_clients(study, "clients", CLIENT, level, count, count, rounds or study.client_rounds)
+    """All of ``count`` clients in every round; the server steps by Adam, for it gets furthest in few rounds."""
+    cell = whole_clients(study, "clients", CLIENT, level, count, count, rounds or study.client_rounds)
+    if level in UNPROTECTED:
+        return cell
+    by_adam = (*cell.overrides, "server_optimizer=adam")
+    return replace(cell, name=f"{CLIENT}, Adam", start=UNCLIPPED_START[ADAM], overrides=by_adam)
 
 
 def mechanisms(study: Study) -> list[Line]:

@@ -60,7 +60,7 @@ def markdown(found: pl.DataFrame) -> str:
     text = "Mean test accuracy in %, and half of the 95 % interval of the mean over seeds (Student's t).\n\n"
     text += "### Accuracy by batch and epsilon\n\n" + grid_table(found)
     for part in found["part"].unique(maintain_order=True):
-        text += f"\n### {part.capitalize()}\n\n" + part_table(found.filter(pl.col("part") == part))
+        text += f"\n### {part[0].upper() + part[1:]}\n\n" + part_table(found.filter(pl.col("part") == part))
     return text + "\n" + clients_sentence(found)
 
 
@@ -115,15 +115,21 @@ def save_figure(found: pl.DataFrame, path: Path) -> None:
     levels = [level for level in rows["level"].unique(maintain_order=True) if level not in REFERENCES]
     places = {level: float(np.log2(float(level))) for level in levels}
     right = max(places.values())
-    references = {level: right + 1.1 + 0.8 * i for i, level in enumerate(REFERENCES)}
+    references = {level: right + 1.1 + 0.9 * i for i, level in enumerate(REFERENCES)}
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     ax = figure.subplots()
-    for color, (batch,) in zip(COLORS, rows.select("batch").unique(maintain_order=True).iter_rows(), strict=False):
-        _line(ax, rows.filter(pl.col("batch") == batch), places, f"{batch:,}", color)
-        _levels(ax, rows.filter(pl.col("batch") == batch), references, color)
+    batches = rows["batch"].unique(maintain_order=True).to_list()
+    for number, (color, batch) in enumerate(zip(COLORS, batches, strict=False)):
+        own, beside = rows.filter(pl.col("batch") == batch), 0.16 * (number - (len(batches) - 1) / 2)
+        _line(ax, own, places, f"{batch:,}", color)
+        _levels(ax, own, {level: place + beside for level, place in references.items()}, color)
     ax.axvline(right + 0.55, color="gray", linewidth=0.8)
-    ticks = {**{place: level for level, place in places.items()}, **{p: n for n, p in references.items()}}
-    ax.set_xticks(list(ticks), [name.replace(", ", ",\n") for name in ticks.values()])
+    shown = {CLIPPED: "clipped,\nno noise", FREE: "not private,\nSGD", ADAM: "not private,\nAdam"}
+    ticks = {
+        **{place: level for level, place in places.items()},
+        **{place: shown[level] for level, place in references.items()},
+    }
+    ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set(xlabel="epsilon", ylabel="test accuracy %", title=_title(rows))
     ax.grid(alpha=0.25)
     ax.legend(title="global batch", loc="lower right", reverse=True)
@@ -141,8 +147,9 @@ def _line(ax: Axes, rows: pl.DataFrame, places: dict[str, float], label: str, co
 def _levels(ax: Axes, rows: pl.DataFrame, places: dict[str, float], color: str) -> None:
     for level, place in places.items():
         mean, half = interval(100 * rows.filter(pl.col("level") == level)["accuracy"])
-        ax.plot([place - 0.3, place + 0.3], [mean, mean], color=color, linewidth=2)
-        ax.fill_between([place - 0.3, place + 0.3], mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+        ends = [place - 0.08, place + 0.08]
+        ax.plot(ends, [mean, mean], color=color, linewidth=2)
+        ax.fill_between(ends, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
 def _title(rows: pl.DataFrame) -> str:
