@@ -32,8 +32,9 @@ def test_names_are_said_once_and_what_is_shown_in_their_place_is_there():
     assert {place for each in COLUMNS for place in each.shown} == {"summary", "curve", "compare", "cost", "target"}
 
 
-def test_targets_are_those_of_before():
-    expected = {"test_accuracy", "test_loss", "train_loss", "training_set_loss"}
+def test_targets_are_the_scores():
+    averaged = {"average_test_accuracy", "average_test_loss"}
+    expected = {"test_accuracy", "test_loss", "train_loss", "training_set_loss", *averaged}
     assert set(TARGETS) == set(CHOICES["target_metric"]) == expected
     assert {name: column(name).better for name in TARGETS} == {
         name: "higher" if name.endswith("accuracy") else "lower" for name in expected
