@@ -78,12 +78,13 @@ def test_the_model_is_the_one_of_the_last_checkpoint():
 )
 def test_objects_of_ones_own(model):
     optimizer = functools.partial(torch.optim.Adam, lr=0.01)
+    small = {**SMALL, "executor": "loop"}  # auto measures, and may take another on a busy machine: other last digits
     result = fedbatch.run(
-        dataset=gaussians(), model=model, loss=nn.functional.cross_entropy, server_optimizer=optimizer, **SMALL
+        dataset=gaussians(), model=model, loss=nn.functional.cross_entropy, server_optimizer=optimizer, **small
     )
     assert result.summary["rounds"] == 3
     again = fedbatch.run(
-        dataset=gaussians, model=model, loss=nn.CrossEntropyLoss(), server_optimizer=optimizer, **SMALL
+        dataset=gaussians, model=model, loss=nn.CrossEntropyLoss(), server_optimizer=optimizer, **small
     )
     assert again.summary["params_sha256"] == result.summary["params_sha256"]
 
