@@ -14,6 +14,7 @@ from fedbatch.node import held_out as node_held_out
 from fedbatch.node import query as active_node
 from fedbatch.node import train as node
 from fedbatch.node.labels import NodeFiles
+from fedbatch.node.plausible import check_hosted, check_private_plan, check_round
 from fedbatch.node.private import train_private
 from fedbatch.setup import task
 from fedbatch.setup.nodes import hosted_clients, on_own_data
@@ -40,10 +41,15 @@ def train(message: Message, context: Context) -> Message:
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
     if run.privacy is not None:
         private_plan = decode(PrivatePlan, message.content, {"params": lengths["params"]})
+        check_hosted(private_plan.clients, run, context.node_config)
+        check_round(private_plan.round, run)
+        check_private_plan(private_plan, run)
         run = active_node.on_labels(run, files(run, context), private_plan.round)
         assert run.privacy is not None
         return Message(reply(train_private(private_plan, run, run.privacy), message.content), reply_to=message)
     plan = decode(TrainPlan, message.content, lengths)
+    check_hosted(plan.clients, run, context.node_config)
+    check_round(plan.round, run)
     run = active_node.on_labels(run, files(run, context), plan.round)
     return Message(reply(node.train(plan, run), message.content), reply_to=message)
 
@@ -62,6 +68,7 @@ def evaluate(message: Message, context: Context) -> Message:
     if run.privacy is not None:
         raise MessageError("a private run does not tell scores of clients' own data")
     plan = decode(EvaluatePlan, message.content)
+    check_hosted(plan.clients, run, context.node_config)
     return Message(reply(node.evaluate(plan, run), message.content), reply_to=message)
 
 
@@ -71,10 +78,12 @@ def sums(message: Message, context: Context) -> Message:
     run = load(context)
     if run.privacy is not None:
         private_plan = decode(SlopePlan, message.content, {"params": run.node_model.params.numel()})
+        check_hosted(private_plan.clients, run, context.node_config)
+        check_round(private_plan.round, run)
         return Message(
             reply(node_held_out.noised_slope(private_plan, run, run.privacy), message.content), reply_to=message
         )
-    return Message(reply(node_held_out.sums(sums_plan(message, run), run), message.content), reply_to=message)
+    return Message(reply(node_held_out.sums(sums_plan(message, run, context), run), message.content), reply_to=message)
 
 
 @app.evaluate("temperatures")
@@ -83,13 +92,17 @@ def temperatures(message: Message, context: Context) -> Message:
     run = load(context)
     if run.privacy is not None:
         raise MessageError("a private run does not tell a client's own temperature")
-    return Message(reply(node_held_out.temperatures(sums_plan(message, run), run), message.content), reply_to=message)
+    return Message(
+        reply(node_held_out.temperatures(sums_plan(message, run, context), run), message.content), reply_to=message
+    )
 
 
-def sums_plan(message: Message, run: Task) -> SumsPlan:
-    """The plan in a message about held-out examples."""
+def sums_plan(message: Message, run: Task, context: Context) -> SumsPlan:
+    """The plan in a message about held-out examples of this node's clients."""
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
-    return decode(SumsPlan, message.content, lengths)
+    plan = decode(SumsPlan, message.content, lengths)
+    check_hosted(plan.clients, run, context.node_config)
+    return plan
 
 
 def files(run: Task, context: Context) -> NodeFiles:

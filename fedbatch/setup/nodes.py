@@ -23,13 +23,26 @@ def hosted_clients(population: int, node_config: Mapping[str, Any]) -> Ints:
     >>> hosted_clients(5, {"partition-id": 1, "num-partitions": 2})
     array([3, 4])
     """
+    return np.arange(*hosted_range(population, node_config), dtype=np.int64)
+
+
+def hosted_range(population: int, node_config: Mapping[str, Any]) -> tuple[int, int]:
+    """The first client of a node, and the first that is not its own any more; the first nodes have the larger shares.
+
+    Raises:
+        ConfigError: the node does not say which share is its own.
+
+    >>> [hosted_range(5, {"partition-id": index, "num-partitions": 2}) for index in (0, 1)]
+    [(0, 3), (3, 5)]
+    """
     for name in ("partition-id", "num-partitions"):
         if name not in node_config:
             raise ConfigError(f"node-config lacks {name}; start each node with --node-config 'partition-id=0 ...'")
     index, count = int(node_config["partition-id"]), int(node_config["num-partitions"])
     if not 0 <= index < count:
         raise ConfigError(f"node-config: partition-id must be in 0 .. {count - 1} (got {index})")
-    return np.array_split(np.arange(population, dtype=np.int64), count)[index]
+    each, more = divmod(population, count)
+    return index * each + min(index, more), (index + 1) * each + min(index + 1, more)
 
 
 def on_own_data(config: RunConfig, node_config: Mapping[str, Any]) -> RunConfig:

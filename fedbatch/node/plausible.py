@@ -1,0 +1,53 @@
+"""A node checks what it is asked against the config of the run, which it knows by itself."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fedbatch.core.random import Ints
+from fedbatch.setup.nodes import hosted_range
+from fedbatch.setup.task import Task
+from fedbatch.wire.check import MessageError
+from fedbatch.wire.messages import PrivatePlan
+
+
+def check_hosted(clients: Ints, task: Task, node_config: Mapping[str, Any]) -> None:
+    """The clients (K,), ascending, are this node's own.
+
+    Raises:
+        MessageError: one is not.
+    """
+    first, end = hosted_range(len(task.partition), node_config)
+    own = not len(clients) or (first <= int(clients[0]) and int(clients[-1]) < end)
+    _require(own, f"this node hosts the clients {first} to {end - 1}, and is asked for others")
+
+
+def check_round(round_: int, task: Task) -> None:
+    """The round is one of the run, or the one after them all, in which temperatures are sought.
+
+    Raises:
+        MessageError: it is not.
+    """
+    _require(round_ <= task.config.rounds, f"the run has {task.config.rounds} rounds, and is asked for round {round_}")
+
+
+def check_private_plan(plan: PrivatePlan, task: Task) -> None:
+    """A private round is one of the run's phases, with a clip norm that the run may have.
+
+    Raises:
+        MessageError: it is not.
+    """
+    assert task.privacy is not None
+    mechanism = task.privacy.mechanism
+    known = any(phase.name == plan.phase for phase in task.controller.phases)
+    _require(known, f"the run has no phase {plan.phase!r}")
+    _require(0 < plan.cohort_size <= task.config.population, "cohort_size is more than there are clients")
+    moves = mechanism.follows_quantile
+    right = math.isclose(plan.clip_norm, mechanism.clip_norm, rel_tol=1e-6) or plan.clip_norm == mechanism.clip_norm
+    positive = 0 < plan.clip_norm < math.inf
+    _require(positive if moves else right, f"clip_norm is not the run's (asked for {plan.clip_norm!r})")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise MessageError(message)
