@@ -13,6 +13,7 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.node import held_out as node_held_out
 from fedbatch.node import query as active_node
 from fedbatch.node import train as node
+from fedbatch.node.budget import admit, budget_of, with_own_secret
 from fedbatch.node.labels import NodeFiles
 from fedbatch.node.plausible import check_hosted, check_private_plan, check_round
 from fedbatch.node.private import train_private
@@ -44,6 +45,7 @@ def train(message: Message, context: Context) -> Message:
         check_hosted(private_plan.clients, run, context.node_config)
         check_round(private_plan.round, run)
         check_private_plan(private_plan, run)
+        charge(private_plan, run, context)
         run = active_node.on_labels(run, files(run, context), private_plan.round)
         assert run.privacy is not None
         return Message(reply(train_private(private_plan, run, run.privacy), message.content), reply_to=message)
@@ -80,6 +82,7 @@ def sums(message: Message, context: Context) -> Message:
         private_plan = decode(SlopePlan, message.content, {"params": run.node_model.params.numel()})
         check_hosted(private_plan.clients, run, context.node_config)
         check_round(private_plan.round, run)
+        charge(private_plan, run, context)
         return Message(
             reply(node_held_out.noised_slope(private_plan, run, run.privacy), message.content), reply_to=message
         )
@@ -105,6 +108,16 @@ def sums_plan(message: Message, run: Task, context: Context) -> SumsPlan:
     return plan
 
 
+def charge(plan: PrivatePlan | SlopePlan, run: Task, context: Context) -> None:
+    """Charge a release to the node's own budget, if its owner has set one.
+
+    Raises:
+        MessageError: the budget does not pay for it.
+    """
+    if (budget := budget_of(context.node_config)) is not None:
+        admit(budget, plan, run)
+
+
 def files(run: Task, context: Context) -> NodeFiles:
     """Where this node keeps its labels."""
     return active_node.files_of(run, context.node_config.get("partition-id", 0))
@@ -118,6 +131,8 @@ def load(context: Context) -> Task:
     """
     given = context.run_config
     text = allowed(str(given.get("config") or ""), str(given.get("overrides", "")), trusted_by(context.node_config))
+    if budget_of(context.node_config) is not None:
+        text = with_own_secret(text, context.node_config)
     if "data" in context.node_config:
         text = on_own_data(from_json(text), context.node_config).to_json()
     run = task.load(text)

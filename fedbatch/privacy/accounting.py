@@ -55,7 +55,7 @@ def epsilon(phases: Sequence[PhaseSpec], delta: float, accountant: str = "auto")
 
 def _bound(phases: Sequence[PhaseSpec], delta: float, accountant: str) -> tuple[float, str]:
     """Epsilon, and the accountant that it is by."""
-    _check(phases, delta, accountant)
+    check(phases, delta, accountant)
     spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
     if any(sigma == 0 for _, sigma, _ in spent):
         return float("inf"), accountant
@@ -92,7 +92,7 @@ def noise_multiplier(
     >>> 1.999 < epsilon([(0.01, factor, 1000)], 1e-5) <= 2.0
     True
     """
-    _check(phases, delta, accountant)
+    check(phases, delta, accountant)
     spent = [(q, relative, steps) for q, relative, steps in phases if steps and q]
     if target_epsilon <= 0:
         raise ValueError(f"target_epsilon must be > 0 (got {target_epsilon})")
@@ -121,7 +121,7 @@ def rough_noise(
         start: where the search begins; best the noise of a similar schedule.
         accountant: "pld", or `WHOLE` where it alone is proven.
     """
-    _library()
+    library()
 
     def cost(factor: float) -> float:
         scaled = [(q, factor * relative, steps) for q, relative, steps in phases]
@@ -152,34 +152,6 @@ def _least(cost: Callable[[float], float], target: float, start: float, toleranc
     return root
 
 
-def epsilon_of_best(phases: Sequence[PhaseSpec], mean_runs: float, delta: float) -> float:
-    """Epsilon of the best of several runs of a schedule, whose number was drawn beforehand and is kept a secret.
-
-    The number of runs is geometric, 1, 2 ... with mean ``mean_runs``; the best run alone is released, by a score that
-    may look at private data (Papernot and Steinke 2022). For a number that is fixed nothing like it holds.
-
-    Args:
-        phases: of one run, as in `epsilon`.
-        mean_runs: > 1.
-        delta: in (0, 1).
-
-    >>> one, best = epsilon([(0.01, 1.0, 1000)], 1e-5), epsilon_of_best([(0.01, 1.0, 1000)], 10, 1e-5)
-    >>> one < best < 10 * one
-    True
-    """
-    _check(phases, delta, "rdp")
-    if not mean_runs > 1:
-        raise ValueError(f"mean_runs must be > 1 (got {mean_runs})")
-    spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
-    if not spent or any(sigma == 0 for _, sigma, _ in spent):
-        return float("inf") if spent else 0.0
-    _library()
-    from dp_accounting.dp_event import RepeatAndSelectDpEvent
-
-    several = RepeatAndSelectDpEvent(_event(spent), mean_runs, 1.0)
-    return max(0.0, float(_accountant("rdp").compose(several).get_epsilon(delta)))
-
-
 def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
     """Upper bounds (n,) on delta of a schedule at each of ``epsilons`` (n,), which together are its trade-off."""
     spent = [(q, sigma, steps) for q, sigma, steps in phases if steps and q]
@@ -187,7 +159,7 @@ def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
         return np.zeros_like(epsilons)
     if any(sigma == 0 for _, sigma, _ in spent):
         return np.ones_like(epsilons)
-    _library()
+    library()
     losses = loss_distribution.composed(spent)
     if losses is None:
         return np.ones_like(epsilons)
@@ -198,10 +170,10 @@ def deltas(phases: Sequence[PhaseSpec], epsilons: Divergences) -> Divergences:
 def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> float:
     """Epsilon; remembered, for a run asks before it starts and again at its end, at a second each."""
     if accountant == "rdp":
-        return max(0.0, float(_accountant("rdp").compose(_event(spent)).get_epsilon(delta)))
+        return max(0.0, float(accountant_of("rdp").compose(event(spent)).get_epsilon(delta)))
     if accountant == WHOLE:
         return rdp_epsilon(divergences(spent, WHOLE), delta)
-    _library()
+    library()
     losses = loss_distribution.composed(spent)
     return max(0.0, float(losses.get_epsilon_for_delta(delta))) if losses else float("inf")
 
@@ -210,13 +182,13 @@ def _compose(spent: tuple[PhaseSpec, ...], delta: float, accountant: str) -> flo
 def rdp_of_step(sample_rate: float, sigma: float) -> Divergences:
     """Renyi divergences (orders,) of one step; they add up over steps, chosen adaptively or not."""
     if sigma == 0:
-        return np.full(len(_accountant("rdp").orders), np.inf)
-    return np.asarray(_accountant("rdp").compose(_event([(sample_rate, sigma, 1)])).rdp, dtype=np.float64)
+        return np.full(len(accountant_of("rdp").orders), np.inf)
+    return np.asarray(accountant_of("rdp").compose(event([(sample_rate, sigma, 1)])).rdp, dtype=np.float64)
 
 
 def divergences(phases: Sequence[PhaseSpec], accountant: str = "rdp") -> Divergences:
     """Summed Renyi divergences (orders,) of a schedule; infinite where the accountant takes no such order."""
-    orders = np.asarray(_accountant("rdp").orders)
+    orders = np.asarray(accountant_of("rdp").orders)
     total = np.zeros(len(orders))
     for q, sigma, steps in phases:
         if steps:
@@ -228,9 +200,9 @@ def rdp_epsilon(total: Divergences, delta: float, order: float | None = None) ->
     """Epsilon of summed divergences; at one fixed order, as a filter must (Feldman and Zrnic 2021)."""
     if not np.isfinite(total).any():
         return float("inf")
-    orders = np.asarray(_accountant("rdp").orders)
+    orders = np.asarray(accountant_of("rdp").orders)
     at = slice(None) if order is None else orders == order
-    return max(0.0, float(_library().rdp.compute_epsilon(orders[at], total[at], delta)[0]))
+    return max(0.0, float(library().rdp.compute_epsilon(orders[at], total[at], delta)[0]))
 
 
 def worst_epsilon(
@@ -254,9 +226,14 @@ def rdp_reading(
     return max(rdp_epsilon(divergences(phases, accountant), delta, order) for phases in schedules)
 
 
+def whole_orders() -> list[float]:
+    """The whole Renyi orders from 2 that are looked at."""
+    return [float(order) for order in accountant_of("rdp").orders if order >= 2 and order == int(order)]
+
+
 def best_order(total: Divergences, delta: float) -> float:
     """The order at which summed divergences give the least epsilon."""
-    return float(_library().rdp.compute_epsilon(_accountant("rdp").orders, total, delta)[1])
+    return float(library().rdp.compute_epsilon(accountant_of("rdp").orders, total, delta)[1])
 
 
 def version() -> str:
@@ -265,7 +242,7 @@ def version() -> str:
 
 
 @cache
-def _library() -> Any:
+def library() -> Any:
     """dp-accounting, imported when first needed: it takes a second, and is an extra."""
     try:
         import dp_accounting
@@ -278,12 +255,14 @@ def _library() -> Any:
     return dp_accounting
 
 
-def _accountant(name: str) -> Any:
-    return _library().pld.PLDAccountant() if name == "pld" else _library().rdp.RdpAccountant()
+def accountant_of(name: str) -> Any:
+    """The library's accountant, "pld" or "rdp"."""
+    return library().pld.PLDAccountant() if name == "pld" else library().rdp.RdpAccountant()
 
 
-def _event(phases: Sequence[PhaseSpec]) -> Any:
-    dp = _library()
+def event(phases: Sequence[PhaseSpec]) -> Any:
+    """The library's event of a schedule."""
+    dp = library()
     steps = [
         dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), int(steps))
         for q, sigma, steps in phases
@@ -291,7 +270,12 @@ def _event(phases: Sequence[PhaseSpec]) -> Any:
     return dp.ComposedDpEvent(steps)
 
 
-def _check(phases: Sequence[PhaseSpec], delta: float, accountant: str) -> None:
+def check(phases: Sequence[PhaseSpec], delta: float, accountant: str) -> None:
+    """Refuse arguments that are out of range.
+
+    Raises:
+        ValueError: one is.
+    """
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"accountant must be one of {', '.join(ACCOUNTANTS)} (got {accountant!r})")
     if not 0 < delta < 1:

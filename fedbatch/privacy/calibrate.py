@@ -77,10 +77,10 @@ def calibrate(mechanism: Mechanism, schedules: Schedules, delta: float, adaptive
     assert target is not None
     totals = [accounting.divergences(phases, accountant) for phases in scaled]
     costliest = max(totals, key=lambda total: accounting.rdp_epsilon(total, delta))
-    return Calibration(sigma, target, accountant, _order_that_lasts_longest(costliest, target, delta))
+    return Calibration(sigma, target, accountant, order_that_lasts_longest(costliest, target, delta))
 
 
-def _order_that_lasts_longest(total: accounting.Divergences, target: float, delta: float) -> float:
+def order_that_lasts_longest(total: accounting.Divergences, target: float, delta: float) -> float:
     """The order at which the budget would pay for the largest multiple of these divergences."""
     low, high = 1e-12, 1.0
     while accounting.rdp_epsilon(high * total, delta) < target:

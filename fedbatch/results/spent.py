@@ -15,6 +15,7 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.core.visible import visible
 from fedbatch.privacy import accounting, ledger
 from fedbatch.privacy.accounting import PhaseSpec
+from fedbatch.privacy.best_of import epsilon_of_best
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.results.folder import summary_of
 
@@ -105,7 +106,7 @@ def sentences(runs: Sequence[Spent]) -> list[str]:
         said.append("They protect different units; the number is of the weaker promise, that of single examples.")
     if len(runs) > 1 and not any(run.budget or run.accountant == accounting.WHOLE for run in runs):
         costliest = max(runs, key=lambda run: run.epsilon)
-        best = accounting.epsilon_of_best(costliest.phases, len(runs), delta)
+        best = epsilon_of_best(costliest.phases, len(runs), delta)
         if best < epsilon:
             said.append(
                 f"If the best alone is released: epsilon {best:.3g}, but only where the number of runs was drawn "

@@ -52,7 +52,7 @@ def test_the_words_say_what_is_implemented(make_config):
     _, summary, _ = run(make_config("privacy=example_local", *FIXED, "rounds=1"))
     words = headline(summary["privacy"])
     assert "one example's contribution there or zeroed out" in words and "is public and the same in both" in words
-    assert "honest but curious" in words and "nodes keep no budget of their own" in words
+    assert "honest but curious" in words and "nodes keep a budget of their own only where" in words
     for part in ("test split", "stopping or choosing", "standardisation", "lists of classes", "hold out", "trials"):
         assert part in words, part
     assert "beside this one" not in words, "there is no other run"
