@@ -14,6 +14,8 @@ from fedbatch.privacy.plan import PrivacyPlan, default_delta
 AGAINST = {
     "ExampleLocal": "anyone but the example's own client; the server too, if it is honest but curious: it asks each "
     "round once and as planned, for nodes keep a budget of their own only where node-config sets max_epsilon",
+    "ExampleCentral": "those who see the models; the server is trusted with sums over each node's examples, and "
+    "adds the noise",
     "ExampleDistributed": "those who see sums over clients only; this run simulates secure aggregation, it has none, "
     "and its server is honest but curious",
     "ClientCentral": "those who see the models; the server and its nodes are trusted with each client's update",

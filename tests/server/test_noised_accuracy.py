@@ -77,10 +77,10 @@ def test_without_noise_it_is_the_accuracy(make_task, kind):
 @pytest.mark.parametrize("kind", MECHANISMS)
 def test_its_noise_is_what_is_accounted(make_task, kind):
     mechanism, *more = MECHANISMS[kind]
-    without = make_task(mechanism, *NOISE, *more, *HELD, "privacy.noise_multiplier=0")
+    without = make_task(mechanism, *NOISE, *more, *HELD, "rounds=400", "privacy.noise_multiplier=0")
     server, state = served(without)
     exact, _ = noised_accuracy(server, without.privacy, state)
-    loaded = make_task(mechanism, *NOISE, *more, *HELD)
+    loaded = make_task(mechanism, *NOISE, *more, *HELD, "rounds=400")
     server, state = served(loaded)
     values = [noised_accuracy(server, loaded.privacy, replace(state, round=round_))[0] for round_ in range(400)]
     units = held_out_units(server, loaded.privacy, np.arange(20))
