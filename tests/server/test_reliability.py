@@ -109,8 +109,8 @@ def test_of_a_thousand_duplicates_and_replays_none_counts(make_config):
     assert [row["cohort_size"] for row in rows] == [10] + [5] * 100
 
 
-KILLED = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed executor=fused rounds=800 "
-KILLED += "checkpoint_every_rounds=1 evaluate_every_rounds=400 server_optimizer.momentum=0.9"
+KILLED = "dataset=digits population=20 cohort_size=4 model.width=8 controller=fixed executor=fused rounds=2000 "
+KILLED += "checkpoint_every_rounds=1 evaluate_every_rounds=1000 server_optimizer.momentum=0.9"
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_a_run_killed_twenty_times_ends_as_the_unbroken_one(tmp_path, monkeypatc
     last = forked(tmp_path, *arguments)
     last.join()
     assert last.exitcode == 0
-    assert left_by(folder) == left_by(tmp_path / "whole") and len(record(folder)) == 800
+    assert left_by(folder) == left_by(tmp_path / "whole") and len(record(folder)) == 2000
 
 
 def forked(cwd, *arguments, before=""):
