@@ -2,7 +2,8 @@
 
 A server that keeps to the protocol asks once for each round. Another one may ask again and again, or in the name of
 other runs, and average the noise away. So a node whose owner sets ``max_epsilon`` writes down each release before it
-makes it, on its own disk, and refuses what would pass the budget. It counts all runs on these data together. Draws come
+makes it, on its own disk, and refuses what would pass the budget. It counts all runs and all its clients together, for
+another config may deal the same examples to other clients. Draws come
 from a secret of the node's own, for whoever knows the secret has no barrier.
 """
 
@@ -11,11 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.core.errors import ConfigError
-from fedbatch.core.random import Ints
 from fedbatch.privacy import accounting, ledger
 from fedbatch.privacy.calibrate import order_that_lasts_longest
 from fedbatch.privacy.ledger import Ledger, LedgerEntry
@@ -33,7 +31,7 @@ class Budget:
     """What the owner of a node allows.
 
     Attributes:
-        max_epsilon: for each client, over all runs.
+        max_epsilon: for each example of this node, over all runs.
         delta: of that epsilon.
         file: the node's ledger.
     """
@@ -82,18 +80,18 @@ def admit(budget: Budget, plan: PrivatePlan | SlopePlan, task: Task) -> None:
     for again is a release in which everyone takes part.
 
     Raises:
-        MessageError: the release would pass the budget of one of its clients, or has no noise of the clients' own.
+        MessageError: the release would pass the budget, or has no noise of the clients' own.
     """
     known, due = ledger.read(budget.file), release_of(plan, task)
     if any((r.round, r.params, r.attempt) == (due.round, due.params, due.attempt) for r in known):
         due = replace(due, sample_rate=1.0)
     due = replace(due, how=str(len(known)))  # no two lines are the same release
-    spent = Ledger.of(len(task.partition), [*known, due])
+    spent = Ledger.of(1, [*known, due])
     total = accounting.worst_epsilon(spent.schedules(), budget.delta, "rdp", order_of(budget, [*known, due][0]))
     if total > budget.max_epsilon:
         raise MessageError(
-            f"this node's own budget is spent: with this release a client's epsilon would be {total:.3g}, and its "
-            f"owner allows {budget.max_epsilon:g} (node-config max_epsilon)"
+            f"this node's own budget is spent: with this release epsilon would be {total:.3g}, and its owner "
+            f"allows {budget.max_epsilon:g} (node-config max_epsilon)"
         )
     budget.file.parent.mkdir(parents=True, exist_ok=True)
     ledger.write(budget.file, due)
@@ -130,7 +128,4 @@ def release_of(plan: PrivatePlan | SlopePlan, task: Task) -> LedgerEntry:
             "this node's owner keeps a budget of its own (node-config max_epsilon), but in this run the server adds "
             "the noise; use privacy=example_local"
         )
-    clients: Ints = np.asarray(plan.clients)
-    return LedgerEntry(
-        plan.round, f"{name}/{plan.nonce}/{key}", rate, own, steps, tuple(clients.tolist()), plan.attempt
-    )
+    return LedgerEntry(plan.round, f"{name}/{plan.nonce}/{key}", rate, own, steps, attempt=plan.attempt)
