@@ -13,7 +13,7 @@ from fedbatch.metrics.evaluate import labelled_logits, logits_of
 from fedbatch.metrics.statistics import STATISTICS, centred_right, nll_derivatives
 from fedbatch.metrics.temperature import newton_each, slopes
 from fedbatch.node.train import EVALUATE_BATCH
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanism import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import PURPOSES, slope_key

@@ -8,7 +8,7 @@ from fedbatch.core import cache
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy import accounting
 from fedbatch.privacy.accounting import PhaseSpec
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanism import Mechanism
 
 Schedules = Sequence[Sequence[PhaseSpec]]
 """Alternatives ``(q, relative noise, steps)``, of which the costliest counts."""

@@ -8,7 +8,7 @@ so that two runs of one config are equal bit for bit, and the guarantee says tha
 import os
 from pathlib import Path
 
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanism import Mechanism
 
 FILE = "nonce"
 

@@ -15,7 +15,7 @@ from fedbatch.privacy.banded import INDEPENDENT, Coefficients, coefficients
 from fedbatch.privacy.calibrate import Calibration, Schedules, calibrate
 from fedbatch.privacy.lattice import Grid
 from fedbatch.privacy.ledger import AGAIN, Ledger, LedgerEntry
-from fedbatch.privacy.mechanisms import SQUARES_NOISE, Mechanism
+from fedbatch.privacy.mechanism import SQUARES_NOISE, Mechanism
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.randomness import Floats, Randomness
 from fedbatch.privacy.terms import SamplingPlan

@@ -12,7 +12,7 @@ from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import RunFailedError
 from fedbatch.core.random import Ints
 from fedbatch.privacy import noise_scale
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanism import Mechanism
 from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan

@@ -11,16 +11,6 @@ from fedbatch.privacy.lattice import FAILURE
 from fedbatch.privacy.ledger import FILE, Ledger
 from fedbatch.privacy.plan import PrivacyPlan, default_delta
 
-AGAINST = {
-    "ExampleLocal": "anyone but the example's own client; the server too, if it is honest but curious: it asks each "
-    "round once and as planned, for nodes keep a budget of their own only where node-config sets max_epsilon",
-    "ExampleCentral": "those who see the models; the server is trusted with sums over each node's examples, and "
-    "adds the noise",
-    "ExampleDistributed": "those who see sums over clients only; this run simulates secure aggregation, it has none, "
-    "and its server is honest but curious",
-    "ClientCentral": "those who see the models; the server and its nodes are trusted with each client's update",
-}
-
 INDEPENDENT = "independent over rounds"
 ROUNDED = (
     f"rounding of floating-point sums before they become integers, of the noise's probabilities to 53 bits, and, with "
@@ -71,7 +61,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
         "unit": mechanism.unit,
         "neighbours": f"data sets with one {mechanism.unit}'s contribution there or zeroed out; how many examples each "
         "client has, and how many clients there are, is public and the same in both",
-        "protects_against": AGAINST[type(mechanism).__name__],
+        "protects_against": mechanism.against,
         "deployment": _simulated(plan).strip(" ()"),
         "sampler": f"Poisson, each {mechanism.unit} on its own{_groups(plan)}",
         "noise": _noise(plan),

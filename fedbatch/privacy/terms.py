@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.privacy.groups import groups
-from fedbatch.privacy.mechanisms import Deployment, Mechanism
+from fedbatch.privacy.mechanism import Deployment, Mechanism
 
 Bools = npt.NDArray[np.bool_]
 

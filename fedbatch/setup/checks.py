@@ -15,7 +15,7 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.losses import small_batches
 from fedbatch.models.attention import attention_layers
 from fedbatch.models.flat import FlatModel, Loss
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanism import Mechanism
 
 log = logging.getLogger("fedbatch")
 

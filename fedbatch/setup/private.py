@@ -16,7 +16,7 @@ from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.privacy.choose_bands import best_bands
-from fedbatch.privacy.mechanisms import Mechanism
+from fedbatch.privacy.mechanism import Mechanism
 from fedbatch.privacy.plan import PrivacyPlan, besides_of, delta_of, fixed_phases, make_plan
 from fedbatch.privacy.randomness import Randomness, secret_of
 from fedbatch.privacy.terms import SamplingPlan
