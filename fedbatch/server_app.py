@@ -183,7 +183,7 @@ def start(server: Server) -> ServerState:
         buffers=server.optimizer.model.buffers,
         optimizer=server.optimizer.state_dict(),
         control=server.task.controller.start(),
-        averages=Averages.start(noise.decay, noise.z),
+        averages=Averages.start(noise.decay, noise.z, noise.memory),
         ledger=Ledger(privacy.terms.accounts) if privacy else Ledger(),
         clip_norm=float(privacy.mechanism.clip_norm) if privacy else 0.0,
         noise_history=NoiseHistory(privacy.strategy) if privacy else UNCORRELATED,

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedbatch.batch.average import RunningNoiseScale
+from fedbatch.batch.noise_scale import NoiseScale as Estimate
 from fedbatch.batch.noise_scale import estimate_weighted
 from fedbatch.controllers.phase import Controller, ControlState, Observation, phase_of
 
@@ -92,7 +93,7 @@ class NoiseScale(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """What the strategy makes of the replies, and the noise scale among its metrics."""
         replies = list(replies)
-        size = self._measure(replies)  # first: a strategy may change the replies
+        size, measured = self._measure(replies)  # first: a strategy may change the replies
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         noise = self.tracker.interval()
         if noise is not None and metrics is not None:
@@ -101,9 +102,10 @@ class NoiseScale(Strategy):
             metrics[f"batch_{self.unit}"] = size
         if self.controller is not None and self.control is not None and size:
             model_bytes = sum(len(array.data) for array in self._sent.values())
-            before, seen = self.control, Observation(server_round - 1, size, noise, self.unit, model_bytes)
+            raw = (measured.trace, measured.grad_sq) if measured else ()
+            before, seen = self.control, Observation(server_round - 1, size, noise, self.unit, model_bytes, *raw)
             self.control = self.controller.next(before, seen)
-            if self.control != before:
+            if self.control.is_change_of(before):
                 log.info("after round %d: %s", server_round, self.control.reason)
         return arrays, metrics
 
@@ -121,8 +123,8 @@ class NoiseScale(Strategy):
         """As the strategy has it."""
         self.strategy.summary()
 
-    def _measure(self, replies: list[Message]) -> float:
-        """Put this round into the averages; its batch in ``unit``."""
+    def _measure(self, replies: list[Message]) -> tuple[float, Estimate | None]:
+        """Put this round into the averages; its batch in ``unit``, and what it says of two replies or more."""
         total: Update | float = 0.0
         weights, sq_norms = [], []
         for weight, update in self._updates(replies):
@@ -130,11 +132,12 @@ class NoiseScale(Strategy):
             weights.append(weight)
             sq_norms.append(float(update @ update))
         sizes = np.array(weights) if self.unit == "examples" else np.ones(len(weights))
+        noise = None
         if len(weights) >= 2:
             mean = np.asarray(total) / sum(weights)
             noise = estimate_weighted(sq_norms, sizes, float(mean @ mean), weights=weights)
             self.tracker = self.tracker.update(noise)
-        return float(sizes.sum())
+        return float(sizes.sum()), noise
 
     def _updates(self, replies: list[Message]) -> Iterator[tuple[float, Update]]:
         """Weight and flat update of each reply that can be read; what cannot is the strategy's to complain of."""

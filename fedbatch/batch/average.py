@@ -33,11 +33,14 @@ class RunningNoiseScale:
 
     Attributes:
         decay: weight of the past, in [0, 1); about ``(1 + decay) / (1 - decay)`` rounds count.
+        memory: share of all rounds so far, in [0, 1], that counts where it is more. The noise scale changes ever more
+            slowly: a memory of fixed length is soon too short, and one that never forgets keeps the first gradients.
         z: half-width of the interval in standard errors.
         trace, grad_sq: uncorrected averages.
         trace_var, grad_sq_var: sums of squared weights times squared standard errors.
-        weight: sum of the weights so far, 1 - decay^rounds.
+        weight: sum of the weights so far; 1 - decay^rounds where the decay is the same all the time.
         sq_weight: sum of the squared weights.
+        rounds: rounds so far.
 
     >>> t = RunningNoiseScale(decay=0.5).update(NoiseScale(1.0, 8.0, 8.0, 0.0, 0.0))
     >>> t.interval().value
@@ -52,14 +55,20 @@ class RunningNoiseScale:
     grad_sq_var: float = 0.0
     weight: float = 0.0
     sq_weight: float = 0.0
+    memory: float = 0.0
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
             raise ValueError(f"noise_scale.decay must be in [0, 1) (got {self.decay})")
+        if not 0 <= self.memory <= 1:
+            raise ValueError(f"noise_scale.memory must be in [0, 1] (got {self.memory})")
 
     def update(self, measured: NoiseScale) -> "RunningNoiseScale":
         """The tracker after one more round."""
-        keep, new = self.decay, 1 - self.decay
+        counted = self.memory * self.rounds  # as many as an average of decay (counted - 1) / (counted + 1) counts
+        keep = max(self.decay, (counted - 1) / (counted + 1))
+        new = 1 - keep
         return replace(
             self,
             trace=keep * self.trace + new * measured.trace,
@@ -68,6 +77,7 @@ class RunningNoiseScale:
             grad_sq_var=keep**2 * self.grad_sq_var + new**2 * measured.grad_sq_se**2,
             weight=keep * self.weight + new,
             sq_weight=keep**2 * self.sq_weight + new**2,
+            rounds=self.rounds + 1,
         )
 
     def average(self) -> NoiseScale:
@@ -115,14 +125,14 @@ class Averages:
     between: RunningNoiseScale
 
     @classmethod
-    def start(cls, decay: float, z: float) -> "Averages":
+    def start(cls, decay: float, z: float, memory: float = 0.0) -> "Averages":
         """Before the first round."""
-        nothing = RunningNoiseScale(decay, z)
+        nothing = RunningNoiseScale(decay, z, memory=memory)
         return cls(nothing, nothing, nothing)
 
     def restarted(self) -> "Averages":
         """As before the first round."""
-        return Averages.start(self.noise.decay, self.noise.z)
+        return Averages.start(self.noise.decay, self.noise.z, self.noise.memory)
 
     def update(self, noise: NoiseScale | None, drift: Drift | None) -> "Averages":
         """After one more round, with what was measured in it."""

@@ -47,6 +47,7 @@ class NoiseScaleConfig:
 
     decay: float = 0.98
     z: float = 1.645
+    memory: float = 0.0
     halves: bool = False
     cosine: bool = False
 

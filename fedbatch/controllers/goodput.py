@@ -30,6 +30,9 @@ class Goodput:
         time_model: of the seconds of a round, which are taken to be those of median clients.
         margin: at least 1.
         settle_rounds: rounds after a change during which nothing is decided.
+        budget: what the whole run may cost, in examples, models sent by clients ("bytes"), seconds or rounds; it then
+            ends the run, and the learning rate's decay is over it. None is not told.
+        finish: share of the budget that is kept for its end, in [0, 1).
     """
 
     adaptive = True
@@ -41,11 +44,15 @@ class Goodput:
         time_model: TimeModel,
         margin: float = 1.05,
         settle_rounds: int = 20,
+        budget: float | None = None,
+        finish: float = 0.3,
     ):
         if cost not in COSTS:
             raise ValueError(f"controller.cost must be one of {', '.join(COSTS)} (got {cost!r})")
         if margin < 1 or settle_rounds < 0:
             raise ValueError("controller: margin must be at least 1, settle_rounds must not be negative")
+        if (budget is not None and not budget > 0) or not 0 <= finish < 1:
+            raise ValueError("controller: budget must be > 0 or null, finish in [0, 1)")
         names = [phase.name for phase in phases.values()]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"controller.phases: give at least one, each with a name of its own (got {names})")
@@ -55,13 +62,31 @@ class Goodput:
         self.phases = tuple(phases.values())
         self._cost, self._time_model = cost, replace(time_model, speed_spread=0.0)
         self._margin, self._settle_rounds = margin, settle_rounds
+        self._budget, self._finish = budget, finish
 
     def start(self) -> ControlState:
         """The first phase, from which the noise scale is measured."""
         return ControlState(self.phases[0].name)
 
     def next(self, state: ControlState, seen: Observation) -> ControlState:
-        """Change to the best phase if that is worth it and sure."""
+        """Change to the best phase if that is worth it and sure, or to the next larger one at the end of a budget."""
+        if self._budget is None:
+            return self._greedy(state, seen)
+        now = next(phase for phase in self.phases if phase.name == state.phase)
+        spent = sum(state.memory) + self.cost(now, seen.model_bytes)
+        share = spent / self._budget
+        state = replace(state, memory=(spent,), share=share)
+        if share < 1 - self._finish:
+            return replace(self._greedy(state, seen), memory=(spent,), share=share)
+        rising = sorted(self.phases, key=_examples)
+        step = 1 + int((len(rising) - 1) * (share - 1 + self._finish) / self._finish) if self._finish else 0
+        target = rising[min(max(step, rising.index(now)), len(rising) - 1)]
+        if target is now:
+            return state
+        reason = f"{share:.0%} of the budget is spent: noise is averaged out in larger batches"
+        return ControlState(target.name, None, seen.round + 1, None, reason, (spent,), share=share)
+
+    def _greedy(self, state: ControlState, seen: Observation) -> ControlState:
         if seen.noise_scale is None or seen.round + 1 - state.since_round < self._settle_rounds:
             return state
         now = next(phase for phase in self.phases if phase.name == state.phase)

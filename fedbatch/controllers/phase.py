@@ -47,6 +47,10 @@ class Observation:
         noise_scale: the averaged noise scale, None while there is none.
         unit: "examples" or "clients", what sizes and noise scale are counted in.
         model_bytes: what one client sends or receives in a round.
+        trace: this round's estimate of the noise of one unit's gradient, the privacy noise of the round counted in;
+            None where nothing was measured.
+        grad_sq: this round's estimate of the gradient's squared length, below 0 in a noisy round; None with ``trace``.
+        rounds: rounds of the whole run, 0 where nobody knows.
     """
 
     round: int
@@ -54,6 +58,9 @@ class Observation:
     noise_scale: Interval | None
     unit: str
     model_bytes: int
+    trace: float | None = None
+    grad_sq: float | None = None
+    rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class ControlState:
         since_round: first round of the current phase.
         lr_noise_scale: noise scale held for the learning-rate rule since the last change; None before any.
         reason: why the last change was made, for people.
+        memory: numbers that the controller keeps of earlier rounds, in an order of its own.
+        lr_factor: factor on the learning rate that the controller asks for, > 0; None leaves it to the rule.
+        share: share of the run that is done by the controller's own clock, which the learning rate's decay follows; at
+            1 the run ends. None counts rounds.
     """
 
     phase: str
@@ -73,12 +84,31 @@ class ControlState:
     since_round: int = 0
     lr_noise_scale: float | None = None
     reason: str = ""
+    memory: tuple[float, ...] = ()
+    lr_factor: float | None = None
+    share: float | None = None
+
+    def is_change_of(self, before: "ControlState") -> bool:
+        """Whether rounds are run otherwise from here on than under ``before``, or for another reason."""
+        return replace(self, memory=before.memory, lr_factor=before.lr_factor, share=before.share) != before
 
 
 def phase_of(phases: Iterable[Phase], state: ControlState) -> Phase:
     """The phase that a controller's state stands for, with the cohort that it has been moved to."""
     phase = next(phase for phase in phases if phase.name == state.phase)
     return phase if state.cohort_size is None else replace(phase, cohort_size=state.cohort_size)
+
+
+def relative_batch(phase: Phase, base: Phase) -> float:
+    """The global batch of a phase over that of another.
+
+    Raises:
+        ValueError: only one of them has a client batch of a given size.
+    """
+    sizes = phase.client_batch_size, base.client_batch_size
+    if (sizes[0] is None) != (sizes[1] is None):
+        raise ValueError(f"controller: give {phase.name} and {base.name} both a client_batch_size, or neither")
+    return phase.cohort_size * (sizes[0] or 1) / (base.cohort_size * (sizes[1] or 1))
 
 
 class Controller(Protocol):

@@ -48,11 +48,18 @@ def doubling(
         times: number of doublings.
         double: "cohort" or "batch".
     """
-    if double not in ("cohort", "batch") or every_rounds < 1 or (double == "batch" and not client_batch_size):
-        raise ValueError("controller: double must be cohort or batch (of a given size), every_rounds at least 1")
+    if every_rounds < 1:
+        raise ValueError("controller: every_rounds must be at least 1")
+    sizes = doubled(cohort_size, client_batch_size, times, double)
+    phases = {f"x{2**i}": Phase(f"x{2**i}", c, b) for i, (c, b) in enumerate(sizes)}
+    return Schedule(phases, {name: i * every_rounds for i, name in enumerate(phases)})
+
+
+def doubled(cohort_size: int, client_batch_size: int | None, times: int, double: str) -> list[tuple[int, int | None]]:
+    """Cohort and client batch, one of them doubled 0 to ``times`` times; see `doubling`."""
+    if double not in ("cohort", "batch") or (double == "batch" and not client_batch_size):
+        raise ValueError("controller: double must be cohort or batch (of a given size)")
     if times < 0:
         raise ValueError(f"controller: times must not be negative (got {times})")
     factors = [(2**i, 1) if double == "cohort" else (1, 2**i) for i in range(times + 1)]
-    sizes = [(cohort_size * c, client_batch_size and client_batch_size * b) for c, b in factors]
-    phases = {f"x{2**i}": Phase(f"x{2**i}", c, b) for i, (c, b) in enumerate(sizes)}
-    return Schedule(phases, {name: i * every_rounds for i, name in enumerate(phases)})
+    return [(cohort_size * c, client_batch_size and client_batch_size * b) for c, b in factors]

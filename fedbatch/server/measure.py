@@ -68,6 +68,17 @@ def deciding(noise: RunningNoiseScale, measured: Measured) -> Interval | None:
     return noise.interval(measured.noise_per_unit, measured.fixed_noise)
 
 
+def raw(measured: Measured) -> tuple[float, float] | tuple[None, None]:
+    """Trace and squared gradient of this round alone, with privacy noise counted in the trace; None twice without.
+
+    The trace over the batch is then the energy of all noise on the mean.
+    """
+    if measured.noise is None or not measured.size:
+        return None, None
+    further = measured.noise_per_unit + measured.fixed_noise / measured.size
+    return measured.noise.trace + further, measured.noise.grad_sq
+
+
 def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
     """Columns of the record: averages under their plain names, this round's raw estimates as ``round_*``."""
     nan, noise = float("nan"), averages.noise

@@ -24,7 +24,7 @@ log = logging.getLogger("fedbatch")
 def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState, Row]]:
     """Rounds from ``state`` to the configured number, the target or the privacy budget, each with its row."""
     config = server.task.config
-    while state.round < config.rounds:
+    while state.round < config.rounds and (share_done(server, state) or 0) < 1:
         trained, state = with_labels(server, state)
         try:
             state, row = run_round(trained, state)
@@ -61,8 +61,19 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
 
     measured = collected.measured
     decided_by = measure.deciding(averages.noise, measured)
-    seen = Observation(state.round, measured.size, decided_by, measured.unit, model_bytes(state))
+    trace, grad_sq = measure.raw(measured)
+    seen = Observation(
+        state.round,
+        measured.size,
+        decided_by,
+        measured.unit,
+        model_bytes(state),
+        trace,
+        grad_sq,
+        server.task.config.rounds,
+    )
     control, kept = server.task.controller.next(state.control, seen), averages
+    changed = control.is_change_of(state.control)
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         kept = averages.restarted()  # examples and clients have no common average
     seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
@@ -76,7 +87,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         control=control,
         averages=kept,
         lr_factor=factor,
-        lr_factor_before=factor if control != state.control else before,
+        lr_factor_before=factor if changed else before,
         totals=totals,
         executors=state.executors | ({phase.name: executor} if executor else {}),
         switches=state.switches + tuple(switch(state, control)),
@@ -90,14 +101,17 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         evaluated = tests["test_accuracy"] == tests["test_accuracy"]
         row |= {"epsilon": privacy.epsilon(after.ledger) if evaluated else float("nan")}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
-    row |= {"switch": control.reason if control != state.control else "", **state.labels.columns}
+    row |= {"switch": control.reason if changed else "", **state.labels.columns}
     return after, row
 
 
 def learning_rate(server: Server, state: ServerState, phase: Phase) -> tuple[float, float, float]:
     """Batch factor now, batch factor before the last switch, and the learning rate of this round."""
     rule, base_lr = server.learning_rate, server.optimizer.base_lr
-    if phase.lr is not None:
+    before, age = state.lr_factor_before, state.round - state.control.since_round
+    if state.control.lr_factor is not None:
+        target = state.control.lr_factor
+    elif phase.lr is not None:
         target = phase.lr / base_lr
     elif state.control.since_round == 0:
         target = 1.0
@@ -105,10 +119,21 @@ def learning_rate(server: Server, state: ServerState, phase: Phase) -> tuple[flo
         gradient = server.task.work(phase.name).is_gradient
         size, base_size = (size_of(server, p, gradient) for p in (phase, first_phase(server)))
         target = rule.batch_factor(size, base_size, state.control.lr_noise_scale)
-    age = state.round - state.control.since_round
-    factor = rule.blend(state.lr_factor_before, target, age) if state.control.since_round else target
-    schedule = rule.schedule_factor(state.round, server.task.config.rounds)
-    return factor, state.lr_factor_before, base_lr * factor * schedule
+        if hasattr(rule, "most"):  # a rule of one's own need not have it
+            target = min(target, rule.most(before, age))
+    factor = rule.blend(before, target, age) if state.control.since_round else target
+    share = share_done(server, state)
+    clock = {} if share is None else {"share": share}
+    schedule = rule.schedule_factor(state.round, server.task.config.rounds, **clock)
+    return factor, before, base_lr * factor * schedule
+
+
+def share_done(server: Server, state: ServerState) -> float | None:
+    """Share of the run by another clock than rounds: the controller's own, or examples; None where rounds count."""
+    if state.control.share is not None:
+        return state.control.share
+    examples = getattr(server.learning_rate, "examples", None)  # a rule of one's own need not have it
+    return state.totals.examples / examples if examples else None
 
 
 def first_phase(server: Server) -> Phase:
@@ -150,7 +175,7 @@ def model_bytes(state: ServerState) -> int:
 
 def switch(state: ServerState, control: ControlState) -> list[Row]:
     """The entry of the record for a change of phase, or none."""
-    if control == state.control:
+    if not control.is_change_of(state.control):
         return []
     return [
         {

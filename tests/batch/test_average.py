@@ -56,3 +56,42 @@ def test_nothing_before_the_first_round():
     assert RunningNoiseScale().interval() is None and math.isnan(RunningNoiseScale().average().scale)
     with pytest.raises(ValueError, match="decay"):
         RunningNoiseScale(decay=1.0)
+
+
+def effective(tracker, rounds):
+    for _ in range(rounds):
+        tracker = tracker.update(measured(1.0, 1.0))
+    return tracker.interval().effective_rounds
+
+
+def test_memory_grows_with_the_rounds_and_is_never_less_than_the_decays():
+    assert effective(RunningNoiseScale(decay=0.9, memory=0.2), 60) == pytest.approx(19, rel=0.01)
+    for rounds in (1000, 4000):
+        assert effective(RunningNoiseScale(decay=0.9, memory=0.2), rounds) == pytest.approx(0.2 * rounds, rel=0.15)
+    assert effective(RunningNoiseScale(decay=0.98, memory=0.0), 4000) == pytest.approx(99, rel=0.01)
+
+
+def test_with_a_memory_the_weights_still_sum_to_one():
+    tracker = RunningNoiseScale(decay=0.5, memory=0.5)
+    for _ in range(50):
+        tracker = tracker.update(measured(2.0, 6.0))
+    assert tracker.average().grad_sq == pytest.approx(2.0) and tracker.average().scale == pytest.approx(3.0)
+
+
+def test_the_first_gradients_are_forgotten_and_a_long_run_is_averaged():
+    """|G|^2 falls as 1 / round: half of all rounds ago it was twice as large, whatever the length of the run."""
+    for rounds in (200, 3000):
+        tracker = RunningNoiseScale(decay=0.9, memory=0.2)
+        for round_ in range(rounds):
+            tracker = tracker.update(measured(1 / (round_ + 1), 1.0))
+        assert rounds < tracker.average().scale * 1.25 and tracker.average().scale < rounds
+
+
+def test_a_tracker_of_an_earlier_version_goes_on_as_it_was():
+    old = {"decay": 0.98, "z": 1.645, "trace": 3.0, "grad_sq": 0.5, "trace_var": 0.1, "grad_sq_var": 0.1}
+    tracker = RunningNoiseScale(**old, weight=0.8, sq_weight=0.1)
+    after = tracker.update(measured(1.0, 2.0))
+    assert after.trace == 0.98 * 3.0 + (1 - 0.98) * 2.0 and after.weight == 0.98 * 0.8 + (1 - 0.98)
+    for memory in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=r"noise_scale.memory must be in \[0, 1\]"):
+            RunningNoiseScale(memory=memory)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from fedbatch.batch.learning_rate import LearningRate
@@ -44,3 +46,47 @@ def test_blend_after_a_switch():
 def test_unknown_rule():
     with pytest.raises(ValueError, match="rule must be one of"):
         LearningRate(rule="cubic")
+
+
+@pytest.mark.parametrize(
+    ("decay", "factors"),
+    [("none", [1, 1, 1, 1]), ("cosine", [1, 0.5, 0.146447, 0]), ("linear", [1, 0.5, 0.25, 0]), ("wsd", [1, 1, 0.5, 0])],
+)
+def test_decays(decay, factors):
+    rate = LearningRate(decay=decay, decay_share=0.5)
+    rounds = [rate.schedule_factor(round_, 100) for round_ in (0, 50, 75, 100)]
+    shares = [rate.schedule_factor(7, 100, share=share) for share in (0.0, 0.5, 0.75, 1.3)]
+    assert rounds == pytest.approx(factors, abs=1e-6) and shares == pytest.approx(factors, abs=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear", "wsd"])
+@pytest.mark.parametrize("factor", [0.9, 0.5, 0.125])
+def test_share_at_is_the_inverse_of_the_decay(decay, factor):
+    rate = LearningRate(decay=decay, decay_share=0.3)
+    assert rate.schedule_factor(0, 1, share=rate.share_at(factor)) == pytest.approx(factor)
+
+
+def test_warm_up_counts_rounds_whatever_the_clock_of_the_decay():
+    assert LearningRate(warmup_rounds=4, decay="linear").schedule_factor(0, 9, share=0.5) == pytest.approx(0.25 * 0.5)
+
+
+def test_growth_after_a_change_is_bounded():
+    rate = LearningRate(max_growth=1.1)
+    assert [rate.most(2.0, age) for age in range(3)] == pytest.approx([2.2, 2.42, 2.662])
+    assert rate.most(1.0, 10**9) > 1e300 and LearningRate().most(1.0, 0) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_growth": 0.99}, "max_growth must be at least 1"),
+        ({"max_growth": math.nan}, "max_growth"),
+        ({"decay_share": 0.0}, "decay_share must be in"),
+        ({"decay": "exponential"}, "decay one of"),
+        ({"examples": 1000}, "examples is the length of a decay; set learning_rate.decay"),
+        ({"examples": 0, "decay": "linear"}, "examples"),
+    ],
+)
+def test_what_cannot_be_is_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        LearningRate(**kwargs)

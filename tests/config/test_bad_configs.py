@@ -92,6 +92,37 @@ PARTS = {
         "controller.max_cohort_size": ["0", "1", "abc"],
         "controller.step": ["1", "0.5", "abc"],
     },
+    "controller=two_phase_switch controller.large.cohort_size=8": {"controller.up": ["0", "abc"]},
+    "controller=norm_test controller.max_cohort_size=8": {
+        "controller.eta": ["0", "-1", "abc"],
+        "controller.max_cohort_size": ["3", "21", "abc"],
+        "controller.every_rounds": ["0", "abc"],
+    },
+    "controller=late_switch controller.large.cohort_size=8 rounds=40": {
+        "controller.share": ["0", "1", "-1", "0.001", "abc"],
+        "controller.large.cohort_size": ["21", "abc"],
+    },
+    "controller=seesaw rounds=40": {
+        "controller.times": ["0", "9", "abc"],
+        "controller.rate_factor": ["0", "2", "abc"],
+        "controller.decay": ["none", "steps"],
+        "controller.decay_share": ["0", "2", "abc"],
+        "controller.double": ["both"],
+    },
+    "controller=adascale controller.phase.cohort_size=8": {"controller.scale": ["0", "0.5", "abc"]},
+    "controller=goodput controller.phases.middle.cohort_size=8 controller.phases.large.cohort_size=8": {
+        "controller.budget": ["0", "-1", "abc"],
+        "controller.finish": ["-0.1", "1", "abc"],
+        "controller.cost": ["money"],
+    },
+    "learning_rate.decay=wsd": {
+        "learning_rate.decay": ["exp", "7"],
+        "learning_rate.decay_share": ["0", "1.5", "abc"],
+        "learning_rate.examples": ["0", "-5", "abc"],
+        "learning_rate.max_growth": ["0.9", "abc"],
+    },
+    "learning_rate.decay=none": {"learning_rate.examples": ["1000"]},
+    "noise_scale.z=1": {"noise_scale.memory": ["-0.1", "2", "abc"]},
     "controller=doubling": {
         "controller.every_rounds": ["0", "-1", "abc"],
         "controller.times": ["-1", "abc"],

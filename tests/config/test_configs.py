@@ -74,6 +74,14 @@ SETTINGS = {
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],
+    "controller/adascale": ["controller.phase.cohort_size=8"],
+    "controller/late_switch": [
+        "controller.share=0.3",
+        "controller.large.cohort_size=8",
+        "controller.large.client_batch_size=4",
+    ],
+    "controller/norm_test": ["controller.max_cohort_size=8"],
+    "controller/seesaw": ["controller.times=1"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
     "temperature/per_client": ["client_holdout=0.2"],
@@ -81,7 +89,10 @@ SETTINGS = {
     "privacy/example_distributed": ["privacy.min_clients=4"],
     "privacy/client_ftrl": ["controller=fixed"],
     "privacy/example_ftrl": ["controller=fixed", "cohort_size=20"],
-    "controller/noise_scale_switch": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"],
+    **{
+        f"controller/{name}": ["controller.large.cohort_size=8", "controller.large.client_batch_size=8"]
+        for name in ("noise_scale_switch", "two_phase_switch")
+    },
 }
 NEEDS_MORE_DATA = {"dataset/fashion_mnist", "dataset/hugging_face", "partitioner/natural"}
 HAS_ITS_OWN_TEST = {"runtime/ray", "tracker/mlflow", "tracker/wandb"}  # tests/runtime, tests/trackers

@@ -141,7 +141,7 @@ def test_a_config_with_names_of_before_is_the_same_run(make_config):
 
 
 def test_a_missing_key_is_its_default_and_the_same_run(make_config):
-    values = json.loads(make_config().to_json())
+    values = json.loads(make_config("noise_scale.decay=0.98", "noise_scale.memory=0").to_json())
     less = {name: value for name, value in values.items() if name not in ("threads", "small_clients", "version")}
     less["noise_scale"] = {"decay": 0.98}
     assert parse(less) == parse(values)
@@ -162,9 +162,12 @@ def test_a_config_of_a_newer_version_is_refused_in_one_line(make_config):
         parse(values)
 
 
-def test_a_missing_key_means_what_a_new_run_starts_with():
-    """True of version 1; a later change of conf/ may leave the defaults, which are what saved runs mean."""
+def test_a_missing_key_means_what_a_new_run_starts_with_but_for_what_has_changed_since():
+    """The defaults are what saved runs mean; conf/ says what a new run starts with, and may have left them."""
     begun = OmegaConf.to_container(OmegaConf.load(f"{config_dir()}/config.yaml"), resolve=False)
-    assert {name: begun[name] for name in schema.DEFAULTS if name in begun} == {
-        name: value for name, value in schema.DEFAULTS.items() if name in begun
+    assert (begun["noise_scale"].pop("decay"), begun["noise_scale"].pop("memory")) == (0.9, 0.2)
+    saved = schema.DEFAULTS | {"noise_scale": {**schema.DEFAULTS["noise_scale"]}}
+    assert (saved["noise_scale"].pop("decay"), saved["noise_scale"].pop("memory")) == (0.98, 0.0)
+    assert {name: begun[name] for name in saved if name in begun} == {
+        name: value for name, value in saved.items() if name in begun
     }

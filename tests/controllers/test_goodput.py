@@ -97,3 +97,47 @@ def test_arguments_that_cannot_work_are_refused():
         Goodput({"a": SMALL, "b": SMALL}, "bytes", LAN)
     with pytest.raises(ValueError, match=r"controller.phases.a.client_batch_size"):
         Goodput({"a": Phase("all", 4)}, "bytes", LAN)
+
+
+def spend(asked, noise, rounds=400):
+    """Names of the phases by round until the budget is spent, and the last state."""
+    state, names = asked.start(), []
+    for round_ in range(rounds):
+        names.append(state.phase)
+        state = asked.next(state, seen(noise, round_=round_))
+        if (state.share or 0) >= 1:
+            break
+    return names, state
+
+
+def test_a_budget_ends_in_larger_batches_of_equal_cost_and_then_the_run():
+    names, state = spend(controller("examples", budget=64 * 300.0, finish=0.4), 100.0)
+    counts = [names.count(name) * size for name, size in (("small", 64), ("middle", 256), ("large", 1024))]
+    assert names == sorted(names, key=["small", "middle", "large"].index)
+    assert counts == pytest.approx([0.6 * 19200, 0.2 * 19200, 0.2 * 19200], abs=1024)
+    assert sum(counts) == pytest.approx(19200, abs=1024) and state.share >= 1
+    assert state.reason == "80% of the budget is spent: noise is averaged out in larger batches"
+
+
+def test_before_its_end_a_budget_changes_nothing():
+    for cost in COSTS:
+        told, asked = controller(cost, budget=1e9), controller(cost)
+        left, right = told.start(), asked.start()
+        for round_ in range(60):
+            left, right = told.next(left, seen(300.0, round_=round_)), asked.next(right, seen(300.0, round_=round_))
+            assert replace(left, memory=(), share=None) == right
+
+
+def test_where_the_largest_is_best_a_budget_stays_there():
+    names, _ = spend(controller("rounds", budget=100.0), 500.0)
+    assert names == ["small"] * 5 + ["large"] * 95
+
+
+def test_no_share_is_kept_for_the_end_where_none_is_asked_for():
+    assert set(spend(controller("examples", budget=64 * 50.0, finish=0.0), 100.0)[0]) == {"small"}
+
+
+def test_budgets_that_cannot_be_are_refused():
+    for kwargs in ({"budget": 0.0}, {"budget": math.nan}, {"finish": 1.0}, {"finish": -0.1}):
+        with pytest.raises(ValueError, match="budget must be > 0 or null, finish"):
+            controller("bytes", **kwargs)

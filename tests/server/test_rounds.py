@@ -107,7 +107,8 @@ def test_one_node_or_four(make_config, work):
 
 
 def test_phases_switch_and_the_record_shows_it(make_config):
-    config = make_config("controller.settle_rounds=2", "controller.up=0.0001", "controller.down=0", "rounds=6")
+    switch = ("controller=two_phase_switch", "controller.settle_rounds=2", "controller.up=0.0001", "controller.down=0")
+    config = make_config(*switch, "rounds=6")
     rows, summary, _ = run(config)
     (switch,) = summary["phase_switches"]
     phases = [row["phase"] for row in rows]

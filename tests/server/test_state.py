@@ -27,7 +27,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("controller", ["noise_scale_switch", "adaptive"])
+@pytest.mark.parametrize("controller", ["two_phase_switch", "adaptive"])
 def test_four_rounds_are_two_and_a_checkpoint_and_two(make_config, optimizer, controller):
     settings = [
         *OPTIMIZERS[optimizer],
@@ -38,7 +38,7 @@ def test_four_rounds_are_two_and_a_checkpoint_and_two(make_config, optimizer, co
     ]
     settings += (
         ["controller.up=1e-6", "controller.down=0"]
-        if controller == "noise_scale_switch"
+        if controller == "two_phase_switch"
         else ["controller.min_cohort_size=2", "controller.max_cohort_size=20", "controller.step=1.01"]
     )
     whole = make_config(*settings, "rounds=4", folder="whole")
@@ -59,6 +59,39 @@ def test_four_rounds_are_two_and_a_checkpoint_and_two(make_config, optimizer, co
         assert all(x[k] == y[k] or x[k] != x[k] for k in same if not k.startswith("test_"))
     hashes = [json.loads((f / "summary.json").read_text())["params_sha256"] for f in (a, b)]
     assert hashes[0] == hashes[1]
+
+
+CLOCKED = {
+    "noise_scale_switch": ("controller.up=1e-6", "controller.down=0"),
+    "adascale": ("controller.phase.cohort_size=8", "learning_rate.decay=linear"),
+    "goodput": (
+        *("controller.phases.middle.cohort_size=8", "controller.phases.large.cohort_size=8", "controller.budget=2000"),
+        *("controller.cost=examples", "controller.settle_rounds=2", "learning_rate.decay=wsd"),
+    ),
+}
+"""Controllers that keep numbers of earlier rounds: a test's window, a clock, a budget."""
+
+
+@pytest.mark.parametrize("controller", CLOCKED)
+def test_what_a_controller_remembers_goes_on_from_a_checkpoint(make_config, controller):
+    settings = (
+        f"controller={controller}",
+        *CLOCKED[controller],
+        "executor=fused",
+        "rounds=30",
+        "checkpoint_every_rounds=7",
+    )
+    run(config := make_config(*settings))
+    folder = Path(config.run_dir)
+    whole, before = checkpoint.load_latest(folder / "checkpoints"), (folder / "summary.json").read_text()
+    saved = sorted((folder / "checkpoints").glob("round-*.ckpt"))
+    saved[-1].unlink()  # as if it had been killed
+    kept = checkpoint.load_latest(folder / "checkpoints")
+    assert 0 < kept.round < whole.round and kept.control.memory
+    run(make_config(*settings, f"resume={folder}"))
+    again = checkpoint.load_latest(folder / "checkpoints")
+    assert again.control == whole.control and again.round == whole.round and torch.equal(again.params, whole.params)
+    assert json.loads(before)["phase_switches"] == json.loads((folder / "summary.json").read_text())["phase_switches"]
 
 
 def flatten(value):
