@@ -110,7 +110,7 @@ def contenders(rounds: int) -> dict[str, dict[str, tuple[str, ...]]]:
             *("controller=schedule", f"controller.starts.large={rounds // 2}", *small, *long),
             *sizes("controller.phases.large.", LARGE),
         ),
-        "switch": ("controller=noise_scale_switch", *small, *long, *sizes("controller.large.", LARGE)),
+        "switch": ("controller=two_phase_switch", *small, *long, *sizes("controller.large.", LARGE)),
         "adaptive": (
             *("controller=adaptive", *small, *long, "controller.exchange_rate=200", "controller.min_cohort_size=8"),
             "controller.max_cohort_size=64",

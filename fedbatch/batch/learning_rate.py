@@ -101,7 +101,7 @@ class LearningRate:
                 return 1 - factor
             case "wsd":
                 return 1 - factor * self.decay_share
-        raise ValueError("decay must be cosine, linear or wsd, so that there is one")
+        raise ValueError("learning_rate.decay is none, which never comes down")
 
     def _decayed(self, share: float) -> float:
         match self.decay:

@@ -50,7 +50,8 @@ class NoiseScaleLadder:
             raise ValueError(f"controller: settle_rounds must not be negative (got {self.settle_rounds})")
         if (self.small.lr is None) != (self.large.lr is None):
             raise ValueError(
-                "controller: give lr to both small and large, or to neither, so that it can be had between"
+                "controller: give lr to both small and large, or to neither, so that rungs between have one; or use "
+                "controller=two_phase_switch, which has none"
             )
         rungs = (self.small, *between(self.small, self.large), self.large)
         if len({phase.name for phase in rungs}) < len(rungs):

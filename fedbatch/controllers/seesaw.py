@@ -34,6 +34,8 @@ def seesaw(
         times: doublings; after the last one the batch stays.
         double: "cohort" or "batch".
     """
+    if decay not in ("cosine", "linear", "wsd"):
+        raise ValueError(f"controller.decay must be cosine, linear or wsd (got {decay!r})")
     if not 0 < rate_factor <= 1:
         raise ValueError(f"controller.rate_factor must be in (0, 1] (got {rate_factor})")
     if times < 1:

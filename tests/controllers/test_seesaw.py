@@ -59,8 +59,8 @@ def test_the_client_batch_doubles_too():
         ({"rate_factor": 2.0}, "controller.rate_factor"),
         ({"times": 0}, "controller.times must be at least 1"),
         ({"times": 30}, r"controller.times \(30\) is too many doublings for 600 rounds"),
-        ({"decay": "none"}, "decay must be cosine, linear or wsd"),
-        ({"decay": "steps"}, "decay"),
+        ({"decay": "none"}, "controller.decay must be cosine, linear or wsd"),
+        ({"decay": "steps"}, "controller.decay must be"),
         ({"client_batch_size": None, "double": "batch"}, "double must be cohort or batch"),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_mechanism_brings_what_suits_it(mechanism):
         ("privacy.clip_norm=3", "privacy.clip_norm", 3),
         ("experiment=fedavg", "server_optimizer.lr", 1.0),
         ("experiment=fedavg", "client_batch_size", 10),
-        ("experiment=switching", "controller._target_", "fedbatch.controllers.NoiseScaleSwitch"),
+        ("experiment=switching", "controller._target_", "fedbatch.controllers.NoiseScaleLadder"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

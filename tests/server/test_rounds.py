@@ -332,3 +332,53 @@ def test_evaluation_on_the_training_set_and_a_goal_on_it(make_config):
     assert len(kept) < len(loaded.train_y)
     expected = nn.functional.cross_entropy(model.module(loaded.train_x[kept]), loaded.train_y[kept]).detach()
     assert told[-1] == pytest.approx(float(expected), rel=1e-5)
+
+
+def losses_around_a_switch(make_config, *overrides, switch=187):
+    """Test losses of the 40 rounds before a switch from 64 to 1,024 examples, and of the 60 after it."""
+    schedule = ("controller=schedule", f"controller.starts.large={switch}", f"rounds={switch + 60}", *overrides)
+    settings = (*schedule, "evaluate_every_rounds=1", "executor=fused")
+    rows, _, _ = run(make_config(*settings, base=(), folder=f"run{len(overrides)}"))
+    losses = [row["test_loss"] for row in rows]
+    return np.array(losses[switch - 40 : switch]), np.array(losses[switch:])
+
+
+def test_after_a_switch_the_loss_does_not_jump(make_config):
+    """The default run trains near its limit of stability, and twice the rate within ten rounds threw it out."""
+    before, after = losses_around_a_switch(make_config)
+    assert after.max() < before.mean() and after[-10:].mean() < 0.9 * before.mean()
+
+
+@pytest.mark.slow
+def test_it_jumps_where_the_rate_rises_within_ten_rounds(make_config):
+    """As in saved runs, where a missing ``max_growth`` means the ramp alone."""
+    before, after = losses_around_a_switch(make_config, "learning_rate.max_growth=null")
+    assert after.max() > 1.1 * before.mean()
+
+
+def test_a_decay_over_examples_ends_the_run_where_they_are_used(make_config):
+    decay = ("learning_rate.decay=linear", "learning_rate.examples=160", "rounds=100", "server_optimizer.lr=0.5")
+    rows, summary, _ = run(make_config("controller=fixed", *decay))  # 16 examples a round
+    assert summary["rounds"] == 10 and summary["status"] == "finished" and rows[-1]["examples"] == 160
+    assert [row["lr"] for row in rows] == pytest.approx([0.5 * (1 - t / 10) for t in range(10)])
+
+
+def test_a_decay_over_examples_follows_the_batch(make_config):
+    decay = ("learning_rate.decay=linear", "learning_rate.examples=160", "learning_rate.rule=constant")
+    sizes = ("controller=schedule", "controller.starts.large=2", "controller.phases.large.cohort_size=8")
+    rows, _, _ = run(make_config(*decay, *sizes, "controller.phases.large.client_batch_size=8"))  # 16, 16, 64, 64
+    assert [row["lr"] for row in rows] == pytest.approx([0.1 * (1 - n / 160) for n in (0, 16, 32, 96)])
+
+
+def test_adascale_scales_the_rate_by_the_gain_and_ends_by_its_clock(make_config):
+    controller = ("controller=adascale", "controller.phase.cohort_size=16", "controller.scale=4")
+    rows, summary, _ = run(make_config(*controller, "rounds=20", "learning_rate.decay=linear"))
+    clock, share = 0.0, 0.0
+    for i, row in enumerate(rows):
+        noise = rows[i - 1]["noise_scale"] / 64 if i else 0.0
+        gain = (1 + 4 * max(noise, 0.0)) / (1 + max(noise, 0.0)) if i else 1.0
+        assert row["lr"] == pytest.approx(0.1 * gain * (1 - share)), i
+        clock += gain
+        share = clock / 20
+    assert summary["rounds"] == len(rows) < 20 and clock >= 20
+    assert summary["phase_switches"] == [] and {row["switch"] for row in rows} == {""}
