@@ -131,7 +131,7 @@ def identity_of(values: Mapping[str, Any]) -> str:
     """
     public = _public(values)
     part = (public.get("privacy") or {}).get("_target_", "")
-    added = {"privacy": ADDED["privacy"] | ADDED_TO.get(part, {})}
+    added = ADDED | {"privacy": ADDED["privacy"] | ADDED_TO.get(part, {})}
     kept = {name: value for name, value in _beyond(public, DEFAULTS | added).items() if name not in CONTINUED}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -171,7 +171,8 @@ ADDED: Node = {
         "accuracy_noise": None,
         "deployment_population": None,
         "deployment_cohort": None,
-    }
+    },
+    "learning_rate": {"max_growth": None, "decay_share": 0.2, "examples": None},
 }
 """The same of keys that parts have had only since a later version."""
 ADDED_TO: dict[str, Node] = {
