@@ -73,7 +73,7 @@ def save(table: pl.DataFrame, out: Path) -> None:
 def markdown(table: pl.DataFrame) -> str:
     """Mean and standard deviation over seeds of each variant."""
     lines = [
-        "| run | test accuracy | examples | simulated s | noise scale, round 50 | at the end | switch at round |",
+        "| run | test accuracy | examples | simulated s | noise scale, round 50 | at the end | first switch at round |",
         "|---|---|---|---|---|---|---|",
     ]
     for variant in VARIANTS:

@@ -17,7 +17,8 @@ BASE = "dataset=digits population=20 cohort_size=4 client_batch_size=8 rounds=4 
 OF_BEFORE = "noise_scale.decay=0.98 noise_scale.memory=0 learning_rate.max_growth=null".split()
 """What runs began with when the golden ones were written."""
 PRIVATE = "privacy.noise_multiplier=1.0 privacy.target_epsilon=null server_optimizer=sgd".split()
-SWITCH = "controller=two_phase_switch controller.small.cohort_size=4 controller.large.cohort_size=8 evaluate_every_rounds=2".split()
+TWO_PHASES = "controller=two_phase_switch controller.small.cohort_size=4 controller.large.cohort_size=8".split()
+SWITCH = [*TWO_PHASES, "evaluate_every_rounds=2"]
 RUNS = {
     "fused": ["executor=fused", *SWITCH, "server_optimizer.momentum=0.9"],
     "loop": ["executor=loop", *SWITCH, "model=cnn"],

@@ -21,8 +21,8 @@ class NoiseScaleLadder:
     ``D = trace - up * B * |G|^2``, which is above 0 where the noise scale is above ``up * B``. The mean of D over the
     last rounds of the rung is tested against 0, with its standard error from their own spread. Differences need no
     division, so that rounds whose gradient is lost in noise count too. It is a norm test (Byrd et al. 2012) that asks
-    to be sure. It looks often: where the noise scale is as large as the batch it climbs sooner or later, which costs
-    little there.
+    to be sure. It looks often, and |G|^2 may have spikes that a short window misses, so the average of the noise scale
+    must be on the same side. Where the noise scale is as large as the batch it climbs sooner or later.
 
     Rungs double the cohort, and where that is as large as it may be, the client batch, from ``small`` to ``large``.
 
@@ -76,11 +76,13 @@ class NoiseScaleLadder:
         memory = (*state.memory, seen.trace, seen.grad_sq, seen.size)[-3 * WINDOWS[-1] :]
         rounds = np.array(memory).reshape(-1, 3)
         rung = [phase.name for phase in self.rungs].index(state.phase)
+        may_rise = rung + 1 < len(self.rungs) and seen.noise_scale.value > self.up * seen.size
+        may_fall = rung > 0 and seen.noise_scale.value < self.down * seen.size
         for last in (rounds[-window:] for window in WINDOWS if len(rounds) >= window):
             trace, grad_sq, size = last.T
-            if rung + 1 < len(self.rungs) and is_above_zero(trace - self.up * size * grad_sq):
+            if may_rise and is_above_zero(trace - self.up * size * grad_sq):
                 return self._moved(state, seen, last, rung + 1, ">", self.up)
-            if rung > 0 and is_above_zero(self.down * size * grad_sq - trace):
+            if may_fall and is_above_zero(self.down * size * grad_sq - trace):
                 return self._moved(state, seen, last, rung - 1, "<", self.down)
         return replace(state, memory=memory)
 

@@ -20,14 +20,16 @@ def seen(round_, size, trace, grad_sq, noise=KNOWN):
     return Observation(round_, size, noise, "examples", 0, trace, grad_sq)
 
 
-def climb(controller, rounds, trace, grad_sq, state=None):
-    """States after each round, with the batch of the phase."""
-    state, states = state or controller.start(), []
+def climb(controller, rounds, trace, grad_sq, state=None, average=None):
+    """States after each round, with the batch of the phase; ``average`` or else the ratio of all sums is known."""
+    state, states, sums = state or controller.start(), [], np.zeros(2)
     for round_ in range(rounds):
         phase = next(p for p in controller.phases if p.name == state.phase)
-        state = controller.next(
-            state, seen(round_, phase.cohort_size * phase.client_batch_size, trace(round_), grad_sq(round_))
-        )
+        sums += trace(round_), grad_sq(round_)
+        value = average or (sums[0] / sums[1] if sums[1] > 0 else math.inf)
+        batch = phase.cohort_size * phase.client_batch_size
+        known = Interval(value, value / 2, 2 * value, 20.0)
+        state = controller.next(state, seen(round_, batch, trace(round_), grad_sq(round_), known))
         states.append(state)
     return states
 
@@ -96,7 +98,7 @@ def test_differences_are_of_trace_and_batch_times_gradient():
 
 
 def test_rounds_whose_gradient_is_lost_count():
-    states = climb(NoiseScaleLadder(SMALL, LARGE), 12, lambda t: 100.0, lambda t: -0.1 * (t % 2))
+    states = climb(NoiseScaleLadder(SMALL, LARGE), 12, lambda t: 100.0, lambda t: -0.1 * (t % 2), average=90.0)
     assert states[-1].phase == "x2" and "noise scale inf over 12 rounds" in states[-1].reason
     assert states[-1].lr_noise_scale == 90.0, "the average, where the rung's own is infinite"
 
@@ -115,6 +117,12 @@ def test_how_often_it_climbs_in_a_hundred_rounds(noise_scale, climbs):
         )
         climbed += states[-1].phase != "small"
     assert climbs[0] <= climbed / 60 <= climbs[1]
+
+
+def test_a_short_window_between_two_spikes_of_the_gradient_is_not_enough():
+    """|G|^2 is 0.3 but for a spike every 20 rounds: windows between say N = 213, the sums say 48."""
+    states = climb(NoiseScaleLadder(SMALL, LARGE), 200, lambda t: 64.0 + t % 2, lambda t: 20.0 if t % 20 == 0 else 0.3)
+    assert states[-1].phase == "small"
 
 
 def test_it_remembers_the_longest_window_and_no_more():
