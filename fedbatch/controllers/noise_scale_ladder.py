@@ -74,10 +74,12 @@ class NoiseScaleLadder:
         if seen.round < state.since_round + self.settle_rounds:
             return state
         memory = (*state.memory, seen.trace, seen.grad_sq, seen.size)[-3 * WINDOWS[-1] :]
-        rounds = np.array(memory).reshape(-1, 3)
         rung = [phase.name for phase in self.rungs].index(state.phase)
         may_rise = rung + 1 < len(self.rungs) and seen.noise_scale.value > self.up * seen.size
         may_fall = rung > 0 and seen.noise_scale.value < self.down * seen.size
+        if not (may_rise or may_fall) or len(memory) < 3 * WINDOWS[0]:
+            return replace(state, memory=memory)
+        rounds = np.array(memory).reshape(-1, 3)
         for last in (rounds[-window:] for window in WINDOWS if len(rounds) >= window):
             trace, grad_sq, size = last.T
             if may_rise and is_above_zero(trace - self.up * size * grad_sq):

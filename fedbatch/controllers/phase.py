@@ -90,7 +90,11 @@ class ControlState:
 
     def is_change_of(self, before: "ControlState") -> bool:
         """Whether rounds are run otherwise from here on than under ``before``, or for another reason."""
-        return replace(self, memory=before.memory, lr_factor=before.lr_factor, share=before.share) != before
+        now, then = (
+            (state.phase, state.cohort_size, state.since_round, state.lr_noise_scale, state.reason)
+            for state in (self, before)
+        )
+        return now != then
 
 
 def phase_of(phases: Iterable[Phase], state: ControlState) -> Phase:
