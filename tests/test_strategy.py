@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from flwr.serverapp.strategy.strategy import Strategy
 
 from fedbatch.batch.noise_scale import estimate
-from fedbatch.controllers import Adaptive, NoiseScaleSwitch
+from fedbatch.controllers import Adaptive, NoiseScaleLadder, NoiseScaleSwitch
 from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.flower import new_run, stamp
 from fedbatch.runtime.local import run_locally
@@ -133,6 +133,13 @@ def test_a_controller_sets_nodes_and_batch_size_of_the_next_round():
     rounds = [noisy_round(strategy, round_) for round_ in range(1, 6)]
     assert rounds[:3] == [(5, 8)] * 3 and rounds[3:] == [(19, 32)] * 2
     assert strategy.control.phase == "large" and strategy.control.since_round == 3
+
+
+def test_the_ladder_sees_single_rounds_there_too():
+    """Noise scale of a client's update: trace 2 over |G|^2 of 0.02, far above 10 nodes."""
+    strategy = NoiseScale(FedAvg(), controller=NoiseScaleLadder(Phase("small", 5, 8), Phase("large", 20, 8)))
+    nodes = [noisy_round(strategy, round_)[0] for round_ in range(1, 60)]
+    assert nodes[:12] == [5] * 12 and nodes == sorted(nodes) and nodes[-1] == 20 and 10 in nodes
 
 
 @pytest.mark.parametrize("cohort", [1, 2, 29, 48, 49])

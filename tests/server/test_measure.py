@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from fedbatch.aggregation.sums import Aggregate, nobody
-from fedbatch.batch.noise_scale import estimate, estimate_weighted
+from fedbatch.batch.noise_scale import NoiseScale, estimate, estimate_weighted
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.server.measure import measure
+from fedbatch.server.measure import Measured, measure, raw
 
 
 def aggregate(weights, num_examples=(4, 8, 20), halves=False):
@@ -54,3 +54,17 @@ def test_drift_knows_when_everybody_takes_part():
 def test_nobody_is_no_measurement():
     measured = measure(nobody(torch.zeros(2), torch.zeros(0)), FedSGD(), population=50)
     assert measured.noise is None and measured.size == 0
+
+
+def test_a_controller_sees_the_rounds_own_estimates_with_privacy_noise_in_the_trace():
+    """Trace over batch is the energy of all noise on the mean: 100 / 20 + 3 / 20 + 50 / 20^2."""
+    noise = NoiseScale(1.5, 100.0, 66.7, 0.1, 1.0)
+    assert raw(Measured(20.0, "examples", noise, None)) == (100.0, 1.5)
+    trace, grad_sq = raw(Measured(20.0, "examples", noise, None, noise_per_unit=3.0, fixed_noise=50.0))
+    assert trace / 20 == pytest.approx(100 / 20 + 3 / 20 + 50 / 20**2) and grad_sq == 1.5
+
+
+@pytest.mark.parametrize("size", [0.0, 20.0])
+def test_it_sees_none_where_nothing_was_measured(size):
+    assert raw(Measured(size, "clients", None, None)) == (None, None)
+    assert raw(Measured(0.0, "clients", NoiseScale(1.0, 1.0, 1.0, 0.0, 0.0), None)) == (None, None)
