@@ -101,7 +101,7 @@ def test_study_can_be_sorted_filtered_grouped_and_entered(browser, write_run, tm
     assert set(drawn(browser, "#comparison")) == {"chart-comparison", "chart-pareto"}
     assert min(drawn(browser, "#comparison").values()) > 0
     groups = text(browser, "#groups")
-    assert "controller=NoiseScaleSwitch, lr=0.1\t2\t0.5\t" in groups and "50 ± 64" in groups  # sd of 5 and 95
+    assert "controller=NoiseScaleLadder, lr=0.1\t2\t0.5\t" in groups and "50 ± 64" in groups  # sd of 5 and 95
 
     head = "[...document.querySelectorAll('#runs th button')].find(b => b.innerText.startsWith('examples')).click()"
     browser.execute_script(head), browser.execute_script(head)
