@@ -1,9 +1,10 @@
 """Averages of the noise scale over rounds: numerator and denominator apart, divided last."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fedbatch.batch.drift import Drift
+from fedbatch.batch.gain import GroupSums, RunningGain
 from fedbatch.batch.noise_scale import NoiseScale
 
 
@@ -118,11 +119,13 @@ class Averages:
         noise: of the noise scale.
         within: of the sampling noise within clients, when halves are measured.
         between: of the drift between clients, when halves are measured.
+        gain: of what groups of clients say, when they are asked group by group.
     """
 
     noise: RunningNoiseScale
     within: RunningNoiseScale
     between: RunningNoiseScale
+    gain: RunningGain = field(default_factory=RunningGain)
 
     @classmethod
     def start(cls, decay: float, z: float, memory: float = 0.0) -> "Averages":
@@ -134,9 +137,12 @@ class Averages:
         """As before the first round."""
         return Averages.start(self.noise.decay, self.noise.z, self.noise.memory)
 
-    def update(self, noise: NoiseScale | None, drift: Drift | None) -> "Averages":
-        """After one more round, with what was measured in it."""
+    def update(
+        self, noise: NoiseScale | None, drift: Drift | None, groups: GroupSums | None = None, every: int = 1
+    ) -> "Averages":
+        """After one more round, with what was measured in it; groups are in one round of ``every``."""
         noted = self if noise is None else replace(self, noise=self.noise.update(noise))
+        noted = noted if groups is None else replace(noted, gain=self.gain.update(groups, self.noise.decay**every))
         if drift is None:
             return noted
         return replace(noted, within=self.within.update(drift.within()), between=self.between.update(drift.between()))

@@ -50,6 +50,9 @@ class NoiseScaleConfig:
     memory: float = 0.0
     halves: bool = False
     cosine: bool = False
+    groups: int = 0
+    every: int = 20
+    layers: bool = False
 
 
 @dataclass
@@ -228,6 +231,7 @@ def check(config: RunConfig) -> None:
         config.target_metric != "training_set_loss" or config.training_set_examples > 0,
         "target_metric=training_set_loss needs training_set_examples, e.g. training_set_examples=2000",
     )
+    _check_groups(config)
     _require(
         config.nodes <= config.population,
         f"nodes ({config.nodes}) is larger than population ({config.population}); a node hosts at least one client",
@@ -239,6 +243,26 @@ def check(config: RunConfig) -> None:
     _require_cohort("cohort_size", config.cohort_size, config)
 
 
+def _check_groups(config: RunConfig) -> None:
+    groups = config.noise_scale.groups
+    _require(
+        groups == 0 or (groups >= 4 and groups & (groups - 1) == 0),
+        f"noise_scale.groups must be 0 for none, or 4, 8, 16 and so on (got {groups})",
+    )
+    _require(
+        not config.noise_scale.layers or groups > 0,
+        "noise_scale.layers reads layers in rounds that are asked group by group; set noise_scale.groups=8",
+    )
+    _require(
+        not groups or not config.privacy,
+        "noise_scale.groups: under privacy one noised sum is released, and no sums of groups; set noise_scale.groups=0",
+    )
+    _require(
+        not groups or not config.aggregator,
+        "noise_scale.groups measures the mean of all updates, which aggregator=mean takes; set noise_scale.groups=0",
+    )
+
+
 def check_phases(config: RunConfig, phases: Iterable[Any]) -> None:
     """Check what a controller may choose against the run.
 
@@ -248,6 +272,11 @@ def check_phases(config: RunConfig, phases: Iterable[Any]) -> None:
     sizes = {}
     for phase in phases:
         _require_cohort(f"controller.{phase.name}.cohort_size", phase.cohort_size, config)
+        _require(
+            phase.cohort_size >= config.noise_scale.groups,
+            f"noise_scale.groups ({config.noise_scale.groups}) is larger than the cohort of phase {phase.name} "
+            f"({phase.cohort_size}); every group needs a client",
+        )
         sizes[phase.name] = phase.cohort_size * (phase.client_batch_size or 1)
     _require(
         sizes.get("small", 0) <= sizes.get("large", float("inf")),

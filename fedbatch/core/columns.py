@@ -154,6 +154,38 @@ COLUMNS = (
         shown=("curve",),
         group="noise",
     ),
+    Column(
+        "gain_2x",
+        "progress of the optimizer's step on twice the batch over that on this batch, with `noise_scale.groups`",
+        shown=("summary", "curve"),
+        group="noise",
+    ),
+    Column("gain_2x_se", "its standard error", group="noise"),
+    Column(
+        "b_half",
+        "batch at which the optimizer's step makes half of its largest progress, with `noise_scale.groups`",
+        "noise_scale_unit",
+        shown=("summary", "curve"),
+        group="noise",
+    ),
+    Column("b_half_low", "lower end of its interval", "noise_scale_unit", group="noise"),
+    Column("b_half_high", "upper end of its interval", "noise_scale_unit", group="noise"),
+    Column("b_l2", "noise scale in the norm of SGD, from groups of clients", "noise_scale_unit", group="noise"),
+    Column(
+        "b_l1",
+        "noise scale in the norm of sign and Adam steps; too small where noise is large",
+        "noise_scale_unit",
+        group="noise",
+    ),
+    Column(
+        "b_nuclear",
+        "noise scale of matrices in the norm of Muon's steps; too small where noise is large",
+        "noise_scale_unit",
+        group="noise",
+    ),
+    Column(
+        "layer_noise_scales", "noise scale of each layer, with `noise_scale.layers`", "noise_scale_unit", group="noise"
+    ),
     Column("mean_update_norm", "length of the mean update"),
     Column("mean_cosine", "mean cosine between two clients' updates, with `noise_scale.cosine`"),
     Column("client_norms", "length of every client's update, with `record_client_norms`", group="clients"),

@@ -35,6 +35,7 @@ class FlatModel:
         changing: names of the buffers in ``buffers``, in order.
         counters: how many of the last entries of ``buffers`` are whole numbers.
         trainable: parameters in the order of the flat vector.
+        names: of these.
         layer_sizes: numbers of parameters of the layers, in the order of the flat vector.
         forward: what `loss_and_gradient` calls: the module, or its compiled form.
         is_random: whether a training forward draws random numbers; set by `fedbatch.models.trial`.
@@ -55,7 +56,8 @@ class FlatModel:
     ):
         self.channels_last = channels_last
         self.module = module.to(device)
-        self.trainable = [p for p in module.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.names, self.trainable = [name for name, _ in named], [p for _, p in named]
         _check_parameters(module, self.trainable)
         self._permuted = [channels_last and p.dim() == 4 for p in self.trainable]
         with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from fedbatch.optim.lamb import LAMB
 from fedbatch.optim.lars import LARS
+from fedbatch.optim.lion import Lion
 from fedbatch.optim.merit import MERIT
+from fedbatch.optim.muon import Muon
 
-__all__ = ["LAMB", "LARS", "MERIT"]
+__all__ = ["LAMB", "LARS", "MERIT", "Lion", "Muon"]

@@ -1,7 +1,9 @@
 """A round's client work without privacy: plan, send, add up, measure."""
 
 import math
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.server import measure
-from fedbatch.server.exchange import exchange, tell_once
+from fedbatch.server.exchange import exchange_in_turn, tell_once
+from fedbatch.server.groups import dealt, measured_groups
 from fedbatch.server.plausible import check_update
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
@@ -25,16 +28,20 @@ from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
     """The mean update of the round's cohort and what its norms say about noise."""
     cohort, sizes = plan_cohort(server, phase, state.round)
-    plans = make_plans(server, state, phase, cohort, sizes)
+    turns = [
+        make_plans(server, state, phase, cohort[places], sizes[places])
+        for places in dealt(server, state, phase, cohort)
+    ]
     clock.lap("plan_seconds")
 
     kind: Any = Contribution if server.task.aggregator is None else Updates
     check = partial(check_sizes, server, server.task.work(phase.name))
-    answers, rejected = exchange(server.grid, plans, kind, server.task.config, state.round, check)
+    found, rejected = exchange_in_turn(server.grid, turns, kind, server.task.config, state.round, check)
     clock.lap("client_seconds")
-    answers, norms, bounds = bound(server, state, phase, answers)
+    found, norms, bounds = bound(server, state, phase, found)
+    answers = list(chain.from_iterable(found))
 
-    if not plans:
+    if not any(turns):
         total = nobody(state.params, state.buffers)
     elif server.task.aggregator is None:
         total = combine([answer for answer in answers if isinstance(answer, Contribution)])
@@ -42,6 +49,8 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         singles = [answer for answer in answers if isinstance(answer, Updates)]
         total = combine_single(singles, server.task.aggregator, state.buffers)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
+    if len(turns) > 1 and all(any(len(answer.clients) for answer in group) for group in found):
+        measured = replace(measured, groups=measured_groups(server, found, measured.unit))
     clock.lap("aggregate_seconds")
     return Collected(
         update=total.mean_update,
@@ -68,27 +77,41 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
 
 
 def bound(
-    server: Server, state: ServerState, phase: Phase, answers: list[Any]
-) -> tuple[list[Any], dict[str, float], list[str]]:
+    server: Server, state: ServerState, phase: Phase, found: list[list[Any]]
+) -> tuple[list[list[Any]], dict[str, float], list[str]]:
     """Answers without updates far longer than other nodes', the averages of lengths, and a line for each bounded node.
 
     A node goes by its first client, and lengths by phase, whose work makes them long or short.
     """
     hosts, start = server.hosts, f"{phase.name}/"
     if len(hosts.firsts) < 3:
-        return answers, state.norms, []
+        return found, state.norms, []
     before = {int(name.removeprefix(start)): v for name, v in state.norms.items() if name.startswith(start)}
-    nodes = [int(hosts.nodes[np.searchsorted(hosts.clients, named(answer)[0])]) for answer in answers]
-    owners = [hosts.firsts[node] for node in nodes]
-    now = {first: longest(answer) for first, answer in zip(owners, answers, strict=True)}
+
+    def node(answer: Contribution | Updates) -> int:
+        return int(hosts.nodes[np.searchsorted(hosts.clients, named(answer)[0])])
+
+    now: dict[int, float] = {}
+    owners = {}
+    for answer in chain.from_iterable(found):
+        owner = node(answer)
+        owners[hosts.firsts[owner]] = owner
+        now[hosts.firsts[owner]] = max(now.get(hosts.firsts[owner], 0.0), longest(answer))
     allowed, said = limits(now, before), []
-    for node, first in zip(nodes, owners, strict=True):
+    for first, owner in owners.items():
         if math.isfinite(allowed[first]):
-            said.append(f"the updates of node {node} (client {first} and more) are far longer than those of others")
+            said.append(f"the updates of node {owner} (client {first} and more) are far longer than those of others")
             tell_once(f"{said[-1]} and were bounded (told once; see bounded_nodes)")
-    kept = [bounded(a, allowed[f]) if math.isfinite(allowed[f]) else a for f, a in zip(owners, answers, strict=True)]
+
+    def kept(answer: Contribution | Updates) -> Contribution | Updates:
+        first = hosts.firsts[node(answer)]
+        if not math.isfinite(allowed[first]):
+            return answer
+        return bounded(answer, allowed[first] * longest(answer) / now[first])  # all of a node by the same factor
+
     averages = averaged({first: min(v, allowed[first]) for first, v in now.items() if v}, before)
-    return kept, state.norms | {f"{start}{first}": value for first, value in averages.items()}, said
+    norms = state.norms | {f"{start}{first}": value for first, value in averages.items()}
+    return [[kept(answer) for answer in answers] for answers in found], norms, said
 
 
 def named(answer: Contribution | Updates) -> Ints:

@@ -1,7 +1,7 @@
 """Sending plans to nodes and reading their answers; what is not valid is left out and named."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -60,11 +60,29 @@ def exchange(
     check: Callable[[Any, Any, SquaredLengths], None] | None = None,
     secret: bool = False,
 ) -> tuple[list[Answer], dict[int, str]]:
-    """Send each node its plan and collect the answers.
+    """Send each node its plan and collect the answers; arguments and errors as in `exchange_in_turn`.
+
+    Returns:
+        The valid answers by ascending client, and the reason for each node whose answer was rejected.
+    """
+    (answers,), rejected = exchange_in_turn(grid, [plans], kind, config, round_, check, secret)
+    return answers, rejected
+
+
+def exchange_in_turn(
+    grid: Grid,
+    turns: Sequence[Mapping[int, Plan]],
+    kind: type[Answer],
+    config: RunConfig,
+    round_: int,
+    check: Callable[[Any, Any, SquaredLengths], None] | None = None,
+    secret: bool = False,
+) -> tuple[list[list[Answer]], dict[int, str]]:
+    """Send each node its plan and collect the answers, as often as there are turns.
 
     Args:
         grid: where the nodes are.
-        plans: one for each node.
+        turns: the plans of each turn, one for each node.
         kind: of the answers.
         config: gives the time limit, and the clients without whom a round fails.
         round_: index of the round.
@@ -73,10 +91,10 @@ def exchange(
         secret: whether nobody may know who was asked: then nothing is logged, and an error names no numbers.
 
     Returns:
-        The valid answers by ascending client, and the reason for each node whose answer was rejected.
+        The valid answers of each turn by ascending client, and the reason for each node of which one was rejected.
 
     Raises:
-        NoAnswerError: the valid answers are from fewer clients than ``min_clients``.
+        NoAnswerError: the valid answers of all turns are from fewer clients than ``min_clients``.
     """
 
     def check_all(answer: Answer, plan: Any, squares: SquaredLengths) -> None:
@@ -84,28 +102,41 @@ def exchange(
         if check is not None:
             check(answer, plan, squares)
 
-    timeout = config.round_timeout_seconds
-    replies = ask(grid, plans, kind, MESSAGE_TYPE[kind], str(round_), timeout, answer_lengths, check_all)
-    answers, rejected = list(replies.answers.values()), replies.rejected
-    clients = sum(len(answer.clients) for answer in answers)
-    needed = min(config.min_clients, sum(len(plan.clients) for plan in plans.values()))
-    if secret:
-        if (plans and not answers) or clients < needed:
-            raise NoAnswerError(
-                f"too few valid answers in round {round_} (min_clients={config.min_clients}); who was asked is a secret"
-            )
-        return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
-    if plans and not answers:
-        raise NoAnswerError(f"no node gave a valid answer in round {round_}: {next(iter(rejected.values()))}")
+    timeout, action = config.round_timeout_seconds, MESSAGE_TYPE[kind]
+    found: list[list[Answer]] = []
+    rejected: dict[int, str] = {}
+    for plans in turns:
+        replies = ask(grid, plans, kind, action, str(round_), timeout, answer_lengths, check_all)
+        found.append(sorted(replies.answers.values(), key=lambda answer: tuple(answer.clients[:1])))
+        rejected |= replies.rejected
+    asked = sum(len(plan.clients) for plans in turns for plan in plans.values())
+    clients = sum(len(answer.clients) for answers in found for answer in answers)
+    silent = any(turns) and not any(found)
+    refuse_too_few(silent, clients, asked, rejected, config.min_clients, round_, secret)
+    if not secret:
+        for reason in rejected.values():
+            tell_once(f"an answer was left out: {reason} (told once; see rejected_replies)")
+    return found, rejected
+
+
+def refuse_too_few(
+    silent: bool, clients: int, asked: int, rejected: Mapping[int, str], least: int, round_: int, secret: bool
+) -> None:
+    """Raise where a round cannot be completed with the ``clients`` whose answers are valid, or all nodes are silent.
+
+    Raises:
+        NoAnswerError: they are fewer than ``least``.
+    """
+    needed, first = min(least, asked), next(iter(rejected.values()), "their updates were not finite")
+    if secret and (silent or clients < needed):
+        raise NoAnswerError(f"too few valid answers in round {round_} (min_clients={least}); who was asked is a secret")
+    if silent:
+        raise NoAnswerError(f"no node gave a valid answer in round {round_}: {first}")
     # With nobody missing and no finite update at all, training has diverged, which `combine` says better.
     if (clients or rejected) and clients < needed:
         raise NoAnswerError(
-            f"valid answers of {clients} clients in round {round_}, fewer than min_clients={config.min_clients}: "
-            f"{next(iter(rejected.values()), 'their updates were not finite')}"
+            f"valid answers of {clients} clients in round {round_}, fewer than min_clients={least}: {first}"
         )
-    for reason in rejected.values():
-        tell_once(f"an answer was left out: {reason} (told once; see rejected_replies)")
-    return sorted(answers, key=lambda answer: tuple(answer.clients[:1])), rejected
 
 
 @lru_cache(maxsize=256)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from fedbatch.aggregation.sums import Aggregate
-from fedbatch.batch import drift
+from fedbatch.batch import drift, gain
 from fedbatch.batch.average import Averages, Interval, RunningNoiseScale
+from fedbatch.batch.gain import GroupSums
 from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
 from fedbatch.clients.job import ClientWork
 
@@ -23,6 +24,7 @@ class Measured:
         drift: sampling noise and drift apart, None unless halves were measured.
         noise_per_unit: energy of privacy noise on the sum that comes with every unit of ``size``.
         fixed_noise: energy of privacy noise on the sum, whatever its size.
+        groups: what the groups of the cohort say, in rounds that are asked group by group.
     """
 
     size: float
@@ -31,6 +33,7 @@ class Measured:
     drift: drift.Drift | None
     noise_per_unit: float = 0.0
     fixed_noise: float = 0.0
+    groups: GroupSums | None = None
 
     @property
     def is_private(self) -> bool:
@@ -87,10 +90,12 @@ def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
     further: dict[str, Any] = {}
     if measured.drift is not None:
         further = {"b_within": averages.within.average().scale, "m_drift": averages.between.average().scale}
+    if averages.gain.count:
+        further |= gain_columns(averages)
     if measured.is_private:
         counted = noise.interval(measured.noise_per_unit, measured.fixed_noise) or Interval(nan, nan, nan, 0.0)
         names = ("noise_scale_dp", "noise_scale_dp_low", "noise_scale_dp_high")
-        further = dict(zip(names, (counted.value, counted.low, counted.high), strict=True))
+        further |= dict(zip(names, (counted.value, counted.low, counted.high), strict=True))
     return {
         "noise_scale": average.value,
         "noise_scale_low": average.low,
@@ -102,4 +107,21 @@ def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
         "round_trace": now.trace,
         "round_trace_se": now.trace_se,
         **further,
+    }
+
+
+def gain_columns(averages: Averages) -> dict[str, Any]:
+    """What doubling buys, B_half and noise scales of other geometries, and of layers where they are measured."""
+    running, mean = averages.gain, averages.noise.average()
+    curve = gain.fit(running, mean.grad_sq, mean.grad_sq_se)
+    assert curve is not None
+    layers = running.layers
+    return {
+        "gain_2x": curve.doubling,
+        "gain_2x_se": curve.doubling_se,
+        "b_half": curve.half,
+        "b_half_low": curve.half_low,
+        "b_half_high": curve.half_high,
+        **gain.scales(running),
+        **({"layer_noise_scales": list(map(gain.ratio, layers[::2], layers[1::2]))} if layers else {}),
     }

@@ -1,17 +1,23 @@
 """The server optimizer: any torch optimizer, stepped on the aggregated (pseudo-)gradient (Reddi et al. 2021)."""
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from hydra.utils import get_object
 from torch import Tensor
 
 from fedbatch.aggregation.sums import DivergedError
-from fedbatch.config.build import build
+from fedbatch.config.build import build, check_target
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel
 
 DIVERGED = "parameters are not finite any more: training has diverged; lower server_optimizer.lr"
+
+MEMORYLESS = {"lr": 1.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
+"""Settings, by the names that torch gives them, of an optimizer that takes a step from one gradient alone."""
 
 
 class ServerOptimizer:
@@ -26,8 +32,9 @@ class ServerOptimizer:
     """
 
     def __init__(self, model: FlatModel, node: Mapping[str, Any]):
-        self.model = model
-        self._optimizer = build("server_optimizer", node, model.trainable)
+        check_target("server_optimizer", node)
+        self.model, self._node = model, node
+        self._optimizer = self._built(model.trainable)
         if "lr" not in node:
             raise ConfigError("server_optimizer: lr must be set; it is what phases scale")
         self.base_lr = float(node["lr"])
@@ -65,6 +72,37 @@ class ServerOptimizer:
         spread = {"min": ratios.min(), "median": ratios.median(), "max": ratios.max()} if len(ratios) else {}
         columns = {f"trust_ratio_{name}": float(value) for name, value in spread.items()}
         return {"step_norm": float((self.model.params - before).norm())} | columns
+
+    def direction(self) -> Callable[[Tensor], Tensor]:
+        """From a gradient (d,) to the step (d,) that the optimizer would take now on it alone, both float64.
+
+        Without momentum and weight decay, at a learning rate of 1; second moments are those of the run, into which the
+        gradient enters as in any step. Neither the optimizer nor the model is changed.
+        """
+        own = self.model.split(self.model.params.detach().double())
+        params = [p.clone().requires_grad_() for p in own]
+        optimizer, state = self._built(params), self._optimizer.state_dict()
+
+        def step(gradient: Tensor) -> Tensor:
+            optimizer.load_state_dict(copy.deepcopy(state))  # torch keeps some of the tensors it is given
+            for group in optimizer.param_groups:
+                group.update({name: value for name, value in MEMORYLESS.items() if name in group})
+                if "betas" in group:
+                    group["betas"] = (0.0, *group["betas"][1:])
+            with torch.no_grad():
+                for p, start, grad in zip(params, own, self.model.split(gradient), strict=True):
+                    p.copy_(start)
+                    p.grad = grad
+                optimizer.step()
+                return self.model.join([start - p for p, start in zip(params, own, strict=True)])
+
+        return step
+
+    def _built(self, params: Sequence[Tensor]) -> Any:
+        """The optimizer of the config on these tensors, told their names where it asks for them."""
+        by_name = getattr(get_object(self._node["_target_"]), "by_name", False)
+        named = list(zip(self.model.names, params, strict=True)) if by_name else params
+        return build("server_optimizer", self._node, named)
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's state dict, whose tensors are the live ones."""

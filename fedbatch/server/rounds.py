@@ -44,7 +44,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         collected = collect(server, state, phase, clock)
     else:
         collected = collect_private(server, privacy, state, phase, clock)
-    averages = state.averages.update(collected.measured.noise, collected.measured.drift)
+    found = collected.measured
+    averages = state.averages.update(found.noise, found.drift, found.groups, server.task.config.noise_scale.every)
 
     factor, before, lr = learning_rate(server, state, phase)
     steps = server.optimizer.step(collected.update, lr)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedbatch.active.labels import Labels
 from fedbatch.batch.average import Averages, RunningNoiseScale
+from fedbatch.batch.gain import RunningGain
 from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, LedgerEntry
@@ -120,7 +121,10 @@ class ServerState:
         for name, kind in PARTS.items():
             if name in values:
                 values[name] = kind(**_check(kind, values[name], name))
-        values["averages"] = Averages(**{name: _running(name, each) for name, each in vars(values["averages"]).items()})
+        averages = {name: getattr(values["averages"], name) for name in AVERAGES}
+        gain = values["averages"].gain
+        gain = gain if isinstance(gain, RunningGain) else RunningGain(**_check(RunningGain, gain, "gain"))
+        values["averages"] = Averages(**{name: _running(name, each) for name, each in averages.items()}, gain=gain)
         if "ledger" in values:
             ledger = values["ledger"]
             releases = (LedgerEntry(**_check(LedgerEntry, release, "ledger")) for release in ledger["releases"])

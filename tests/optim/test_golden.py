@@ -1,4 +1,5 @@
-"""Reference vectors: MERIT's from the authors' code, those of LAMB and LARS from our own, which timm confirms."""
+"""Reference vectors: MERIT's from the authors' code, those of LAMB, LARS and Lion from our own, which timm
+confirms."""
 
 import json
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbatch.optim import LAMB, LARS, MERIT
+from fedbatch.optim import LAMB, LARS, MERIT, Lion
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MERIT_CASES = json.loads((GOLDEN / "merit.json").read_text())["cases"]
@@ -48,10 +49,11 @@ def test_merit_after_every_step(case, dtype):
     [
         (0, lambda params: LAMB(params, lr=0.01, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01)),
         (1, lambda params: LARS(params, lr=1.0, momentum=0.9, weight_decay=1e-4, trust_coefficient=0.001)),
+        (2, lambda params: Lion(params, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)),
     ],
-    ids=["lamb", "lars"],
+    ids=["lamb", "lars", "lion"],
 )
-def test_lamb_and_lars_at_the_end(index, make, dtype):
+def test_lamb_lars_and_lion_at_the_end(index, make, dtype):
     *_, (params, _) = run(make, OTHERS["params0"], OTHERS["grads"], dtype)
     for key, value in params.items():
         assert_close(value, OTHERS["cases"][index]["final"][key], dtype)

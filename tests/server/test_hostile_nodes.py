@@ -109,6 +109,7 @@ ACTIVE = ("active.seed_labels=40", "active.labels_per_query=20", "active.queries
 SCENES = {
     "sums": (train, ("executor=fused",)),
     "halves": (train, ("executor=loop", "noise_scale.halves=true", "noise_scale.cosine=true")),
+    "groups": (train, ("executor=loop", "noise_scale.groups=4", "noise_scale.every=1")),
     "updates": (train, ("executor=loop", "aggregator=median")),
     "client_central": (train_privately, CLIENT),
     "quantile": (train_privately, (*CLIENT, "privacy.clip_quantile=0.5")),

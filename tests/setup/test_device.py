@@ -80,10 +80,10 @@ def test_the_first_line_says_which_device_is_taken(make_config, switches, caplog
         assert first_line("cpu") == "computing on the CPU though there is a GPU (virtual GPU); device=cuda uses it"
 
 
-def test_gpus_that_lie_idle_are_told(monkeypatch):
-    with VirtualGpu().active():
+def test_gpus_that_lie_idle_are_told():
+    with VirtualGpu().active(), pytest.MonkeyPatch.context() as patch:  # undone before the virtual GPU goes
         assert "uses it" in in_words("cpu", find("cpu")) and not in_words("cuda", find("cuda"))
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        patch.setattr(torch.cuda, "device_count", lambda: 4)
         for asked in ("auto", "cuda"):
             said = in_words(asked, find("cuda"))
             assert "one of 4 GPUs is used; runtime=ray nodes=4 runtime.gpus_per_node=1 uses all" in said
