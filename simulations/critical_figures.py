@@ -1,0 +1,98 @@
+"""Figures of critical_batch_size.py, from its rows alone."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from simulations.critical_batch_size_report import JUDGED
+
+COLORS = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
+MARKERS = {"natural": "o", "artificial noise": "^"}
+
+
+def save_figure(found: pl.DataFrame, path: Path) -> None:
+    """Predicted against measured critical batch of all goals, a panel for each optimizer."""
+    judged = found.filter(pl.col("fit_s_min") >= JUDGED)
+    optimizers = judged["optimizer"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(4.2 * len(optimizers) + 2.2, 4.4), layout="constrained")
+    axes = figure.subplots(1, max(len(optimizers), 1), squeeze=False)[0]
+    styles, ends = _styles(judged), _ends(judged, "told", "b_crit")
+    for ax, optimizer in zip(axes, optimizers, strict=False):
+        for (task, kind), own in judged.filter(optimizer=optimizer).group_by("task", "kind", maintain_order=True):
+            middle, low, high = (own[name].to_numpy() for name in ("b_crit", "b_crit_low", "b_crit_high"))
+            bars = [middle - low, np.minimum(high, 100 * middle) - middle]
+            color = styles[str(task)]
+            ax.errorbar(own["told"].to_numpy(), middle, yerr=bars, fmt="none", color=color, capsize=2, lw=0.8)
+            ax.plot(own["told"].to_numpy(), middle, MARKERS[str(kind)], color=color, mec="black", ms=7, label=str(task))
+        _diagonal(ax, ends)
+        ax.set(title=optimizer, xlabel="B_crit told by the smallest batch alone")
+    figure.axes[0].set_ylabel("B_crit fitted to all batches")
+    _legend(figure)
+    figure.savefig(path, dpi=110)
+
+
+def save_costs(spent: pl.DataFrame, path: Path) -> None:
+    """Predicted against measured steps and examples of all other batches, a row of panels for each quantity."""
+    judged = spent.filter(pl.col("fit_s_min") >= JUDGED)
+    optimizers = judged["optimizer"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(4.2 * len(optimizers) + 2.2, 7.6), layout="constrained")
+    axes = figure.subplots(2, max(len(optimizers), 1), squeeze=False)
+    styles = _styles(judged)
+    for row, (name, factor) in enumerate({"steps": pl.lit(1), "examples": pl.col("batch")}.items()):
+        sized = judged.with_columns(told=pl.col("predicted") * factor, was=pl.col("steps") * factor)
+        ends = _ends(sized, "told", "was")
+        for ax, optimizer in zip(axes[row], optimizers, strict=False):
+            for (task, kind), own in sized.filter(optimizer=optimizer).group_by("task", "kind", maintain_order=True):
+                x, y, size = (
+                    own["told"].to_numpy(),
+                    own["was"].to_numpy(),
+                    3 + 1.5 * np.log2(own["times"].to_numpy()) / 2,
+                )
+                for one in range(len(x)):
+                    label = str(task) if one == 0 and row == 0 else None
+                    ax.plot(
+                        x[one],
+                        y[one],
+                        MARKERS[str(kind)],
+                        color=styles[str(task)],
+                        mec="black",
+                        mew=0.5,
+                        ms=float(size[one]),
+                        label=label,
+                    )
+            _diagonal(ax, ends)
+            ax.set(title=f"{optimizer}: {name}", xlabel=f"{name} predicted")
+        axes[row, 0].set_ylabel(f"{name} measured")
+    _legend(figure)
+    figure.savefig(path, dpi=110)
+
+
+def _styles(rows: pl.DataFrame) -> dict[str, str]:
+    """A colour for each task; marks tell natural tasks from the others."""
+    tasks = rows.select("kind", "task").unique(maintain_order=True)
+    found: dict[str, str] = {}
+    for (_,), own in tasks.group_by("kind", maintain_order=True):
+        found |= {task: COLORS[i % len(COLORS)] for i, task in enumerate(own["task"].to_list())}
+    return found
+
+
+def _ends(rows: pl.DataFrame, *columns: str) -> tuple[float, float]:
+    values = np.concatenate([rows[name].to_numpy() for name in columns])
+    values = values[np.isfinite(values)]
+    return (float(values.min()) / 1.6, float(values.max()) * 1.6) if len(values) else (1.0, 10.0)
+
+
+def _diagonal(ax: Axes, ends: tuple[float, float]) -> None:
+    line = np.array(ends)
+    ax.plot(line, line, color="#444444", lw=1)
+    ax.fill_between(line, line / 2, line * 2, color="#0072B2", alpha=0.08, lw=0)
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    ax.grid(alpha=0.25)
+
+
+def _legend(figure: Figure) -> None:
+    known = {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known.keys(), loc="outside right center", frameon=False, fontsize=8)
