@@ -38,7 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
         cells = [partial(of_task, task, study.runs) for task in chosen]
         cells += [partial(of_quadratic, name) for name in (["SGD"] if study.quick else quadratic.MOMENTUM)]
         found = study.rows(cells)
-        runs, windows = (pl.DataFrame([row for cell in found for row in cell[name]]) for name in ("runs", "windows"))
+        runs, windows = (
+            pl.DataFrame([row for cell in found for row in cell[name]], infer_schema_length=None)
+            for name in ("runs", "windows")
+        )
         told = points(runs, windows)
         moments = [task for task in chosen if task.name in BRANCHED[task.optimizer] or study.quick]
         branched = pl.DataFrame(study.rows([partial(branches, task, study.runs, runs, windows) for task in moments]))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from simulations.critical_batch_size_report import JUDGED
 
 COLORS = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
-MARKERS = {"natural": "o", "artificial noise": "^"}
+MARKERS = {"natural": "osD", "artificial noise": "^v<"}
 
 
 def save_figure(found: pl.DataFrame, path: Path) -> None:
@@ -21,12 +21,12 @@ def save_figure(found: pl.DataFrame, path: Path) -> None:
     axes = figure.subplots(1, max(len(optimizers), 1), squeeze=False)[0]
     styles, ends = _styles(judged), _ends(judged, "told", "b_crit")
     for ax, optimizer in zip(axes, optimizers, strict=False):
-        for (task, kind), own in judged.filter(optimizer=optimizer).group_by("task", "kind", maintain_order=True):
+        for (task,), own in judged.filter(optimizer=optimizer).group_by("task", maintain_order=True):
             middle, low, high = (own[name].to_numpy() for name in ("b_crit", "b_crit_low", "b_crit_high"))
             bars = [middle - low, np.minimum(high, 100 * middle) - middle]
-            color = styles[str(task)]
+            marker, color = styles[str(task)]
             ax.errorbar(own["told"].to_numpy(), middle, yerr=bars, fmt="none", color=color, capsize=2, lw=0.8)
-            ax.plot(own["told"].to_numpy(), middle, MARKERS[str(kind)], color=color, mec="black", ms=7, label=str(task))
+            ax.plot(own["told"].to_numpy(), middle, marker, color=color, mec="black", ms=7, label=str(task))
         _diagonal(ax, ends)
         ax.set(title=optimizer, xlabel="B_crit told by the smallest batch alone")
     figure.axes[0].set_ylabel("B_crit fitted to all batches")
@@ -35,7 +35,7 @@ def save_figure(found: pl.DataFrame, path: Path) -> None:
 
 
 def save_costs(spent: pl.DataFrame, path: Path) -> None:
-    """Predicted against measured steps and examples of all other batches, a row of panels for each quantity."""
+    """Predicted against measured steps and examples of all other batches; marks grow with the batch."""
     judged = spent.filter(pl.col("fit_s_min") >= JUDGED)
     optimizers = judged["optimizer"].unique(maintain_order=True).to_list()
     figure = Figure(figsize=(4.2 * len(optimizers) + 2.2, 7.6), layout="constrained")
@@ -45,24 +45,13 @@ def save_costs(spent: pl.DataFrame, path: Path) -> None:
         sized = judged.with_columns(told=pl.col("predicted") * factor, was=pl.col("steps") * factor)
         ends = _ends(sized, "told", "was")
         for ax, optimizer in zip(axes[row], optimizers, strict=False):
-            for (task, kind), own in sized.filter(optimizer=optimizer).group_by("task", "kind", maintain_order=True):
-                x, y, size = (
-                    own["told"].to_numpy(),
-                    own["was"].to_numpy(),
-                    3 + 1.5 * np.log2(own["times"].to_numpy()) / 2,
+            for (task,), own in sized.filter(optimizer=optimizer).group_by("task", maintain_order=True):
+                marker, color = styles[str(task)]
+                areas = 8 * np.log2(own["times"].to_numpy())
+                x, y = own["told"].to_numpy(), own["was"].to_numpy()
+                ax.scatter(
+                    x, y, areas, color, marker=marker, edgecolors="black", linewidths=0.5, label=str(task), zorder=3
                 )
-                for one in range(len(x)):
-                    label = str(task) if one == 0 and row == 0 else None
-                    ax.plot(
-                        x[one],
-                        y[one],
-                        MARKERS[str(kind)],
-                        color=styles[str(task)],
-                        mec="black",
-                        mew=0.5,
-                        ms=float(size[one]),
-                        label=label,
-                    )
             _diagonal(ax, ends)
             ax.set(title=f"{optimizer}: {name}", xlabel=f"{name} predicted")
         axes[row, 0].set_ylabel(f"{name} measured")
@@ -70,12 +59,12 @@ def save_costs(spent: pl.DataFrame, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _styles(rows: pl.DataFrame) -> dict[str, str]:
-    """A colour for each task; marks tell natural tasks from the others."""
-    tasks = rows.select("kind", "task").unique(maintain_order=True)
-    found: dict[str, str] = {}
-    for (_,), own in tasks.group_by("kind", maintain_order=True):
-        found |= {task: COLORS[i % len(COLORS)] for i, task in enumerate(own["task"].to_list())}
+def _styles(rows: pl.DataFrame) -> dict[str, tuple[str, str]]:
+    """A mark and a colour for each task; triangles have artificial noise."""
+    found: dict[str, tuple[str, str]] = {}
+    for (kind,), own in rows.group_by("kind", maintain_order=True):
+        for i, task in enumerate(own["task"].unique(maintain_order=True).to_list()):
+            found[task] = MARKERS[str(kind)][i // len(COLORS)], COLORS[i % len(COLORS)]
     return found
 
 
