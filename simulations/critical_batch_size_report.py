@@ -65,7 +65,8 @@ def cost_table(spent: pl.DataFrame) -> str:
     """How far predicted and measured steps differ, by optimizer and times the smallest batch."""
     lines = []
     judged = spent.filter(pl.col("fit_s_min") >= JUDGED).with_columns(ratio=pl.col("predicted") / pl.col("steps"))
-    for (optimizer, times), cell in judged.group_by("optimizer", "times", maintain_order=True):
+    by_optimizer = judged.sort("times").group_by("optimizer", "times", maintain_order=True)
+    for (optimizer, times), cell in sorted(by_optimizer, key=lambda pair: str(pair[0][0])):
         ratios = cell["ratio"].to_numpy()
         close = [f"{int((np.abs(np.log(ratios)) <= np.log(factor)).sum())}" for factor in (1.5, 2)]
         numbers = [f"{rms_factor(ratios):.2f}", f"{np.median(ratios):.2f}", *close]

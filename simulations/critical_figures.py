@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from simulations.critical_batch_size_report import JUDGED
 
 COLORS = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
+TITLES = {"momentum": "SGD, momentum 0.9 (registered)", "SGD": "plain SGD", "Adam": "Adam"}
 MARKERS = {"natural": "osD", "artificial noise": "^v<"}
 
 
@@ -28,8 +29,8 @@ def save_figure(found: pl.DataFrame, path: Path) -> None:
             ax.errorbar(own["told"].to_numpy(), middle, yerr=bars, fmt="none", color=color, capsize=2, lw=0.8)
             ax.plot(own["told"].to_numpy(), middle, marker, color=color, mec="black", ms=7, label=str(task))
         _diagonal(ax, ends)
-        ax.set(title=optimizer, xlabel="B_crit told by the smallest batch alone")
-    figure.axes[0].set_ylabel("B_crit fitted to all batches")
+        ax.set(title=TITLES[optimizer], xlabel="B_crit told by one batch, examples")
+    figure.axes[0].set_ylabel("B_crit fitted to all batches, examples")
     _legend(figure)
     figure.savefig(path, dpi=110)
 
@@ -53,7 +54,7 @@ def save_costs(spent: pl.DataFrame, path: Path) -> None:
                     x, y, areas, color, marker=marker, edgecolors="black", linewidths=0.5, label=str(task), zorder=3
                 )
             _diagonal(ax, ends)
-            ax.set(title=f"{optimizer}: {name}", xlabel=f"{name} predicted")
+            ax.set(title=TITLES[optimizer], xlabel=f"{name} predicted")
         axes[row, 0].set_ylabel(f"{name} measured")
     _legend(figure)
     figure.savefig(path, dpi=110)

@@ -10,7 +10,7 @@ from fedbatch.batch.loss_curve import LossCurve
 from fedbatch.batch.noiseless import Rounds
 from fedbatch.batch.trust import CLIMB
 from fedbatch.core.errors import ConfigError
-from fedbatch.results.critical_rows import curve_of, evidence, read
+from fedbatch.results.critical_rows import EVALUATIONS, curve_of, evidence, read
 from fedbatch.results.folder import config_values
 from simulations.critical_tasks import Task
 from simulations.study_runs import run_once, status
@@ -130,12 +130,14 @@ def arrivals(
 ) -> Arrivals:
     """Walk to the best rate for each goal with the first seed, the hardest goal first; run other seeds at these rates.
 
-    Nobody waits long for a run that is slower than another. (A stop at the loss itself would come with its first dip.)
+    Nobody waits long for a run that is slower than another, but its loss is read as often as `fedbatch critical` wants.
+    (A stop at the loss itself would come with its first dip.)
     """
 
     def patience(goal: float) -> Length:
         steps = [PATIENCE * run.steps_to(goal) for run in tried.values() if run is not None]
-        return Length(math.ceil(min([most.rounds, *(s for s in steps if not math.isnan(s))])), most.every)
+        fewest = min([most.rounds, *(s for s in steps if not math.isnan(s))])
+        return Length(max(math.ceil(fewest), EVALUATIONS * most.every), most.every)
 
     def cost(goal: float, rate: float) -> float:
         if rate not in tried:
