@@ -124,10 +124,11 @@ def test_agreement_of_equal_sizes_and_of_sizes_that_are_off_by_two():
 def test_tasks_may_agree_between_and_not_within():
     from simulations.critical_agreement import agreement
 
-    measured = np.exp([0, 1, 5, 6, 10, 11])
-    found = agreement(np.exp([1, 0, 6, 5, 11, 10]), measured, list("aabbcc"))
-    assert found.between_tasks == pytest.approx(1) and found.median == pytest.approx(1, rel=1.8)
-    assert found.r2_interval[0] <= found.r2 and found.factor == pytest.approx(math.e)
+    steps = np.repeat([0.0, 5.0, 10.0], 3)
+    found = agreement(np.exp(steps + np.tile([1, 0, 1], 3)), np.exp(steps + np.tile([0, 1, 2], 3)), list("aaabbbccc"))
+    assert found.between_tasks == pytest.approx(1) and found.within_tasks == pytest.approx(0, abs=1e-12)
+    assert found.median == pytest.approx(math.exp(-1)) and found.factor == pytest.approx(math.e)
+    assert found.r2_interval[0] <= found.r2 <= found.r2_interval[1]
 
 
 def test_agreement_leaves_out_what_was_lost_in_noise_and_needs_three_tasks():
