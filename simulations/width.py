@@ -26,9 +26,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulations.critical_batch_size import fit, of_task
-from simulations.critical_tasks import DIGITS, Task
 from simulations.diversity import Family, deep, diversity, two_layer
+from simulations.steps_to_goal import Task, fit, of_task
 from simulations.study import command
 from simulations.tables import spread, table
 
@@ -37,6 +36,7 @@ PARAMETERS = 16_384
 SLACK = 1.2
 COLORS = {"linear": "#000000", "tanh": "#0072B2", "relu, centred": "#D55E00", "relu": "#CC79A7", "residual": "#009E73"}
 GOAL = 0.3
+DIGITS = "dataset=digits", "server_optimizer=sgd"
 WIDTHS = {1: 135, 2: 70, 4: 47, 8: 33}
 """Of perceptrons on digits with so many hidden layers and about ten thousand parameters."""
 

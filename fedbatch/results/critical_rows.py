@@ -164,7 +164,7 @@ def beyond_the_law(config: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     if name != "SGD" or momentum:
         what = f"momentum {momentum:g}" if name == "SGD" else f"server_optimizer {name}"
-        found.append(f"{what}: the law is that of plain SGD; larger batches may gain up to 3 x more (docs/critical.md)")
+        found.append(f"{what}: the law is that of plain SGD; larger batches may gain up to 7 x more (docs/critical.md)")
     if config.get("aggregator"):
         rule = config["aggregator"].get("_target_", "").rpartition(".")[2]
         found.append(f"aggregator {rule}: the noise was measured of the mean, which the server does not use")
