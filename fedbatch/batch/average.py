@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from fedbatch.batch.drift import Drift
-from fedbatch.batch.gain import GroupSums, RunningGain
+from fedbatch.batch.gain import Gain, GroupSums, RunningGain, fit
 from fedbatch.batch.noise_scale import NoiseScale
 
 
@@ -65,11 +65,15 @@ class RunningNoiseScale:
         if not 0 <= self.memory <= 1:
             raise ValueError(f"noise_scale.memory must be in [0, 1] (got {self.memory})")
 
+    @property
+    def keep(self) -> float:
+        """Weight of the past in the next round."""
+        counted = self.memory * self.rounds  # as many as an average of decay (counted - 1) / (counted + 1) counts
+        return max(self.decay, (counted - 1) / (counted + 1))
+
     def update(self, measured: NoiseScale) -> "RunningNoiseScale":
         """The tracker after one more round."""
-        counted = self.memory * self.rounds  # as many as an average of decay (counted - 1) / (counted + 1) counts
-        keep = max(self.decay, (counted - 1) / (counted + 1))
-        new = 1 - keep
+        keep, new = self.keep, 1 - self.keep
         return replace(
             self,
             trace=keep * self.trace + new * measured.trace,
@@ -142,10 +146,22 @@ class Averages:
     ) -> "Averages":
         """After one more round, with what was measured in it; groups are in one round of ``every``."""
         noted = self if noise is None else replace(self, noise=self.noise.update(noise))
-        noted = noted if groups is None else replace(noted, gain=self.gain.update(groups, self.noise.decay**every))
+        noted = noted if groups is None else replace(noted, gain=self.gain.update(groups, self.noise.keep**every))
         if drift is None:
             return noted
         return replace(noted, within=self.within.update(drift.within()), between=self.between.update(drift.between()))
+
+    def curve(self) -> Gain | None:
+        """The gain curve; None before groups have been asked."""
+        mean = self.noise.average()
+        return fit(self.gain, mean.grad_sq, mean.grad_sq_se)
+
+    def half(self) -> Interval | None:
+        """B_half of the gain curve; None while it has no interval."""
+        curve = self.curve()
+        if curve is None or math.isnan(curve.half_low):
+            return None
+        return Interval(curve.half, curve.half_low, curve.half_high, self.gain.weight**2 / self.gain.sq_weight)
 
 
 def _batch_equal_to_noise(trace: float, grad_sq: float, fixed_noise: float) -> float:

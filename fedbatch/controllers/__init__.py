@@ -3,6 +3,7 @@
 from fedbatch.controllers.adaptive import Adaptive
 from fedbatch.controllers.adascale import AdaScale
 from fedbatch.controllers.fixed import Fixed
+from fedbatch.controllers.gain import Gain
 from fedbatch.controllers.goodput import Goodput
 from fedbatch.controllers.late_switch import late_switch
 from fedbatch.controllers.noise_scale_ladder import NoiseScaleLadder
@@ -18,6 +19,7 @@ __all__ = [
     "ControlState",
     "Controller",
     "Fixed",
+    "Gain",
     "Goodput",
     "NoiseScaleLadder",
     "NoiseScaleSwitch",

@@ -51,6 +51,8 @@ class Observation:
             None where nothing was measured.
         grad_sq: this round's estimate of the gradient's squared length, below 0 in a noisy round; None with ``trace``.
         rounds: rounds of the whole run, 0 where nobody knows.
+        half: batch at which the optimizer's step makes half of its largest progress, with its interval; None where it
+            is not measured, or has no interval yet.
     """
 
     round: int
@@ -61,6 +63,7 @@ class Observation:
     trace: float | None = None
     grad_sq: float | None = None
     rounds: int = 0
+    half: Interval | None = None
 
 
 @dataclass(frozen=True)

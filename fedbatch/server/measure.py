@@ -112,8 +112,7 @@ def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
 
 def gain_columns(averages: Averages) -> dict[str, Any]:
     """What doubling buys, B_half and noise scales of other geometries, and of layers where they are measured."""
-    running, mean = averages.gain, averages.noise.average()
-    curve = gain.fit(running, mean.grad_sq, mean.grad_sq_se)
+    running, curve = averages.gain, averages.curve()
     assert curve is not None
     layers = running.layers
     return {

@@ -72,6 +72,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         trace,
         grad_sq,
         server.task.config.rounds,
+        averages.half() if found.groups is not None else None,
     )
     control, kept = server.task.controller.next(state.control, seen), averages
     changed = control.is_change_of(state.control)

@@ -45,6 +45,11 @@ def controller(config_json: str) -> Any:
     config = from_json(config_json)
     built = build("controller", config.controller)
     check_phases(config, built.phases)
+    if getattr(built, "needs_groups", False) and not config.noise_scale.groups:
+        raise ConfigError(
+            f"controller: {type(built).__name__} decides by rounds that are asked group by group; set "
+            "noise_scale.groups=8 noise_scale.every=5"
+        )
     for phase in built.phases:
         if phase.client_work is not None:
             require("client_work", phase.client_work, f"controller: client_work of phase {phase.name!r}")

@@ -56,6 +56,12 @@ SETTINGS = {
     "model/resnet18": ["model.width=8"],
     "dataset/fashion_mini": ["model.width=8"],
     "controller/goodput": ["controller.phases.middle.cohort_size=8", "controller.phases.large.cohort_size=8"],
+    "controller/gain": [
+        "controller.phases.middle.cohort_size=8",
+        "controller.phases.large.cohort_size=8",
+        "noise_scale.groups=4",
+        "noise_scale.every=1",
+    ],
     "experiment/switching": ["controller.large.cohort_size=8"],
     **{
         f"experiment/{name}": ["population=64", "cohort_size=64", "training_set_examples=20"]
