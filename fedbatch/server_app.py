@@ -110,7 +110,8 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
             state = scored
             save(server, identity, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
-        store.finish(state.summary(), guarantee, calibration, scores)
+        layers = {"layers": server.optimizer.model.layer_names} if config.noise_scale.layers else {}
+        store.finish(state.summary() | layers, guarantee, calibration, scores)
 
 
 def spent_so_far(server: Server, known: Ledger) -> dict[str, Any]:

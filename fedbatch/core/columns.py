@@ -186,6 +186,8 @@ COLUMNS = (
     Column(
         "layer_noise_scales", "noise scale of each layer, with `noise_scale.layers`", "noise_scale_unit", group="noise"
     ),
+    Column("layer_traces", "tr(S) of each layer, averaged over measured rounds; they add up", group="noise"),
+    Column("layer_grad_sqs", "|G|^2 of each layer, likewise", group="noise"),
     Column("mean_update_norm", "length of the mean update"),
     Column("mean_cosine", "mean cosine between two clients' updates, with `noise_scale.cosine`"),
     Column("client_norms", "length of every client's update, with `record_client_norms`", group="clients"),

@@ -37,6 +37,7 @@ class FlatModel:
         trainable: parameters in the order of the flat vector.
         names: of these.
         layer_sizes: numbers of parameters of the layers, in the order of the flat vector.
+        layer_names: of these, as in ``module.named_modules()``.
         forward: what `loss_and_gradient` calls: the module, or its compiled form.
         is_random: whether a training forward draws random numbers; set by `fedbatch.models.trial`.
         writes_inputs: whether a forward changes its inputs in place; set likewise.
@@ -66,7 +67,7 @@ class FlatModel:
             self._grad_views = self.split(self.grads)
             for p, values, grads in zip(self.trainable, self.split(self.params), self._grad_views, strict=True):
                 p.data, p.grad = values, grads
-        self.layer_sizes = self._layer_sizes()
+        self.layer_names, self.layer_sizes = map(list, zip(*self._layers().items(), strict=True))
         self.forward: Callable[[Tensor], Tensor] = self.module
         self.is_random = self.examples_meet = self.writes_inputs = self.is_bfloat16 = False
         self.set_changing(changing)
@@ -206,14 +207,14 @@ class FlatModel:
         ends, places = list(accumulate(self.layer_sizes)), accumulate(p.numel() for p in self.trainable)
         return [bisect_left(ends, place) for place in places]
 
-    def _layer_sizes(self) -> list[int]:
+    def _layers(self) -> dict[str, int]:
         """Parameters come module by module, and a shared one with the module that has it first."""
         order = {id(p): i for i, p in enumerate(self.trainable)}
-        sizes = []
-        for module in self.module.modules():
+        sizes = {}
+        for name, module in self.module.named_modules():
             own = [order.pop(id(p)) for p in module.parameters(recurse=False) if id(p) in order]
-            sizes.append(sum(self.trainable[i].numel() for i in own))
-        return [size for size in sizes if size]
+            sizes[name] = sum(self.trainable[i].numel() for i in own)
+        return {name: size for name, size in sizes.items() if size}
 
 
 def _shaped(part: Tensor, shape: torch.Size, permuted: bool) -> Tensor:

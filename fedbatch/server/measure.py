@@ -114,7 +114,12 @@ def gain_columns(averages: Averages) -> dict[str, Any]:
     """What doubling buys, B_half and noise scales of other geometries, and of layers where they are measured."""
     running, curve = averages.gain, averages.curve()
     assert curve is not None
-    layers = running.layers
+    traces, grad_sqs = running.layers[::2], running.layers[1::2]
+    each = {
+        "layer_noise_scales": list(map(gain.ratio, traces, grad_sqs)),
+        "layer_traces": list(traces),
+        "layer_grad_sqs": list(grad_sqs),
+    }
     return {
         "gain_2x": curve.doubling,
         "gain_2x_se": curve.doubling_se,
@@ -122,5 +127,5 @@ def gain_columns(averages: Averages) -> dict[str, Any]:
         "b_half_low": curve.half_low,
         "b_half_high": curve.half_high,
         **gain.scales(running),
-        **({"layer_noise_scales": list(map(gain.ratio, layers[::2], layers[1::2]))} if layers else {}),
+        **(each if traces else {}),
     }

@@ -1,6 +1,7 @@
 """Rounds that are asked group by group: what they measure, that they change nothing else, and what is refused."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_sgd_goes_along_the_gradient():
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
-def test_a_run_is_the_same_to_rounding(make_config, nodes):
+def test_a_run_is_the_same_to_rounding(make_config, tmp_path, nodes):
     settings = (*GROUPS, f"nodes={nodes}", "rounds=6")
     rows, state = run(make_config(*settings, "noise_scale.layers=true", folder="groups"))
     plain, other = run(make_config(*settings, "noise_scale.groups=0", folder="plain"))
@@ -78,7 +79,8 @@ def test_a_run_is_the_same_to_rounding(make_config, nodes):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
     assert not any(name in row for row in plain for name in COLUMNS)
     assert [all(name in row for name in COLUMNS) for row in rows] == [False, True, True, True, True, True]
-    assert len(rows[-1]["layer_noise_scales"]) == 2  # an mlp of two layers
+    layers = json.loads((tmp_path / "groups" / "summary.json").read_text())["layers"]
+    assert len(rows[-1]["layer_noise_scales"]) == len(layers) == 2  # an mlp of two layers
     assert state.averages.gain.count == 3 and state.averages.gain.size == 8
 
 
