@@ -1,101 +1,110 @@
-"""The default run over seeds: the README's table and figure.
+"""What a batch costs: the README's first picture and table.
 
-    python -m simulations.first_run                 three seeds, about a minute
-    python -m simulations.first_run --quick         one short run
+    python -m simulations.first_run                 five seeds; six minutes of a core
+    python -m simulations.first_run --quick         one seed, short runs
 
-For each seed, the same number of rounds is also run with the small and with the large batch throughout, so that
-what the switch costs and brings is seen at once. Writes
-docs/results/first_run.parquet and .md, and docs/figures/first_run.png.
+The default controller, which is told nothing, beside three fixed batches, all with averaged parameters and each at its
+own learning rate (walked by factors of 2 on a seed of its own). Costs are rounds and examples to a test accuracy. A
+second picture has what one run at the small batch says of the other batches (`fedbatch.critical`), beside them. Writes
+docs/results/first_run.parquet and .md, and figures first_run.png and first_run_front.png.
 """
 
-import argparse
-import shutil
-import tempfile
-from pathlib import Path
+from functools import partial
+from typing import Any
 
+import numpy as np
 import polars as pl
 
-import fedbatch
-from fedbatch.results.figure import save_figure
+from simulations.first_run_figure import save_curves, save_front
+from simulations.study import Study, command
+from simulations.study_runs import run_once, status
+from simulations.tables import spread, table
+from simulations.tuning import tuned
 
-ROOT = Path(__file__).parents[1]
-VARIANTS = {
-    "small batch": ["controller=fixed"],
-    "large batch": ["controller=fixed", "cohort_size=64", "client_batch_size=16"],
-    "noise-scale switch": [],
+SUMMARY = __doc__.splitlines()[0]
+SEEDS, TUNING_SEED, START = (0, 1, 2, 3, 4), 100, 0.2
+CONTENDERS = {
+    "batch 64": ("controller=fixed",),
+    "batch 256": ("controller=fixed", "cohort_size=64"),
+    "batch 1,024": ("controller=fixed", "cohort_size=64", "client_batch_size=16"),
+    "fedbatch, told nothing": (),
 }
+COMMON = ("averaging=polynomial", "report=none", "checkpoint_every_rounds=0", "evaluate_every_rounds=5")
+SCORE, TARGET, ROUNDS = "average_test_accuracy", 0.84, 1000
+LOSSES = (0.6, 0.5, 0.45, 0.4)
 
 
-def main() -> None:
-    """Run all variants and seeds, write the table and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, 60 rounds, results in a temporary folder")
-    quick = parser.parse_args().quick
-    seeds, extra = ([0], ["rounds=60"]) if quick else ([0, 1, 2], [])
-    with tempfile.TemporaryDirectory() as scratch:
-        runs = [run_once(Path(scratch), variant, seed, extra) for seed in seeds for variant in VARIANTS]
-        out = Path(scratch) if quick else ROOT / "docs"
-        table = pl.DataFrame(runs)
-        save(table, out)
-        shutil.copy(Path(scratch) / "noise-scale switch-0" / "noise_scale.png", out / "figures" / "first_run.png")
-        print(markdown(table))
+def main(arguments: list[str] | None = None) -> None:
+    """Tune, run, write the table and both pictures."""
+    with command("first_run", SUMMARY, "one seed, short runs", arguments, True) as study:
+        seeds, target, rounds = (SEEDS, TARGET, ROUNDS) if not study.quick else (SEEDS[:1], 0.5, 40)
+        rates = {name: rate_of(study, name, target, rounds) for name in CONTENDERS}
+        cells = [partial(curve, study, name, rates[name], seed, rounds) for seed in seeds for name in CONTENDERS]
+        curves = pl.DataFrame(study.rows(cells))
+        costs = costs_of(curves, target)
+        study.save(curves)
+        study.tell(markdown(costs, rates, target))
+        save_curves(curves, target, study.figure())
+        if not study.quick:
+            fixed = [folder_of(study, name, rates[name], SEEDS[0], rounds) for name in list(CONTENDERS)[:-1]]
+            save_front(fixed, LOSSES, study.figure("_front"))
 
 
-def run_once(scratch: Path, variant: str, seed: int, extra: list[str]) -> dict[str, object]:
-    """One run; its line of the table."""
-    folder = scratch / f"{variant}-{seed}"
-    overrides = [*VARIANTS[variant], *extra, f"seed={seed}", f"run_dir={folder}"]
-    result = fedbatch.run(*overrides)
-    summary, rounds = result.summary, result.rounds
-    save_figure(rounds.to_dicts(), folder / "noise_scale.png")
-    switches = summary["phase_switches"]
-    return {
-        "variant": variant,
-        "seed": seed,
-        "rounds": summary["rounds"],
-        "test_accuracy": summary["test_accuracy"],
-        "examples": summary["examples"],
-        "simulated_seconds": summary["simulated_seconds"],
-        "noise_scale_early": rounds["noise_scale"][min(49, rounds.height - 1)],
-        "noise_scale_end": summary["noise_scale"],
-        "switch_round": switches[0]["round"] if switches else None,
-    }
+def folder_of(study: Study, name: str, rate: float, seed: int, rounds: int) -> Any:
+    """The finished run of a contender."""
+    options = [*COMMON, *CONTENDERS[name], f"server_optimizer.lr={rate:g}", f"seed={seed}", f"rounds={rounds}"]
+    return run_once(study.runs, [*options, "training_set_examples=2000", "partitioner.seed=0"])
 
 
-def save(table: pl.DataFrame, out: Path) -> None:
-    """Write the runs as data and as the README's table."""
-    for folder in ("results", "figures"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    table.write_parquet(out / "results" / "first_run.parquet")
-    (out / "results" / "first_run.md").write_text(markdown(table))
+def curve(study: Study, name: str, rate: float, seed: int, rounds: int) -> list[dict[str, Any]]:
+    """Rounds, examples and score at every evaluation; none of a run that failed."""
+    folder = folder_of(study, name, rate, seed, rounds)
+    if status(folder) != "finished":
+        return []
+    rows = pl.read_parquet(folder / "rounds.parquet", columns=["rounds", "examples", SCORE]).drop_nulls()
+    return [{"contender": name, "seed": seed, **row} for row in rows.filter(pl.col(SCORE).is_not_nan()).to_dicts()]
 
 
-def markdown(table: pl.DataFrame) -> str:
-    """Mean and standard deviation over seeds of each variant."""
-    lines = [
-        "| run | test accuracy | examples | simulated s | noise scale, round 50 | at the end | first switch at round |",
-        "|---|---|---|---|---|---|---|",
+def rate_of(study: Study, name: str, target: float, rounds: int) -> float:
+    """The rate with the least product of rounds and examples to the target."""
+
+    def cost(rate: float) -> float:
+        reached = [row for row in curve(study, name, rate, TUNING_SEED, rounds) if row[SCORE] >= target]
+        return float(reached[0]["rounds"] * reached[0]["examples"]) if reached else float("nan")
+
+    return tuned(cost, START, runs=1 if study.quick else 5)
+
+
+def costs_of(curves: pl.DataFrame, target: float) -> pl.DataFrame:
+    """Rounds and examples to the target by contender and seed (null where it was not reached), and the last score."""
+    keys, hit = ("contender", "seed"), pl.col(SCORE) >= target
+    first = (pl.col(name).filter(hit).first().cast(pl.Float64) for name in ("rounds", "examples"))
+    return curves.group_by(keys, maintain_order=True).agg(*first, pl.col(SCORE).last())
+
+
+def markdown(costs: pl.DataFrame, rates: dict[str, float], target: float) -> str:
+    """Means and spreads over seeds, and how many times the best each needs on the axis where it does worst."""
+    means = costs.group_by("contender", maintain_order=True).agg(pl.col("rounds", "examples").mean())
+    best = means.select(pl.col("rounds", "examples").min()).row(0)
+    lines = []
+    for name in CONTENDERS:
+        own = costs.filter(pl.col("contender") == name)
+        counted = [own[column].cast(pl.Float64).fill_null(np.nan) for column in ("rounds", "examples")]
+        mine = means.filter(pl.col("contender") == name).row(0)[1:]
+        reached = all(mine) and not own["rounds"].null_count()
+        worst = f"{max(a / b for a, b in zip(mine, best, strict=True)):.1f} x" if reached else "-"
+        lines.append(
+            [name, f"{rates[name]:g}", *(spread(c, ",.0f") for c in counted), worst, spread(own[SCORE] * 100, ".1f")]
+        )
+    headings = [
+        "",
+        "rate",
+        f"rounds to {target:.0%}",
+        f"examples to {target:.0%}",
+        "worst of both",
+        "accuracy at the end, %",
     ]
-    for variant in VARIANTS:
-        rows = table.filter(pl.col("variant") == variant)
-        cells = [
-            _mean_and_spread(rows["test_accuracy"] * 100, "{:.1f}") + " %",
-            _mean_and_spread(rows["examples"], "{:,.0f}"),
-            _mean_and_spread(rows["simulated_seconds"], "{:.1f}"),
-            _mean_and_spread(rows["noise_scale_early"], "{:.0f}"),
-            _mean_and_spread(rows["noise_scale_end"], "{:.0f}"),
-            _mean_and_spread(rows["switch_round"].cast(pl.Float64), "{:.0f}"),
-        ]
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _mean_and_spread(values: pl.Series, form: str) -> str:
-    known = values.drop_nulls()
-    if known.is_empty():
-        return "-"
-    spread = known.std() if len(known) > 1 else 0.0
-    return form.format(known.mean()) + (f" ± {form.format(spread)}" if spread else "")
+    return table(headings, lines)
 
 
 if __name__ == "__main__":
