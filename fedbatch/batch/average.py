@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from fedbatch.batch.drift import Drift
-from fedbatch.batch.gain import Gain, GroupSums, RunningGain, fit
+from fedbatch.batch.gain import GroupSums, RunningGain, fit
 from fedbatch.batch.noise_scale import NoiseScale
 
 
@@ -146,19 +146,17 @@ class Averages:
     ) -> "Averages":
         """After one more round, with what was measured in it; groups are in one round of ``every``."""
         noted = self if noise is None else replace(self, noise=self.noise.update(noise))
-        noted = noted if groups is None else replace(noted, gain=self.gain.update(groups, self.noise.keep**every))
+        if groups is not None:
+            mean = noted.noise.average()
+            gain = self.gain.update(groups, self.noise.keep**every, mean.grad_sq, mean.grad_sq_se)
+            noted = replace(noted, gain=gain)
         if drift is None:
             return noted
         return replace(noted, within=self.within.update(drift.within()), between=self.between.update(drift.between()))
 
-    def curve(self) -> Gain | None:
-        """The gain curve; None before groups have been asked."""
-        mean = self.noise.average()
-        return fit(self.gain, mean.grad_sq, mean.grad_sq_se)
-
     def half(self) -> Interval | None:
         """B_half of the gain curve; None while it has no interval."""
-        curve = self.curve()
+        curve = fit(self.gain)
         if curve is None or math.isnan(curve.half_low):
             return None
         return Interval(curve.half, curve.half_low, curve.half_high, self.gain.weight**2 / self.gain.sq_weight)

@@ -14,6 +14,7 @@ batch works like B / (1 - m).
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,8 @@ class RunningGain:
         layers: averages of ``layers``.
         weight: sum of the weights so far.
         sq_weight: sum of their squares.
+        grad_sq: |G|^2 averaged over all rounds up to the last measured one, without bias.
+        grad_sq_se: its standard error.
     """
 
     size: float = 0.0
@@ -76,11 +79,17 @@ class RunningGain:
     layers: Numbers = ()
     weight: float = 0.0
     sq_weight: float = 0.0
+    grad_sq: float = 0.0
+    grad_sq_se: float = 0.0
 
-    def update(self, seen: GroupSums, decay: float) -> "RunningGain":
-        """After one more measured round, which leaves the past the weight ``decay``, at least `FEWEST`.
+    def update(self, seen: GroupSums, decay: float, grad_sq: float, grad_sq_se: float) -> "RunningGain":
+        """After one more measured round; from the start again where groups have become larger or smaller.
 
-        From the start again where groups have become larger or smaller.
+        Args:
+            seen: what the groups of the round say.
+            decay: weight that is left to the past, at least `FEWEST`.
+            grad_sq: |G|^2 averaged over all rounds, measured or not, without bias.
+            grad_sq_se: its standard error.
         """
         decay = max(decay, FEWEST)
         before = self if self.count and 1 / JUMP < seen.size / self.size < JUMP else RunningGain()
@@ -98,6 +107,8 @@ class RunningGain:
             layers=mixed(before.layers, seen.layers),
             weight=weight,
             sq_weight=decay**2 * before.sq_weight + 1,
+            grad_sq=grad_sq,
+            grad_sq_se=grad_sq_se,
         )
 
     def covariance(self) -> Floats:
@@ -138,22 +149,17 @@ class Gain:
         return float(1 / (1 + (self.half / batch) ** self.power)) if math.isfinite(self.half) else 0.0
 
 
-def fit(running: RunningGain, grad_sq: float, grad_sq_se: float) -> Gain | None:
-    """The curve through the averages; None before any.
-
-    Args:
-        running: the averages.
-        grad_sq: |G|^2 averaged over all rounds, without bias.
-        grad_sq_se: its standard error.
-    """
+@lru_cache(maxsize=8)
+def fit(running: RunningGain) -> Gain | None:
+    """The curve through the averages; None before any. Rounds that measure nothing ask for the same one again."""
     if not running.count:
         return None
     levels = len(running.means) // 3
-    known, mean = running.count >= LEAST, np.array([*running.means, grad_sq])
+    known, mean = running.count >= LEAST, np.array([*running.means, running.grad_sq])
     draws = mean[None]
     if known:
         rng, covariance = np.random.default_rng(0), np.zeros((len(mean), len(mean)))
-        covariance[:-1, :-1], covariance[-1, -1] = running.covariance(), grad_sq_se**2
+        covariance[:-1, :-1], covariance[-1, -1] = running.covariance(), running.grad_sq_se**2
         normal = rng.multivariate_normal(mean, covariance, size=DRAWS, check_valid="ignore", method="eigh")
         draws = np.concatenate([draws, normal])
     rest, squares, slopes = (draws[:, i * levels : (i + 1) * levels] for i in range(3))

@@ -8,7 +8,7 @@ import numpy as np
 from fedbatch.aggregation.sums import Aggregate
 from fedbatch.batch import drift, gain
 from fedbatch.batch.average import Averages, Interval, RunningNoiseScale
-from fedbatch.batch.gain import GroupSums
+from fedbatch.batch.gain import GroupSums, RunningGain
 from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
 from fedbatch.clients.job import ClientWork
 
@@ -91,7 +91,7 @@ def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
     if measured.drift is not None:
         further = {"b_within": averages.within.average().scale, "m_drift": averages.between.average().scale}
     if averages.gain.count:
-        further |= gain_columns(averages)
+        further |= gain_columns(averages.gain)
     if measured.is_private:
         counted = noise.interval(measured.noise_per_unit, measured.fixed_noise) or Interval(nan, nan, nan, 0.0)
         names = ("noise_scale_dp", "noise_scale_dp_low", "noise_scale_dp_high")
@@ -110,9 +110,9 @@ def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
     }
 
 
-def gain_columns(averages: Averages) -> dict[str, Any]:
+def gain_columns(running: RunningGain) -> dict[str, Any]:
     """What doubling buys, B_half and noise scales of other geometries, and of layers where they are measured."""
-    running, curve = averages.gain, averages.curve()
+    curve = gain.fit(running)
     assert curve is not None
     traces, grad_sqs = running.layers[::2], running.layers[1::2]
     each = {

@@ -14,7 +14,8 @@ D, GROUPS, ROUNDS = 600, 8, 60
 RNG = np.random.default_rng(0)
 GRADIENT = RNG.normal(size=D) * np.exp(RNG.normal(size=D))
 DEVIATION = 20 * np.exp(0.5 * RNG.normal(size=D))
-NOISE_SCALE = float((DEVIATION**2).sum() / (GRADIENT @ GRADIENT))
+GRAD_SQ = float(GRADIENT @ GRADIENT)
+NOISE_SCALE = float((DEVIATION**2).sum() / GRAD_SQ)
 
 
 def whole(vectors):
@@ -61,8 +62,8 @@ def test_the_control_variate_takes_noise_away():
 def test_doubling_buys_what_the_closed_form_says():
     running, size = RunningGain(), 32
     for means in rounds(size, groups=16):
-        running = running.update(group_sums(means, size, torch.sign, whole, ()), 0.95)
-    found, batch = fit(running, float(GRADIENT @ GRADIENT), 0.0), 16 * size
+        running = running.update(group_sums(means, size, torch.sign, whole, ()), 0.95, GRAD_SQ, 0.0)
+    found, batch = fit(running), 16 * size
     assert found.doubling == pytest.approx(sign_gain(2 * batch) / sign_gain(batch), abs=3 * found.doubling_se)
     assert found.doubling_se < 0.03
 
@@ -71,7 +72,7 @@ def test_noise_scales_of_other_norms():
     size, running = 100_000, RunningGain()  # where noise is small, the mean may stand for the gradient
     layers = [D // 4, D - D // 4]
     for means in rounds(size):
-        running = running.update(group_sums(means, size, lambda g: g, whole, layers), 0.95)
+        running = running.update(group_sums(means, size, lambda g: g, whole, layers), 0.95, GRAD_SQ, 0.0)
     found = scales(running)
     assert found["b_l2"] == pytest.approx(NOISE_SCALE, rel=0.02)
     assert found["b_l1"] == pytest.approx(DEVIATION.sum() ** 2 / np.abs(GRADIENT).sum() ** 2, rel=0.08)
@@ -87,7 +88,7 @@ def test_noise_scales_of_other_norms():
 def test_plugged_in_gradients_hide_noise_as_the_documentation_says():
     running = RunningGain()
     for means in rounds(1):
-        running = running.update(group_sums(means, 1, lambda g: g, whole, ()), 0.95)
+        running = running.update(group_sums(means, 1, lambda g: g, whole, ()), 0.95, GRAD_SQ, 0.0)
     true = DEVIATION.sum() ** 2 / np.abs(GRADIENT).sum() ** 2
     assert scales(running)["b_l1"] < math.pi / 2 * GROUPS < true
 

@@ -22,8 +22,8 @@ def seen(noise_scale, size=8.0, levels=3, grad_sq=2.0, wobble=1.0):
 def test_for_sgd_the_curve_is_the_formula(noise_scale, levels):
     running = RunningGain()
     for wobble in (0.999, 1.0, 1.001, 1.0):
-        running = running.update(seen(noise_scale, levels=levels, wobble=wobble), 0.9)
-    found = fit(running, 2.0, 0.002)
+        running = running.update(seen(noise_scale, levels=levels, wobble=wobble), 0.9, 2.0, 0.002)
+    found = fit(running)
     batch = 8.0 * 2**levels
     assert found.half == pytest.approx(noise_scale, rel=0.03)  # the grid has 2.2 % steps
     assert found.doubling == pytest.approx((1 + noise_scale / batch) / (1 + noise_scale / (2 * batch)), rel=0.01)
@@ -32,23 +32,23 @@ def test_for_sgd_the_curve_is_the_formula(noise_scale, levels):
 
 
 def test_of_few_rounds_nothing_is_said_of_errors():
-    running = RunningGain().update(seen(60.0), 0.9)
-    found = fit(running, 2.0, 0.1)
+    running = RunningGain().update(seen(60.0), 0.9, 2.0, 0.1)
+    found = fit(running)
     assert found.half == pytest.approx(60, rel=0.03)
     assert math.isnan(found.doubling_se) and math.isnan(found.half_low)
-    assert fit(RunningGain(), 2.0, 0.1) is None and math.isnan(scales(RunningGain())["b_l2"])
+    assert fit(RunningGain()) is None and math.isnan(scales(RunningGain())["b_l2"])
 
 
 def test_without_a_gradient_through_the_noise_doubling_the_batch_doubles_the_gain():
-    running = RunningGain().update(seen(60.0), 0.9)
-    found = fit(running, -0.1, 0.1)
+    running = RunningGain().update(seen(60.0), 0.9, -0.1, 0.1)
+    found = fit(running)
     assert found.half == math.inf and found.doubling == 2.0 and found.share(1e9) == 0.0
 
 
 def test_averages_are_weighted_means_of_what_was_seen():
     running, values = RunningGain(), [3.0, 5.0, 11.0]
     for value in values:
-        running = running.update(seen(value), 0.9)
+        running = running.update(seen(value), 0.9, 2.0, 0.0)
     weights = np.array([0.81, 0.9, 1.0])
     square = 2.0 * (1 + np.array(values) / 8)
     assert running.means[3] == pytest.approx(np.average(square, weights=weights))
@@ -62,7 +62,7 @@ def test_averages_are_weighted_means_of_what_was_seen():
 
 
 def test_other_groups_are_another_curve_and_the_value_is_plain():
-    running = RunningGain().update(seen(60.0), 0.5).update(seen(60.0, size=9.0), 0.5)
+    running = RunningGain().update(seen(60.0), 0.5, 2.0, 0.0).update(seen(60.0, size=9.0), 0.5, 2.0, 0.0)
     assert running.count == 2 and running.size == pytest.approx((0.8 * 8 + 9) / 1.8)  # the past keeps 0.8 at least
-    assert running.update(seen(60.0, size=64.0), 0.5).count == 1
+    assert running.update(seen(60.0, size=64.0), 0.5, 2.0, 0.0).count == 1
     assert RunningGain(**asdict(running)) == running
