@@ -3,10 +3,10 @@
     python -m simulations.optimizer_batches             five optimizers; half an hour of a core
     python -m simulations.optimizer_batches --quick     two optimizers on digits, a minute
 
-The truth is that of `simulations.critical_batch_size`: rates walked by factors of 2, two seeds, S(B) = S_min + E_min / B
-fitted to three batches and to losses of each optimizer's own tuned run. Beside it stand the sums along one run at the
-largest batch with the noise scale, and the same sums with B_half of the gain curve in its place. Writes
-docs/results/optimizer_batches.parquet and .md, and a figure.
+The truth is that of `simulations.critical_batch_size`: rates walked by factors of 2, two seeds, and
+S(B) = S_min + E_min / B fitted to three batches and to losses of each optimizer's own tuned run. Beside it stand the
+sums along one run at the largest batch with the noise scale, and the same sums with B_half of the gain curve in its
+place. Writes docs/results/optimizer_batches.parquet and .md, and a figure.
 """
 
 import math
