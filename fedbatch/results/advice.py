@@ -1,0 +1,217 @@
+"""Which batch to take for a cost, from what one run says of them all."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedbatch.batch.critical import Bounds
+from fedbatch.batch.trust import CLIENTS
+from fedbatch.results.costs import Cost
+from fedbatch.results.critical import Critical, Prediction
+
+REACH = 10
+"""Doublings of the probe's clients and of their examples, beyond which nothing is proposed."""
+FLAT, GAIN = 0.05, 0.1
+MARGIN = 1.25
+"""On the rounds that are predicted: seeds differ, and the law is off by such factors."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A round that may be proposed: its clients, the examples of each (None for all that it has), what it needs."""
+
+    cohort_size: int
+    client_batch_size: int | None
+    needs: Prediction
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The batch to take for a cost.
+
+    Attributes:
+        cost: for which.
+        cohort_size: clients of a round.
+        client_batch_size: examples of each; None for all that it has.
+        batch: examples of a round.
+        lr_factor: on the learning rate of the run.
+        rounds: to the loss.
+        rounds_interval: its 90 % interval.
+        amount: the cost to the loss.
+        amount_interval: its 90 % interval.
+        fewer_rounds: factor by which twice the batch needs fewer rounds; NaN where no larger batch can be made.
+        more_cost: factor by which it costs more; below 1 it costs less.
+        why: the reason, in words.
+    """
+
+    cost: Cost
+    cohort_size: int
+    client_batch_size: int | None
+    batch: float
+    lr_factor: float
+    rounds: float
+    rounds_interval: Bounds
+    amount: float
+    amount_interval: Bounds
+    fewer_rounds: float
+    more_cost: float
+    why: str
+
+    @property
+    def rounds_with_margin(self) -> int:
+        """Rounds to configure: a quarter more than predicted, and not fewer than the upper bound."""
+        upper = self.rounds_interval[1]
+        return math.ceil(max(MARGIN * self.rounds, upper if math.isfinite(upper) else 0.0))
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What ``fedbatch advise`` says.
+
+    Attributes:
+        run: folder of the probe.
+        found: what the probe says of every batch.
+        rows: a choice for each cost.
+        lr: learning rate of the server in the probe; None where its optimizer has none.
+        rule: of the learning rate between batches, "gain" or "sqrt".
+        notes: what was done that was not asked for.
+        doubts: reasons not to trust the numbers; best empty.
+        private: whether the config has a privacy mechanism, which the probe left out.
+        overrides: of the config, for a proposed run.
+    """
+
+    run: Path
+    found: Critical
+    rows: tuple[Choice, ...]
+    lr: float | None
+    rule: str
+    notes: tuple[str, ...]
+    doubts: tuple[str, ...]
+    private: bool
+    overrides: tuple[str, ...] = field(repr=False)
+
+    def proposed(self, row: Choice) -> list[str]:
+        """The overrides of the run that a choice proposes."""
+        each = "null" if row.client_batch_size is None else row.client_batch_size
+        sizes = [f"cohort_size={row.cohort_size}", f"client_batch_size={each}", f"rounds={row.rounds_with_margin}"]
+        rate = [] if self.lr is None else [f"server_optimizer.lr={self.lr * row.lr_factor:.3g}"]
+        return [*self.overrides, *sizes, *rate]
+
+
+def ways_of(found: Critical, nominal: int | None, most_each: float) -> tuple[Way, ...]:
+    """Rounds by doubling and halving those of the run, and what each needs to the lowest loss of the run.
+
+    Cohorts go from 8 clients, below which norms say little of the noise, to the population, which is one of them.
+    Examples of a client are those of the run alone after local steps and where clients take all that they have.
+
+    Args:
+        found: what the run says.
+        nominal: its ``client_batch_size``; clients with fewer examples give what they have.
+        most_each: examples that clients have.
+    """
+    population, least, own = found.population, min(CLIENTS, found.population), round(found.cohort)
+    doubled = (round(own * 2.0**i) for i in range(-REACH, REACH + 1))
+    cohorts = {own, *(cohort for cohort in doubled if least <= cohort <= population)}
+    if population <= own * 2**REACH:
+        cohorts.add(population)
+    sizes = [nominal]
+    if nominal is not None and not math.isnan(found.drift):
+        powers = {max(nominal >> i, 1) for i in range(REACH + 1)} | {nominal << i for i in range(REACH + 1)}
+        sizes = [size for size in sorted(powers) if size <= max(nominal, most_each)]
+
+    def way(cohort: int, size: int | None) -> Way:
+        each = found.client_batch * (size / nominal if size and nominal else 1.0)
+        return Way(cohort, size, found.predict(cohort * each, cohort))
+
+    return tuple(way(cohort, size) for cohort in sorted(cohorts) for size in sizes)
+
+
+def rule_of(optimizer: Mapping[str, Any]) -> str:
+    """How the best rate of a server optimizer moves with the batch: by the gain for SGD, else by the square root."""
+    return "gain" if optimizer.get("_target_", "").rpartition(".")[2] == "SGD" else "sqrt"
+
+
+def choose(found: Critical, cost: Cost, ways: Sequence[Way], rule: str) -> Choice:
+    """The batch with the least cost to the lowest loss of the run; of those that hardly cost more, the smallest.
+
+    Where every round costs the same, the largest batch always costs the least. It is then the smallest batch from
+    which doubling gains less than a tenth.
+    """
+    amounts = {way: way.needs.rounds * _price(cost, way) for way in ways}
+    if len({_price(cost, way) for way in ways}) == 1:
+        enough = [way for way in ways if _gains(way, amounts) < GAIN]
+        chosen = _smallest(enough, amounts, found)
+        is_largest = chosen.needs.batch == max(way.needs.batch for way in ways)
+        rest = "and this is the largest here" if is_largest else f"but doubling this one gains under {GAIN:.0%}"
+        why = f"the largest batch always needs the fewest rounds, {rest}"
+    else:
+        best = min(ways, key=lambda way: (amounts[way], way.needs.batch))
+        upper = best.needs.rounds_interval[1] * _price(cost, best)
+        enough = [way for way in ways if amounts[way] <= max((1 + FLAT) * amounts[best], upper)]
+        chosen = _smallest(enough, amounts, found)
+        why = "the least of all batches here"
+        if chosen != best:
+            least = f"{cost.shown(amounts[best])} at {best.needs.batch:,.0f}"
+            why += f" is {least}; this smaller one costs the same within 5 % or the error"
+    return _choice(found, cost, chosen, _doubled(chosen, amounts), amounts, rule, why)
+
+
+def _price(cost: Cost, way: Way) -> float:
+    return cost.of_round(way.needs.cohort, way.needs.client_batch)
+
+
+def _smallest(enough: Sequence[Way], amounts: Mapping[Way, float], found: Critical) -> Way:
+    """The smallest batch; of several ways to make it the cheapest, and of equals the one like the run's own."""
+
+    def key(way: Way) -> tuple[float, float, float]:
+        away = abs(math.log(way.cohort_size / found.cohort))
+        return float(f"{way.needs.batch:.9g}"), float(f"{amounts[way]:.9g}"), away
+
+    return min(enough, key=key)
+
+
+def _gains(way: Way, amounts: Mapping[Way, float]) -> float:
+    """Share of the cost that larger batches save, up to twice this one; 0 where there are none."""
+    batch = way.needs.batch
+    larger = [amounts[other] for other in amounts if batch < other.needs.batch <= 2 * batch * (1 + 1e-9)]
+    return 1 - min(larger, default=amounts[way]) / amounts[way]
+
+
+def _doubled(way: Way, amounts: Mapping[Way, float]) -> Way | None:
+    """The cheaper of twice the clients and twice the examples of each; None where neither can be had."""
+    cohort, size = way.cohort_size, way.client_batch_size
+    shapes = {(2 * cohort, size), (cohort, size and 2 * size)} - {(cohort, size)}
+    twice = [other for other in amounts if (other.cohort_size, other.client_batch_size) in shapes]
+    return min(twice, key=lambda other: amounts[other], default=None)
+
+
+def _choice(
+    found: Critical,
+    cost: Cost,
+    way: Way,
+    next_: Way | None,
+    amounts: Mapping[Way, float],
+    rule: str,
+    why: str,
+) -> Choice:
+    needs = way.needs
+    low, high = needs.rounds_interval
+    own = found.predict(found.batch, found.cohort)
+    # 1 + N/B is rounds over the least rounds, so that the gain rule is a ratio of rounds.
+    factor = own.rounds / needs.rounds if rule == "gain" else math.sqrt(needs.batch / found.batch)
+    return Choice(
+        cost=cost,
+        cohort_size=way.cohort_size,
+        client_batch_size=way.client_batch_size,
+        batch=needs.batch,
+        lr_factor=factor,
+        rounds=needs.rounds,
+        rounds_interval=needs.rounds_interval,
+        amount=amounts[way],
+        amount_interval=(low * _price(cost, way), high * _price(cost, way)),
+        fewer_rounds=needs.rounds / next_.needs.rounds if next_ else math.nan,
+        more_cost=amounts[next_] / amounts[way] if next_ else math.nan,
+        why=why,
+    )
