@@ -14,10 +14,11 @@ from fedbatch.config import given
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.results.advice import Advice, choose, rule_of, ways_of
+from fedbatch.results.advice import Advice, choose, rule_of
 from fedbatch.results.costs import NAMES, Coefficients, costs_of
 from fedbatch.results.critical import critical
 from fedbatch.results.critical_rows import read
+from fedbatch.results.ways import ways_of
 from fedbatch.setup import task, validate
 
 REPLACED = ("controller", "tracker")
@@ -51,21 +52,25 @@ def advise(
     if not 0 < minutes < math.inf:
         raise ConfigError(f"minutes must be positive (got {minutes:g})")
     checked = checked_costs(costs or {})
-    config, most_each = _asked(overrides, values)
-    private = bool(config.privacy)
+    asked = _config(overrides, values)
+    if asked.active:
+        raise ConfigError("active: labels that come during a run change what a batch buys; add active=none")
+    private = bool(asked.privacy)
     apart = {*REPLACED, *(["privacy"] if private else [])}
     others = [each for each in overrides if each.lstrip("+~").partition("=")[0].partition(".")[0] not in apart]
+    others += ["privacy=none"] if private else []  # and without what it brings: large batches, other rates
     kept = {key: value for key, value in values.items() if key.partition(".")[0] not in apart}
     plain = {key: value for key, value in kept.items() if key not in given.sorted_out(kept)[0]}
-    if private:  # without what the mechanism brings: large batches, other rates
-        others.append("privacy=none")
-        config, most_each = _asked(tuple(others), kept)
+    config = _config((*others, "controller=fixed"), kept)
+    most_each = _checked(config, kept)
     folder = _folder(config, overrides, values)
     probe = probed(config, others, kept, folder, minutes)
     found = critical(probe.folder)
     ways = ways_of(found, config.client_batch_size, most_each)
     rule, lr = rule_of(config.server_optimizer), probe.config["server_optimizer"].get("lr")
-    rows = [choose(found, cost, ways, rule) for cost in costs_of(probe.config, read(probe.folder), checked)]
+    # After local steps a server's rate of much over 1 overshoots: no more than what the config itself allows.
+    cap = float(config.learning_rate.get("max_factor", 1.0)) if math.isnan(found.drift) else math.inf
+    rows = [choose(found, cost, ways, rule, cap) for cost in costs_of(probe.config, read(probe.folder), checked)]
     rest = planned_overrides(tuple(others), plain, is_fixed=False)
     return Advice(
         run=probe.folder,
@@ -73,6 +78,7 @@ def advise(
         rows=tuple(row for row in rows if not math.isnan(row.amount)),
         lr=lr if isinstance(lr, int | float) else None,
         rule=rule,
+        cap=cap,
         notes=probe.notes,
         doubts=found.doubts,
         private=private,
@@ -99,19 +105,21 @@ def checked_costs(costs: Mapping[str, Coefficients]) -> Mapping[str, Coefficient
     return costs
 
 
-def _asked(overrides: tuple[str, ...], values: Mapping[str, Any]) -> tuple[RunConfig, float]:
-    """The user's config, as the run itself would check it, and the examples that its clients have."""
+def _config(overrides: tuple[str, ...], values: Mapping[str, Any]) -> RunConfig:
     named = {each.lstrip("+~").partition("=")[0] for each in overrides} | set(values)
     if "resume" in named:
         raise ConfigError("resume: a probe starts anew; leave it out, or ask fedbatch critical of the run there")
     objects, plain = given.sorted_out(values)
     with quiet(True), given.kept(objects):
+        return configured(overrides, plain)
+
+
+def _checked(config: RunConfig, values: Mapping[str, Any]) -> float:
+    """The examples that clients have, after all checks that need data."""
+    with quiet(True), given.kept(given.sorted_out(values)[0]):
         try:
-            config = configured(overrides, plain)
-            if config.active:
-                raise ConfigError("active: labels that come during a run change what a batch buys; add active=none")
             validate.validate(config)
-            return config, fillable(validate.data(config.to_json())[1])
+            return fillable(validate.data(config.to_json())[1])
         finally:
             task.forget()
 

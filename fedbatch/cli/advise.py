@@ -72,6 +72,8 @@ def _costs(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
     costs: dict[str, tuple[float, ...]] = {}
     for word in words:
         name, _, numbers = word.partition("=")
+        if name in costs:
+            raise ConfigError(f"--cost: {name} is given twice; give each cost a name of its own")
         try:
             costs[name] = tuple(float(number) for number in numbers.split(","))
         except ValueError:

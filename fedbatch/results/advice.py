@@ -7,24 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fedbatch.batch.critical import Bounds
-from fedbatch.batch.trust import CLIENTS
 from fedbatch.results.costs import Cost
-from fedbatch.results.critical import Critical, Prediction
+from fedbatch.results.critical import Critical
+from fedbatch.results.ways import Way
 
-REACH = 10
-"""Doublings of the probe's clients and of their examples, beyond which nothing is proposed."""
 FLAT, GAIN = 0.05, 0.1
 MARGIN = 1.25
 """On the rounds that are predicted: seeds differ, and the law is off by such factors."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """A round that may be proposed: its clients, the examples of each (None for all that it has), what it needs."""
-
-    cohort_size: int
-    client_batch_size: int | None
-    needs: Prediction
 
 
 @dataclass(frozen=True)
@@ -76,6 +65,7 @@ class Advice:
         rows: a choice for each cost.
         lr: learning rate of the server in the probe; None where its optimizer has none.
         rule: of the learning rate between batches, "gain" or "sqrt".
+        cap: of its factor; finite after local steps.
         notes: what was done that was not asked for.
         doubts: reasons not to trust the numbers; best empty.
         private: whether the config has a privacy mechanism, which the probe left out.
@@ -87,6 +77,7 @@ class Advice:
     rows: tuple[Choice, ...]
     lr: float | None
     rule: str
+    cap: float
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
     private: bool
@@ -100,44 +91,23 @@ class Advice:
         return [*self.overrides, *sizes, *rate]
 
 
-def ways_of(found: Critical, nominal: int | None, most_each: float) -> tuple[Way, ...]:
-    """Rounds by doubling and halving those of the run, and what each needs to the lowest loss of the run.
-
-    Cohorts go from 8 clients, below which norms say little of the noise, to the population, which is one of them.
-    Examples of a client are those of the run alone after local steps and where clients take all that they have.
-
-    Args:
-        found: what the run says.
-        nominal: its ``client_batch_size``; clients with fewer examples give what they have.
-        most_each: examples that clients have.
-    """
-    population, least, own = found.population, min(CLIENTS, found.population), round(found.cohort)
-    doubled = (round(own * 2.0**i) for i in range(-REACH, REACH + 1))
-    cohorts = {own, *(cohort for cohort in doubled if least <= cohort <= population)}
-    if population <= own * 2**REACH:
-        cohorts.add(population)
-    sizes = [nominal]
-    if nominal is not None and not math.isnan(found.drift):
-        powers = {max(nominal >> i, 1) for i in range(REACH + 1)} | {nominal << i for i in range(REACH + 1)}
-        sizes = [size for size in sorted(powers) if size <= max(nominal, most_each)]
-
-    def way(cohort: int, size: int | None) -> Way:
-        each = found.client_batch * (size / nominal if size and nominal else 1.0)
-        return Way(cohort, size, found.predict(cohort * each, cohort))
-
-    return tuple(way(cohort, size) for cohort in sorted(cohorts) for size in sizes)
-
-
 def rule_of(optimizer: Mapping[str, Any]) -> str:
     """How the best rate of a server optimizer moves with the batch: by the gain for SGD, else by the square root."""
     return "gain" if optimizer.get("_target_", "").rpartition(".")[2] == "SGD" else "sqrt"
 
 
-def choose(found: Critical, cost: Cost, ways: Sequence[Way], rule: str) -> Choice:
+def choose(found: Critical, cost: Cost, ways: Sequence[Way], rule: str, cap: float = math.inf) -> Choice:
     """The batch with the least cost to the lowest loss of the run; of those that hardly cost more, the smallest.
 
     Where every round costs the same, the largest batch always costs the least. It is then the smallest batch from
     which doubling gains less than a tenth.
+
+    Args:
+        found: what the run says.
+        cost: to be least.
+        ways: of `ways_of`.
+        rule: of the learning rate.
+        cap: of the factor on the learning rate.
     """
     amounts = {way: way.needs.rounds * _price(cost, way) for way in ways}
     if len({_price(cost, way) for way in ways}) == 1:
@@ -155,7 +125,11 @@ def choose(found: Critical, cost: Cost, ways: Sequence[Way], rule: str) -> Choic
         if chosen != best:
             least = f"{cost.shown(amounts[best])} at {best.needs.batch:,.0f}"
             why += f" is {least}; this smaller one costs the same within 5 % or the error"
-    return _choice(found, cost, chosen, _doubled(chosen, amounts), amounts, rule, why)
+    own = found.predict(found.batch, found.cohort)
+    # 1 + N/B is rounds over the least rounds, so that the gain rule is a ratio of rounds.
+    gain, root = own.rounds / chosen.needs.rounds, math.sqrt(chosen.needs.batch / found.batch)
+    rate = min(gain if rule == "gain" else root, cap)
+    return _choice(cost, chosen, _doubled(chosen, amounts), amounts, rate, why)
 
 
 def _price(cost: Cost, way: Way) -> float:
@@ -188,25 +162,21 @@ def _doubled(way: Way, amounts: Mapping[Way, float]) -> Way | None:
 
 
 def _choice(
-    found: Critical,
     cost: Cost,
     way: Way,
     next_: Way | None,
     amounts: Mapping[Way, float],
-    rule: str,
+    rate: float,
     why: str,
 ) -> Choice:
     needs = way.needs
     low, high = needs.rounds_interval
-    own = found.predict(found.batch, found.cohort)
-    # 1 + N/B is rounds over the least rounds, so that the gain rule is a ratio of rounds.
-    factor = own.rounds / needs.rounds if rule == "gain" else math.sqrt(needs.batch / found.batch)
     return Choice(
         cost=cost,
         cohort_size=way.cohort_size,
         client_batch_size=way.client_batch_size,
         batch=needs.batch,
-        lr_factor=factor,
+        lr_factor=rate,
         rounds=needs.rounds,
         rounds_interval=needs.rounds_interval,
         amount=amounts[way],

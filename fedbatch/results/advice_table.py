@@ -71,11 +71,14 @@ def rule_sentence(advice: Advice) -> str:
     """How the learning rates follow from that of the probe."""
     found = advice.found
     own = "the probe's" if advice.lr is None else f"the probe's server_optimizer.lr={advice.lr:g}"
+    most = f", {advice.cap:g} at most after local steps (learning_rate.max_factor)" if advice.cap < math.inf else ""
     if advice.rule == "gain":
         noise = found.goals[-1].b_crit
         size = f"B0 = {found.batch if found.unit == 'examples' else found.cohort:,.0f}"
-        return f"lr: {own} times (1 + N/B0) / (1 + N/B), {size} and N = {noise:,.0f} {found.unit} (gain, as for SGD)."
-    return f"lr: {own} times sqrt(B/B0), B0 = {found.batch:,.0f} examples (as for Adam and its kin)."
+        law = f"(1 + N/B0) / (1 + N/B), {size} and N = {noise:,.0f} {found.unit} (gain, as for SGD)"
+    else:
+        law = f"sqrt(B/B0), B0 = {found.batch:,.0f} examples (as for Adam and its kin)"
+    return f"lr: {own} times {law}{most}."
 
 
 def comment(advice: Advice, row: Choice) -> list[str]:
