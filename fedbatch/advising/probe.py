@@ -17,7 +17,7 @@ from fedbatch.config import given
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.critical import critical
-from fedbatch.results.critical_rows import EVALUATIONS, NEVER_FALLS
+from fedbatch.results.critical_rows import EVALUATIONS, NEVER_FALLS, read
 from fedbatch.results.folder import config_values
 from fedbatch.results.record import FILE, each_row
 
@@ -27,7 +27,8 @@ READINGS = 64
 TRIAL = 1 / 3
 """Of the rounds, after which the learning rate is judged."""
 LOSS_EXAMPLES = 2000
-SLOW = 1e-3
+SLOW = 1e-6
+"""Learning rate of the rounds that only tell the pace."""
 PACE = {"rounds": 12, "evaluate_every_rounds": 4}
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def probed(
     settings, notes = settings_of(config)
     objects, _ = given.sorted_out(values)
     most, lr = max(config.rounds, LEAST_ROUNDS), config.server_optimizer.get("lr")
-    still = {"server_optimizer.lr": SLOW * lr} if isinstance(lr, int | float) else {}  # any rate has the same pace
+    still = {"server_optimizer.lr": SLOW} if isinstance(lr, int | float) else {}  # any rate has the same pace
     pace = pace_of(_run(overrides, values, settings | PACE | still | {"run_dir": str(folder / "pace")}))
 
     def tried(name: str, rate: dict[str, float]) -> tuple[Path, int, str]:
@@ -153,14 +154,19 @@ def length(seconds: float, pace: tuple[float, float], most: int, minutes: float)
 def _problem(overrides: Sequence[str], values: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Run, and say what speaks against the learning rate; empty for nothing."""
     try:
-        doubts = critical(_run(overrides, values, settings)).doubts
+        folder = _run(overrides, values, settings)
+        found, start = critical(folder), read(folder).start
     except DivergedError as error:
         return f"the probe diverged ({error})"
     except ConfigError as error:
         if NEVER_FALLS not in str(error):
             raise
         return f"the loss {NEVER_FALLS}"
-    return next((doubt.partition(";")[0] for doubt in doubts if doubt.startswith(TOO_FAST)), "")
+    if found.goals[-1].loss > start:
+        return (
+            f"the loss is {found.goals[-1].loss:.4g} after {settings['rounds']} rounds, above the {start:.4g} at first"
+        )
+    return next((doubt.partition(";")[0] for doubt in found.doubts if doubt.startswith(TOO_FAST)), "")
 
 
 def _run(overrides: Sequence[str], values: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def choose(found: Critical, cost: Cost, ways: Sequence[Way], rule: str, cap: flo
     # 1 + N/B is rounds over the least rounds, so that the gain rule is a ratio of rounds.
     gain, root = own.rounds / chosen.needs.rounds, math.sqrt(chosen.needs.batch / found.batch)
     rate = min(gain if rule == "gain" else root, cap)
-    return _choice(cost, chosen, _doubled(chosen, amounts), amounts, rate, why)
+    return _choice(cost, chosen, _doubled(found, cost, chosen, ways), amounts, rate, why)
 
 
 def _price(cost: Cost, way: Way) -> float:
@@ -147,24 +148,29 @@ def _smallest(enough: Sequence[Way], amounts: Mapping[Way, float], found: Critic
 
 
 def _gains(way: Way, amounts: Mapping[Way, float]) -> float:
-    """Share of the cost that larger batches save, up to twice this one; 0 where there are none."""
-    batch = way.needs.batch
-    larger = [amounts[other] for other in amounts if batch < other.needs.batch <= 2 * batch * (1 + 1e-9)]
-    return 1 - min(larger, default=amounts[way]) / amounts[way]
+    """Share of the cost that twice the batch saves, or the next above that; or the largest, where that is less."""
+    enough = min(2 * way.needs.batch, max(other.needs.batch for other in amounts)) * (1 - 1e-9)
+    larger = min(other.needs.batch for other in amounts if other.needs.batch >= enough)
+    least = min(amount for other, amount in amounts.items() if math.isclose(other.needs.batch, larger))
+    return 1 - least / amounts[way]
 
 
-def _doubled(way: Way, amounts: Mapping[Way, float]) -> Way | None:
-    """The cheaper of twice the clients and twice the examples of each; None where neither can be had."""
-    cohort, size = way.cohort_size, way.client_batch_size
-    shapes = {(2 * cohort, size), (cohort, size and 2 * size)} - {(cohort, size)}
-    twice = [other for other in amounts if (other.cohort_size, other.client_batch_size) in shapes]
-    return min(twice, key=lambda other: amounts[other], default=None)
+def _doubled(found: Critical, cost: Cost, way: Way, ways: Sequence[Way]) -> tuple[float, float] | None:
+    """Rounds and cost with twice the clients or twice the examples of each, whichever costs less; None for neither."""
+    needs, shapes = way.needs, list[float]()
+    if 2 * way.cohort_size <= found.population:
+        shapes.append(2 * needs.cohort)
+    if 2 * needs.client_batch <= max(other.needs.client_batch for other in ways) * (1 + 1e-9):
+        shapes.append(needs.cohort)
+    twice = [found.predict(2 * needs.batch, cohort) for cohort in shapes]
+    costs = [(each.rounds, cost.of_round(each.cohort, each.client_batch) * each.rounds) for each in twice]
+    return min(costs, key=itemgetter(1), default=None)
 
 
 def _choice(
     cost: Cost,
     way: Way,
-    next_: Way | None,
+    twice: tuple[float, float] | None,
     amounts: Mapping[Way, float],
     rate: float,
     why: str,
@@ -181,7 +187,7 @@ def _choice(
         rounds_interval=needs.rounds_interval,
         amount=amounts[way],
         amount_interval=(low * _price(cost, way), high * _price(cost, way)),
-        fewer_rounds=needs.rounds / next_.needs.rounds if next_ else math.nan,
-        more_cost=amounts[next_] / amounts[way] if next_ else math.nan,
+        fewer_rounds=needs.rounds / twice[0] if twice else math.nan,
+        more_cost=twice[1] / amounts[way] if twice else math.nan,
         why=why,
     )

@@ -18,7 +18,9 @@ def advice_table(advice: Advice) -> Table:
     """A line for each cost: what to take, what it needs, and what twice the batch would change."""
     goal = advice.found.goals[-1]
     title = f"to {advice.found.loss} {goal.loss:.4g}, which the probe passed in {goal.steps:,.0f} rounds"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)  # all fits 80 columns
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+    )  # all fits 80 columns
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in advice.rows:
@@ -31,12 +33,19 @@ def _cells(advice: Advice, row: Choice) -> Sequence[str]:
     rate = f"{row.lr_factor:.2f} x" if advice.lr is None else f"{advice.lr * row.lr_factor:.3g}"
     return (
         escape(row.cost.name),
-        f"{row.cohort_size:,} x {digits(row.batch / row.cohort_size)} = {row.batch:,.0f}",
+        f"{row.cohort_size:,} x {_each(advice, row)} = {row.batch:,.0f}",
         rate,
         f"{row.rounds:,.0f} ({low:,.0f}-{high:,.0f})",
         row.cost.shown(row.amount),
         "" if math.isnan(row.fewer_rounds) else f"/{row.fewer_rounds:.2f} x{row.more_cost:.2f}",
     )
+
+
+def _each(advice: Advice, row: Choice) -> str:
+    """As configured; what they really take where the config does not say, which is all that they have."""
+    size = row.client_batch_size
+    is_told = size is not None and not math.isnan(advice.found.drift)
+    return f"{size:,}" if is_told else digits(row.batch / row.cohort_size)
 
 
 def line_of(advice: Advice, row: Choice) -> str:

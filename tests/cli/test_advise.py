@@ -86,10 +86,11 @@ def test_too_few_minutes_name_those_that_are_enough():
 
 
 def test_a_rate_that_is_too_high_is_halved_once():
-    advice = fedbatch.advise(*DIGITS, "server_optimizer.lr=6", minutes=0.5)
-    assert advice.lr == 3 and "at server_optimizer.lr=6 " in advice.notes[0] and advice.run.name == "half"
-    with pytest.raises(ConfigError, match=r"server_optimizer\.lr: .*; lower it and ask again"):
-        fedbatch.advise(*DIGITS, "server_optimizer.lr=1e6", minutes=0.5)
+    advice = fedbatch.advise(*DIGITS, "server_optimizer.lr=2", minutes=0.5)
+    assert advice.lr == 1 and "at server_optimizer.lr=2 " in advice.notes[0] and advice.run.name == "half"
+    for rate, said in (("1e6", "above the 2.278"), ("1e30", "the probe diverged")):
+        with pytest.raises(ConfigError, match=rf"server_optimizer\.lr: .*{said}.*; lower it and ask again"):
+            fedbatch.advise(*DIGITS, f"server_optimizer.lr={rate}", minutes=0.5)
 
 
 def test_local_steps_are_in_clients():

@@ -68,6 +68,14 @@ def test_rounds_alone_end_where_doubling_gains_under_a_tenth():
     assert "the largest here" in few.why
 
 
+def test_doubling_is_told_of_batches_that_are_no_powers_of_two():
+    run = Critical(**{**vars(found()), "cohort": 100.0, "client_batch": 80.0, "batch": 8000.0})
+    choice = of("rounds", run, nominal=80, most_each=80)  # 80, 40, 20, 10, 5, 2, 1 examples
+    batches = sorted({c * each for c, each in product((12, 25, 50, 100), (80, 40, 20, 10, 5, 2, 1))})
+    gaining = [b for b in batches if rounds(1, 2 * b) / rounds(1, b) < 0.9]
+    assert choice.batch > max(gaining) and choice.batch in (750, 800, 960, 1000)
+
+
 def test_what_is_within_the_error_is_the_same():
     sure, vague = of("wan", found()), of("wan", found(error=0.3))
     assert vague.batch < sure.batch and vague.amount <= 1.3 * sure.amount
