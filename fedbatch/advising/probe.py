@@ -29,7 +29,7 @@ TRIAL = 1 / 3
 LOSS_EXAMPLES = 2000
 SLOW = 1e-6
 """Learning rate of the rounds that only tell the pace."""
-PACE = {"rounds": 12, "evaluate_every_rounds": 4}
+PACE = {"rounds": 12, "evaluate_every_rounds": 6}
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,8 @@ def pace_of(folder: Path) -> tuple[float, float]:
 def length(seconds: float, pace: tuple[float, float], most: int, minutes: float) -> tuple[int, int]:
     """Rounds of a probe, and the rounds from one evaluation to the next.
 
-    Evaluations are `READINGS`, or as many as take half of the time, but enough for a curve of the loss.
+    Evaluations are `READINGS`, or as many as take half of the time. Where these are too few for a curve of the loss,
+    they are left out but for two, and the loss is that of the rounds' own examples.
 
     Args:
         seconds: that are left.
@@ -139,10 +140,11 @@ def length(seconds: float, pace: tuple[float, float], most: int, minutes: float)
     ((536, 8), (800, 12))
     """
     of_round, of_evaluation = pace
-    readings = min(READINGS, max(int(seconds / 2 / of_evaluation), EVALUATIONS + 2))
+    readings = min(READINGS, int(seconds / 2 / of_evaluation))
+    readings = readings if readings >= EVALUATIONS + 2 else 2
     rounds = int((seconds - readings * of_evaluation) / of_round)
     if rounds < LEAST_ROUNDS:
-        needed = (LEAST_ROUNDS * of_round + (EVALUATIONS + 2) * of_evaluation) / 60
+        needed = (LEAST_ROUNDS * of_round + 2 * of_evaluation) / 60
         raise ConfigError(
             f"minutes: {minutes:g} are too few for {LEAST_ROUNDS} rounds of this config, at {of_round:.3g} s a round "
             f"and {of_evaluation:.3g} s an evaluation; give {minutes + 2 * needed:.2g} or more"

@@ -79,10 +79,11 @@ def test_a_folder_that_is_there_is_not_touched(tmp_path):
 
 
 def test_too_few_minutes_name_those_that_are_enough():
-    with pytest.raises(ConfigError, match="minutes: 1 are too few for 36 rounds .* give 3.6 or more"):
+    with pytest.raises(ConfigError, match="minutes: 1 are too few for 36 rounds .* give 3.4 or more"):
         length(30.0, (2.0, 0.5), 800, 1.0)
     rounds, every = length(600.0, (0.5, 10.0), 800, 10.0)  # dear evaluations take half of the time
     assert 540 <= rounds * 0.5 + rounds / every * 10 <= 620 and rounds / every >= 12
+    assert length(120.0, (0.4, 15.0), 800, 2.0) == (225, 112)  # and where that is too dear, it is nearly left out
 
 
 def test_a_rate_that_is_too_high_is_halved_once():
