@@ -8,6 +8,7 @@ from fedbatch.core import moved
 
 if TYPE_CHECKING:
     __version__: str
+    from fedbatch.advising.advise import advise
     from fedbatch.api import Result, plan, run
     from fedbatch.auditing.attack import audit
     from fedbatch.results.critical import critical
@@ -19,6 +20,7 @@ moved.install()
 __all__ = [
     "NoiseScale",
     "Result",
+    "advise",
     "audit",
     "critical",
     "evaluate",
@@ -33,6 +35,7 @@ __all__ = [
 _PLACES = {
     "NoiseScale": "fedbatch.strategy",
     "Result": "fedbatch.api",
+    "advise": "fedbatch.advising.advise",
     "audit": "fedbatch.auditing.attack",
     "critical": "fedbatch.results.critical",
     "evaluate": "fedbatch.trained",

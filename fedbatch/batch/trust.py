@@ -6,6 +6,8 @@ from fedbatch.batch.one_run import ToLoss
 
 CLIMB, JUMP, SATURATED = 0.3, 0.05, 1 / 3
 CLIENTS, NOISELESS_STEPS = 8, 30
+TOO_FAST = "the learning rate is probably too high"
+"""With which the doubt of the rate begins."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def doubts(goal: ToLoss, evidence: Evidence) -> tuple[str, ...]:
             else f"jumps by {evidence.jump:.0%} of its way between evaluations"
         )
         found.append(
-            f"the learning rate is probably too high for this batch: the loss {how}; S_min is then too large, so run "
+            f"{TOO_FAST} for this batch: the loss {how}; S_min is then too large, so run "
             "again at half the rate and compare"
         )
     if goal.saturated > SATURATED:

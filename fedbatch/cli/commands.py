@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fedbatch.core.errors import ConfigError
+from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.core.visible import visible
 
 
@@ -20,6 +20,9 @@ def run_command(name: str, *arguments: str) -> int:
         COMMANDS[name](*without_trust(arguments))
     except PermissionError as error:
         print(f"fedbatch: {name}: {visible(error.filename)}: {error.strerror}", file=sys.stderr)
+        return 1
+    except RunFailedError as error:
+        print(f"fedbatch: {name}: {visible(error)}", file=sys.stderr)
         return 1
     except (ConfigError, FileNotFoundError, NotADirectoryError) as error:
         print(f"fedbatch: {name}: {visible(str(error).removeprefix(f'{name}: '))}", file=sys.stderr)
@@ -126,6 +129,19 @@ def plan(arguments: list[str], _: list[str]) -> None:
     main(arguments)
 
 
+def advise(arguments: list[str], _: list[str]) -> None:
+    """Which batch to take, by a short probe: ``fedbatch advise [--minutes 2] [overrides]``.
+
+    The probe is a run of this config at a small batch; all other batches are predicted from it. The table has a line
+    for each cost: rounds, examples, bytes, seconds by LAN, by WAN and by the config's own time_model (yours).
+    --minutes: that the probe may take. --cost NAME=ROUND,CLIENT,EXAMPLE,BYTE: a cost of your own, may be given again.
+    --for NAME: the cost that advice.yaml is for. --folder: where it goes; run it by --config-name=advice.
+    """
+    from fedbatch.cli.advise import main
+
+    main(arguments)
+
+
 def evaluate(arguments: list[str], trust: list[str]) -> None:
     """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...]``."""
     from fedbatch.trained import evaluate
@@ -152,6 +168,7 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "critical": critical,
     "audit": audit,
     "plan": plan,
+    "advise": advise,
     "evaluate": evaluate,
     "export": export,
     "doctor": doctor,

@@ -1,26 +1,20 @@
 """``fedbatch plan privacy=... [OVERRIDE...]``: noise, batch and rounds for a target, before anything is trained."""
 
-import shlex
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from fedbatch.api import plan
-from fedbatch.config.compose import groups
+from fedbatch.cli.proposal import proposal, refuse_other
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.visible import visible
-from fedbatch.results.plan import Plan
 from fedbatch.results.plan_figure import save_plan_figure
 from fedbatch.results.plan_table import conclusion, notes, plan_table, reasons
 
 FIGURE, CONFIG = "plan.png", "plan.yaml"
-WRITTEN = "# Written by fedbatch plan."
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     given = _parser().parse_intermixed_args(list(arguments))  # options may stand between overrides
     folder = Path(given.folder)
-    refuse_other(folder / CONFIG)
+    refuse_other(folder / CONFIG, "plan")
     found = plan(*given.overrides, norm=given.norm, measured_in=given.run)
     console = Console()
     console.print(plan_table(found))
@@ -39,40 +33,9 @@ def main(arguments: Sequence[str]) -> None:
         console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
     folder.mkdir(parents=True, exist_ok=True)
     save_plan_figure(found, folder / FIGURE)
-    (folder / CONFIG).write_text(as_config(found))
+    (folder / CONFIG).write_text(proposal("plan", "plan", found.overrides, reasons(found)))
     where = f"picture: {folder / FIGURE}; to run it: fedbatch --config-dir={folder} --config-name=plan"
     console.print(visible(where), highlight=False, markup=False, soft_wrap=True)
-
-
-def refuse_other(path: Path) -> None:
-    """Refuse to write over a file that was not written here.
-
-    Raises:
-        ConfigError: it is somebody's own.
-    """
-    if path.exists() and not path.read_text(errors="replace").startswith(WRITTEN):
-        raise ConfigError(f"{path} is there and was not written by fedbatch plan; give another folder by --folder")
-
-
-def as_config(found: Plan) -> str:
-    """The proposed run as a config for ``--config-name``, with the reasons as a comment.
-
-    Raises:
-        ConfigError: an override that a file cannot hold.
-    """
-    choices, values = list[dict[str, str]](), OmegaConf.create()
-    for override in OverridesParser.create().parse_overrides(list(found.overrides)):
-        if override.is_sweep_override() or override.is_delete():
-            raise ConfigError(f"{override.input_line}: a plan is of one config; leave sweeps and deletions out")
-        key = override.key_or_group
-        if key in groups():
-            choices.append({f"override /{key}": str(override.value())})
-        else:
-            OmegaConf.update(values, key, override.value(), force_add=True)
-    lines = [*reasons(found), "Run it: fedbatch --config-dir=. --config-name=plan   (in this folder), or paste"]
-    comment = "\n".join([WRITTEN, *(f"# {line}" for line in lines), f"#   fedbatch {shlex.join(found.overrides)}"])
-    defaults = yaml.safe_dump({"defaults": ["config", *choices, "_self_"]}, sort_keys=False)
-    return f"{comment}\n{defaults}{OmegaConf.to_yaml(values)}"
 
 
 class _Parser(ArgumentParser):

@@ -21,6 +21,7 @@ WORDS = ("phase", "noise_scale_unit")
 PRIVATE = ("noise_scale_dp", "epsilon", "epsilon_rdp")
 ALIKE = ("IidPartitioner", "LinearPartitioner", "SquarePartitioner", "ExponentialPartitioner", "SizePartitioner")
 """Partitions whose clients draw from one distribution."""
+NEVER_FALLS = "never falls"
 EVALUATIONS = 12
 """Of the training set, from which on its loss is taken; below, that of the rounds' own examples."""
 
@@ -182,5 +183,5 @@ def curve_of(folder: Path, record: Record) -> LossCurve:
     except ValueError as error:
         raise ConfigError(f"{folder}: {record.loss}: {error}") from error
     if curve.losses.argmin() == 0:
-        raise ConfigError(f"{folder}: {record.loss} never falls; lower server_optimizer.lr or run more rounds")
+        raise ConfigError(f"{folder}: {record.loss} {NEVER_FALLS}; lower server_optimizer.lr or run more rounds")
     return curve
