@@ -129,9 +129,9 @@ def draw(rows: pl.DataFrame, path: Path) -> None:
         axes, {"told_noise_scale": "noise scale", "told_b_half": "B_half"}.items(), strict=True
     ):
         for optimizer in rows["optimizer"].unique(maintain_order=True):
-            own = rows.filter(pl.col("optimizer") == optimizer)
+            own = rows.filter((pl.col("optimizer") == optimizer) & (pl.col("b_crit") >= 1))  # one is a batch
             ax.plot(own[name], own["b_crit"], "o-", label=optimizer)
-        known = rows.filter(pl.col("b_crit").is_finite() & (pl.col("b_crit") > 0))["b_crit"]
+        known = rows.filter(pl.col("b_crit").is_finite() & (pl.col("b_crit") >= 1))["b_crit"]
         ends = [known.min(), known.max()] if len(known) else [1.0, 10.0]
         ax.plot(ends, ends, color="gray", lw=0.8)
         ax.set(xscale="log", yscale="log", xlabel=f"told by the {label} of one run (sequences)")
