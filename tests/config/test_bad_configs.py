@@ -50,7 +50,7 @@ SCALARS = {
     "learning_rate.max_factor": ["abc", "0", "-1", "nan"],
     "learning_rate.warmup_rounds": ["abc", "-1"],
     "learning_rate.switch_warmup_rounds": ["abc", "-1"],
-    "learning_rate.decay": ["linear"],
+    "learning_rate.decay": ["exp"],
     "time_model.compute_seconds_per_example": ["abc", "-1", "nan"],
     "time_model.speed_spread": ["abc", "-1", "nan"],
     "time_model.latency_seconds": ["abc", "-1", "nan"],
