@@ -8,7 +8,7 @@ from fedbatch.controllers.goodput import Goodput
 from fedbatch.controllers.late_switch import late_switch
 from fedbatch.controllers.noise_scale_ladder import NoiseScaleLadder
 from fedbatch.controllers.noise_scale_switch import NoiseScaleSwitch
-from fedbatch.controllers.norm_test import NormTest
+from fedbatch.controllers.normtest import NormTest
 from fedbatch.controllers.phase import Controller, ControlState, Observation, Phase
 from fedbatch.controllers.schedule import Schedule, doubling
 from fedbatch.controllers.seesaw import seesaw

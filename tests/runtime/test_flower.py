@@ -63,3 +63,17 @@ def test_a_configured_app_sees_its_run_config_and_keeps_the_state_of_its_node():
 )
 def test_the_reason_of_an_error_is_one_line_without_wrapping(said, meant):
     assert reason(Error(2, said)) == meant
+
+
+def test_no_module_has_a_name_that_flower_leaves_out_of_an_app():
+    import fnmatch
+    from pathlib import Path
+
+    from flwr.common.constant import FAB_EXCLUDE_PATTERNS
+
+    import fedbatch
+
+    root = Path(fedbatch.__file__).parents[1]
+    modules = [str(path.relative_to(root)) for path in Path(fedbatch.__file__).parent.rglob("*.py")]
+    lost = [m for m in modules for pattern in FAB_EXCLUDE_PATTERNS if fnmatch.fnmatch(m, pattern)]
+    assert "fedbatch/server/rounds.py" in modules and lost == []
