@@ -263,12 +263,19 @@ def _check_groups(config: RunConfig) -> None:
     )
 
 
-def check_phases(config: RunConfig, phases: Iterable[Any]) -> None:
+def check_phases(config: RunConfig, phases: Iterable[Any], largest: int | None = None) -> None:
     """Check what a controller may choose against the run.
+
+    Args:
+        config: of the run.
+        phases: of the controller.
+        largest: its ``max_cohort_size``, if it has one.
 
     Raises:
         ConfigError: a phase that cannot be run, or phases whose names lie.
     """
+    if largest is not None:
+        _require_cohort("controller.max_cohort_size", largest, config)
     sizes = {}
     for phase in phases:
         _require_cohort(f"controller.{phase.name}.cohort_size", phase.cohort_size, config)

@@ -44,7 +44,7 @@ def controller(config_json: str) -> Any:
     """The phase controller of a run, checked against it."""
     config = from_json(config_json)
     built = build("controller", config.controller)
-    check_phases(config, built.phases)
+    check_phases(config, built.phases, getattr(built, "max_cohort_size", None))
     if getattr(built, "needs_groups", False) and not config.noise_scale.groups:
         raise ConfigError(
             f"controller: {type(built).__name__} decides by rounds that are asked group by group; set "
