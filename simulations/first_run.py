@@ -1,6 +1,6 @@
 """What a batch costs: the README's first picture and table.
 
-    python -m simulations.first_run                 five seeds; eight minutes of a core
+    python -m simulations.first_run                 five seeds; five minutes of a core
     python -m simulations.first_run --quick         one seed, short runs
 
 The default controller, which is told nothing, beside three fixed batches, all with averaged parameters and each at its

@@ -1,6 +1,6 @@
 """Do normalisation layers predict the noise scale of the whole model? After Gray et al. 2024 (arXiv 2411.00999).
 
-    python -m simulations.layer_noise             a GPT and a ResNet-8, 3 seeds; 8 minutes of a core
+    python -m simulations.layer_noise             a GPT and a ResNet-8, 3 seeds; seven minutes of a core
     python -m simulations.layer_noise --quick     a few rounds of the GPT
 
 Noise scales of layers come from groups of clients (`noise_scale.layers`), that of the model from all clients. Layers of

@@ -1,6 +1,6 @@
 """Which optimizer wants which batch? Gain curves and critical batches of five optimizers on a GPT.
 
-    python -m simulations.optimizer_batches             five optimizers; half an hour of a core
+    python -m simulations.optimizer_batches             five optimizers; an hour and a half of a busy core
     python -m simulations.optimizer_batches --quick     two optimizers on digits, a minute
 
 The truth is that of `simulations.critical_batch_size`: rates walked by factors of 2, two seeds, and

@@ -85,15 +85,21 @@ class RunningGain:
     def update(self, seen: GroupSums, decay: float, grad_sq: float, grad_sq_se: float) -> "RunningGain":
         """After one more measured round; from the start again where groups have become larger or smaller.
 
+        A round with numbers that are not finite, as before training diverges, is passed over.
+
         Args:
             seen: what the groups of the round say.
             decay: weight that is left to the past, at least `FEWEST`.
             grad_sq: |G|^2 averaged over all rounds, measured or not, without bias.
             grad_sq_se: its standard error.
         """
+        means = (*seen.along, *seen.squares, *seen.slopes)
+        products = tuple(a * b for a in means for b in means)
+        if not np.isfinite([*products, *seen.norms, *seen.layers]).all():
+            return self
         decay = max(decay, FEWEST)
         before = self if self.count and 1 / JUMP < seen.size / self.size < JUMP else RunningGain()
-        means, weight = (*seen.along, *seen.squares, *seen.slopes), decay * before.weight + 1
+        weight = decay * before.weight + 1
 
         def mixed(past: Numbers, now: Numbers) -> Numbers:
             return tuple(p + (v - p) / weight for p, v in zip(past or now, now, strict=True))
@@ -102,7 +108,7 @@ class RunningGain:
             size=mixed((before.size,) if before.count else (), (seen.size,))[0],
             count=before.count + 1,
             means=mixed(before.means, means),
-            products=mixed(before.products, tuple(a * b for a in means for b in means)),
+            products=mixed(before.products, products),
             norms=mixed(before.norms, seen.norms),
             layers=mixed(before.layers, seen.layers),
             weight=weight,
@@ -167,7 +173,8 @@ def fit(running: RunningGain) -> Gain | None:
         roots = (rest + slopes * draws[:, -1:]) / np.sqrt(np.maximum(squares, 0.0))
     roots = np.nan_to_num(roots, posinf=0.0, neginf=0.0)
     spread = roots[1:].std(axis=0) if known else np.ones(levels)
-    half, power, scale = _best(roots, 1 / np.maximum(spread, 1e-9 * np.abs(roots[0]).max() + 1e-300) ** 2)
+    least = 1e-9 * np.abs(roots[0]).max() or 1.0  # of a spread; 1 where there is no gradient at all
+    half, power, scale = _best(roots, 1 / np.maximum(spread, least) ** 2)
     groups = 2.0**levels
     with np.errstate(over="ignore", invalid="ignore"):
         doubling = (1 + (half / groups) ** power) / (1 + (half / (2 * groups)) ** power)

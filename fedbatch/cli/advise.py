@@ -1,14 +1,13 @@
 """``fedbatch advise [OVERRIDE...]``: a short probe, the batch to take for each cost, and a config that takes it."""
 
 import shlex
-from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
 from fedbatch.advising.advise import advise, checked_costs
+from fedbatch.cli.arguments import Arguments, positive
 from fedbatch.cli.proposal import proposal, refuse_other
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.visible import visible
@@ -84,27 +83,11 @@ def _costs(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
     return costs
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as everywhere."""
-        raise ConfigError(f"{message}; see fedbatch advise --help")
-
-
-def _parser() -> ArgumentParser:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+def _parser() -> Arguments:
+    parser = Arguments("advise")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as of a run")
-    parser.add_argument("--minutes", type=_minutes, default=2.0, help="that the probe may take")
+    parser.add_argument("--minutes", type=positive("2"), default=2.0, help="that the probe may take")
     parser.add_argument("--cost", action="append", default=[], help="of your own: NAME=ROUND,CLIENT,EXAMPLE,BYTE")
     parser.add_argument("--for", dest="for_", metavar="NAME", help="the cost that advice.yaml is for")
     parser.add_argument("--folder", default=".", help="where advice.yaml goes")
     return parser
-
-
-def _minutes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ArgumentTypeError(f"give a positive number, e.g. 2 (got {text!r})")
-    return number

@@ -1,13 +1,13 @@
 """``fedbatch critical RUN...``: what one run says of the batch size, on the terminal and as a picture."""
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from fedbatch.cli.arguments import Arguments
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.visible import visible
 from fedbatch.results.critical import Critical, critical
@@ -42,14 +42,8 @@ def main(arguments: Sequence[str], trust: Sequence[str] = ()) -> None:
     console.print(f"picture: {visible(first / FIGURE)}", highlight=False, markup=False, soft_wrap=True)
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as everywhere."""
-        raise ConfigError(f"{message}; see fedbatch critical --help")
-
-
-def _parser() -> ArgumentParser:
-    parser = _Parser(add_help=False)
+def _parser() -> Arguments:
+    parser = Arguments("critical")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the run that predicts, and others to set beside it")
     parser.add_argument("--loss", type=float, action="append", help="a training loss to get to; may be given again")
     parser.add_argument("--batches", type=_numbers, help="global batches, e.g. 16,64,256")

@@ -1,15 +1,13 @@
 """``fedbatch plan privacy=... [OVERRIDE...]``: noise, batch and rounds for a target, before anything is trained."""
 
-from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
 from fedbatch.api import plan
+from fedbatch.cli.arguments import Arguments, positive
 from fedbatch.cli.proposal import proposal, refuse_other
-from fedbatch.core.errors import ConfigError
 from fedbatch.core.visible import visible
 from fedbatch.results.plan_figure import save_plan_figure
 from fedbatch.results.plan_table import conclusion, notes, plan_table, reasons
@@ -38,26 +36,10 @@ def main(arguments: Sequence[str]) -> None:
     console.print(visible(where), highlight=False, markup=False, soft_wrap=True)
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as everywhere."""
-        raise ConfigError(f"{message}; see fedbatch plan --help")
-
-
-def _parser() -> ArgumentParser:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+def _parser() -> Arguments:
+    parser = Arguments("plan")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as of a run")
-    parser.add_argument("--norm", type=_length, help="length of a contribution, for the sampling noise")
+    parser.add_argument("--norm", type=positive("0.5"), help="length of a contribution, for the sampling noise")
     parser.add_argument("--run", help="a run folder, whose noise scale gives the sampling noise")
     parser.add_argument("--folder", default=".", help="where plan.png and plan.yaml go")
     return parser
-
-
-def _length(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ArgumentTypeError(f"give a positive length, e.g. 0.5 (got {text!r})")
-    return number

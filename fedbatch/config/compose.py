@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from fedbatch.config.schema import did_you_mean, parse
+from fedbatch.config.checks import did_you_mean
+from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 
 _PACKAGE = Path(__file__).parents[1]

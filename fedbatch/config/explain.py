@@ -7,8 +7,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from fedbatch.config.checks import did_you_mean
 from fedbatch.config.compose import config_dir
-from fedbatch.config.schema import RunConfig, did_you_mean
+from fedbatch.config.schema import RunConfig
 
 WORDS = {
     "lr": "server_optimizer.lr, or client_work.lr with client_work=local_sgd",

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.serverapp import Grid
 
-from fedbatch.config.schema import CHOICES, RunConfig
+from fedbatch.config.checks import CHOICES
+from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
 from fedbatch.server.hosts import Hosts

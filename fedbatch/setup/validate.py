@@ -6,7 +6,8 @@ from typing import Any
 
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.config.build import build, require
-from fedbatch.config.schema import RunConfig, check_phases, from_json
+from fedbatch.config.checks import check_phases
+from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset

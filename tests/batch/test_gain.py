@@ -1,7 +1,7 @@
 """The fitted gain curve against curves that are known, and what its averages keep."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -66,3 +66,14 @@ def test_other_groups_are_another_curve_and_the_value_is_plain():
     assert running.count == 2 and running.size == pytest.approx((0.8 * 8 + 9) / 1.8)  # the past keeps 0.8 at least
     assert running.update(seen(60.0, size=64.0), 0.5, 2.0, 0.0).count == 1
     assert RunningGain(**asdict(running)) == running
+
+
+def test_a_round_of_infinities_is_passed_over_and_one_of_zeros_is_not_known():
+    running = RunningGain().update(seen(60.0), 0.9, 2.0, 0.0)
+    for wrong in (math.inf, math.nan, 1e200):  # whose square is beyond float64
+        assert running.update(replace(seen(60.0), squares=(wrong, 1.0, 1.0)), 0.9, 2.0, 0.0) == running
+    still = RunningGain()
+    for _ in range(4):
+        still = still.update(GroupSums(8.0, (0.0,) * 3, (0.0,) * 3, (0.0,) * 3, (0.0,) * 6), 0.9, 0.0, 0.0)
+    found = fit(still)
+    assert found.half == math.inf and np.isnan(found.gains).all() and math.isnan(scales(RunningGain())["b_l1"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbatch.config.schema import CHOICES
+from fedbatch.config.checks import CHOICES
 from fedbatch.core.columns import COLUMNS, TARGETS, column, named, seen_as
 
 GOLDEN = Path(__file__).parents[1] / "golden/bits.json"

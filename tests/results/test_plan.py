@@ -117,7 +117,7 @@ def test_the_written_config_runs_as_it_stands(tmp_path):
     [
         ([], "add privacy="),
         (["privacy=client_central", "privacy.target_epsilon=null", "privacy.noise_multiplier=1"], "target_epsilon is"),
-        (["privacy=client_central", "--norm", "x"], "--norm: give a positive length"),
+        (["privacy=client_central", "--norm", "x"], "--norm: give a positive number"),
         (["privacy=client_central", "--run", "nowhere"], "nowhere: no run in it"),
         (["privacy=client_central", "--norm", "1", "--run", "nowhere"], "give one of them"),
         (["privacy=client_central", "--nrom", "1"], "unrecognized arguments: --nrom"),
