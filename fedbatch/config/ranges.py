@@ -47,6 +47,8 @@ RANGES = {
     "round_timeout_seconds": "(0, 1e9]",
     "min_clients": FROM_ONE,
     "target_value": "[-1e38, 1e38]",
+    "patience": FROM_ONE,
+    "min_delta": "[0, 1e38]",
     "training_set_examples": COUNT,
     "noise_scale.decay": "[0, 1)",
     "noise_scale.z": "(0, 100]",

@@ -8,6 +8,7 @@ from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.core.columns import column
 from fedbatch.server import measure
 from fedbatch.server.average import moved
+from fedbatch.server.best import plateau, waited_enough
 from fedbatch.server.charging import BudgetSpent
 from fedbatch.server.collect import collect
 from fedbatch.server.collect_private import collect_private
@@ -31,8 +32,12 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
         except BudgetSpent as reason:
             log.info("%s", reason)
             return
+        state = replace(state, best=state.best.after(row, config))
         yield state, row
         if reached_target(row, config.target_metric, config.target_value):
+            return
+        if waited_enough(state.best, config):
+            log.info("%s", plateau(state.best, config))
             return
 
 

@@ -16,6 +16,7 @@ from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, LedgerEntry
 from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
+from fedbatch.server.best import Best
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ServerState:
         norms: average length of the longest update of nodes, by phase and first client; see `aggregation.bounded`.
         average: ``params`` and ``buffers`` averaged over rounds; empty without ``averaging``.
         noise_history: what the next round's noise is correlated with, under privacy; no released value.
+        best: the best value of ``target_metric`` so far.
     """
 
     round: int
@@ -80,6 +82,7 @@ class ServerState:
     norms: dict[str, float] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     noise_history: NoiseHistory = UNCORRELATED
+    best: Best = field(default_factory=Best)
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""
@@ -88,7 +91,7 @@ class ServerState:
     def to_bytes(self) -> bytes:
         """The state as `from_bytes` reads it."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("control", "averages", "totals"):
+        for name in ("control", "averages", "totals", "best"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
         values |= {"labels": vars(self.labels), "noise_history": vars(self.noise_history)}
@@ -138,6 +141,7 @@ PARTS: dict[str, Any] = {
     "labels": Labels,
     "averages": Averages,
     "noise_history": NoiseHistory,
+    "best": Best,
 }
 AVERAGES = {"noise", "within", "between"}
 
