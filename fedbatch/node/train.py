@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fedbatch.clients.job import Job
+from fedbatch.clients.steps import run_client
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.metrics.evaluate import example_scores, score_sums
@@ -36,10 +37,9 @@ def single_updates(job: Job, plan: TrainPlan) -> Updates:
     """Every client's own update, one client after the other."""
     updates, losses = [], []
     for row in range(len(job.clients)):
-        job.model.load(job.params, job.buffers)
-        update, loss, _ = job.work.update(job, row)
-        updates.append(update)
-        losses.append(loss)
+        result = run_client(job, row)
+        updates.append(result.update)
+        losses.append(result.loss)
     matrix, loss_column = torch.stack(updates), torch.stack(losses)
     good = (matrix.isfinite().all(dim=1) & loss_column.isfinite()).cpu()
     kept = good.numpy()
