@@ -2,6 +2,23 @@
 
 from fedbatch.clients.fedsgd import FedSGD
 from fedbatch.clients.job import ClientWork
+from fedbatch.clients.local_adam import LocalAdam
+from fedbatch.clients.local_momentum import LocalMomentum
 from fedbatch.clients.local_sgd import LocalSGD
+from fedbatch.clients.scaffold import Scaffold
+from fedbatch.clients.schedule import Cosine, Exponential
+from fedbatch.clients.work import Finished, LocalWork, Moment
 
-__all__ = ["ClientWork", "FedSGD", "LocalSGD"]
+__all__ = [
+    "ClientWork",
+    "Cosine",
+    "Exponential",
+    "FedSGD",
+    "Finished",
+    "LocalAdam",
+    "LocalMomentum",
+    "LocalSGD",
+    "LocalWork",
+    "Moment",
+    "Scaffold",
+]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from fedbatch.clients.steps import run_client
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.metrics.evaluate import example_scores, score_sums
+from fedbatch.node.own import OwnFiles, begun, ended
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
@@ -24,13 +26,21 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
 
     def job(clients: Ints, batch_sizes: Ints) -> Job:
         made = task.new_job(work, clients, batch_sizes, plan.round, params)
-        return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine)
+        return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine, shared=plan.shared)
 
-    own = job(clients, plan.batch_sizes)
+    asked = job(clients, plan.batch_sizes)
+    files, own, lost = OwnFiles(Path(task.config.run_dir) / "clients"), None, 0
+    if sizes := asked.sizes("own"):
+        own, lost = begun(files, plan, sum(sizes.values()))
+        asked = replace(asked, own=own)
     if plan.single:
-        return single_updates(own, plan)
-    witness = partial(task.witness, job, clients, plan.batch_sizes)
-    return replace(task.execute(own, plan.executor, witness), round=plan.round)
+        answer: Contribution | Updates = single_updates(asked, plan)
+    else:
+        witness = partial(task.witness, job, clients, plan.batch_sizes)
+        answer = replace(task.execute(asked, plan.executor, witness), round=plan.round)
+    if own is not None:
+        ended(files, plan, own, answer.clients)
+    return replace(answer, lost=lost)
 
 
 def single_updates(job: Job, plan: TrainPlan) -> Updates:

@@ -39,7 +39,13 @@ class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
 
-VECTORS = {"update_sum": "params", "unit_sum": "params", "updates": "params", "buffer_sum": "buffers"}
+VECTORS = {
+    "update_sum": "params",
+    "extra_sums": "params",
+    "unit_sum": "params",
+    "updates": "params",
+    "buffer_sum": "buffers",
+}
 """The vectors of an answer, and those of the plan whose dtype they have."""
 
 MESSAGE_TYPE = {
@@ -159,6 +165,7 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
         "update_sum": size,
         "buffer_sum": plan.buffers.numel(),
         "unit_sum": size if plan.cosine else 0,
+        "extra_sums": plan.extras,
     }
 
 

@@ -49,6 +49,7 @@ def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> Non
     Raises:
         MessageError: it is longer, or they are not.
     """
+    require(0 <= answer.lost <= len(answer.clients) + len(answer.excluded), "lost are more than there are clients")
     require(bool((np.abs(answer.losses) <= LARGEST).all()), "losses are beyond what can be added up")
     if isinstance(answer, Updates):
         require(squares.get("updates", 0.0) <= LARGEST, "updates are beyond what can be added up")
@@ -62,6 +63,10 @@ def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> Non
     require(
         length(squares, "buffer_sum") <= math.sqrt(LARGEST) * max(weight, 1.0),
         "buffer_sum is beyond what can be added up",
+    )
+    require(
+        length(squares, "extra_sums") <= math.sqrt(LARGEST) * max(weight, 1.0),
+        "extra_sums are beyond what can be added up",
     )
     require(
         length(squares, "unit_sum") <= (1 + ROUNDING) * len(answer.clients) + LEAST_LENGTH,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.core.columns import column
 from fedbatch.server import measure
+from fedbatch.server.algorithm import bytes_besides
 from fedbatch.server.average import moved
 from fedbatch.server.charging import BudgetSpent
 from fedbatch.server.collect import collect
@@ -79,7 +80,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         kept = averages.restarted()  # examples and clients have no common average
     seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
-    totals = add_costs(server, state, collected, seconds)
+    totals = add_costs(server, state, collected, seconds, bytes_besides(server, phase, state))
     executor = collected.executor
     after = replace(
         state,
@@ -155,16 +156,21 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
     return phase.cohort_size * (per_client if gradient else 1.0)
 
 
-def add_costs(server: Server, state: ServerState, collected: Collected, measured_seconds: float) -> Totals:
-    """Totals after this round: what each client would have sent, received and computed on its own device."""
+def add_costs(
+    server: Server, state: ServerState, collected: Collected, measured_seconds: float, besides: tuple[int, int]
+) -> Totals:
+    """Totals after this round: what each client would have sent, received and computed on its own device.
+
+    ``besides`` are bytes up and down of one client beside the model.
+    """
     clients, num_examples = collected.clients, collected.num_examples
-    one_way = model_bytes(state)
-    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, one_way, one_way)
+    up, down = (model_bytes(state) + more for more in besides)
+    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     old = state.totals
     return Totals(
         examples=old.examples + int(num_examples.sum()),
-        bytes_up=old.bytes_up + one_way * len(clients),
-        bytes_down=old.bytes_down + one_way * len(clients),
+        bytes_up=old.bytes_up + up * len(clients),
+        bytes_down=old.bytes_down + down * len(clients),
         simulated_seconds=old.simulated_seconds + seconds,
         measured_seconds=old.measured_seconds + measured_seconds,
     )

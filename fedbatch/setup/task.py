@@ -40,6 +40,7 @@ from fedbatch.setup.checks import (
     check_batches,
     check_loss,
     check_model,
+    check_works,
     trial_sizes,
     warn_of_small_batches,
 )
@@ -131,7 +132,7 @@ class Task:
         """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
         draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
         made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
-        return replace(made, seeds=self.seeds(clients, round_))
+        return replace(made, seeds=self.seeds(clients, round_), round=round_)
 
     def weights(self, num_examples: Ints) -> np.ndarray:
         """Weights (K,) of the updates of clients that used ``num_examples`` (K,)."""
@@ -225,6 +226,8 @@ def load(config_json: str) -> Task:
     if config.compile:
         model.compile()
     check_model(config, model)
+    aggregator = aggregator_of(config, model, controller.phases) if config.aggregator else None
+    check_works((default_work, *works.values()), aggregator)
     temperature = temperature_of(config)
     privacy = None
     if config.privacy:
@@ -250,7 +253,7 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         num_classes=dataset.num_classes,
-        aggregator=aggregator_of(config, model, controller.phases) if config.aggregator else None,
+        aggregator=aggregator,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,

@@ -47,6 +47,7 @@ class TrainPlan:
         cosine: whether to send the sum of unit updates, for the mean pairwise cosine.
         executor: how to run the clients; "auto" measures and answers what it took.
         single: whether to answer with `Updates`, every client's own, and not with a `Contribution`.
+        extras: numbers that the client work sends besides each update.
         shared: (s,) the server's vectors for the client work, one after the other.
         versions: int64 (K,) of each client, one more than the last round of which the server took its contribution, and
             0 if there is none: what the client keeps is as it was after that round. (0,) where clients keep nothing.
@@ -63,6 +64,7 @@ class TrainPlan:
     cosine: bool
     executor: str
     single: bool = False
+    extras: int = 0
     shared: Tensor = field(default_factory=no_numbers)
     versions: IfKept = field(default_factory=no_counts)
     checkpoints: Listed = field(default_factory=no_counts)
