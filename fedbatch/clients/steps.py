@@ -17,28 +17,31 @@ class Result(NamedTuple):
         loss: mean of the losses seen on the way, weighted by examples.
         halves: gradients (d,) of the two halves of the batch, if asked for.
         extras: (e,), what is sent besides, one vector after the other.
+        buffers: (m,), what is sent of the model's buffers.
     """
 
     update: Tensor
     loss: Tensor
     halves: tuple[Tensor, Tensor] | None
     extras: Tensor
+    buffers: Tensor
 
 
 def run_client(job: Job, row: int) -> Result:
-    """The round of the client in ``row`` of the job, from the global model, which is loaded; it keeps what is its own.
+    """The round of the client in ``row`` of the job, from the global model, in the job's scratch model.
 
     Work that gives ``update(job, row)`` makes its update by itself.
     """
-    job.model.load(job.params, job.buffers)
     work: Any = job.work
-    if not works.takes_steps(work):
-        update, loss, halves = work.update(job, row)
-        return Result(update, loss, halves, job.params[:0])
     model, counts = job.model, job.draw.counts[row]
+    if not works.takes_steps(work):
+        model.load(job.params, job.buffers)
+        update, loss, halves = work.update(job, row)
+        return Result(update, loss, halves, job.params[:0], model.pull_buffers())
+    own = {name: vector[0] for name, vector in job.own_vectors(slice(row, row + 1)).items()}
+    model.load(job.params, work.own_buffers(job.buffers, own) if hasattr(work, "own_buffers") else job.buffers)
     taken = np.flatnonzero(counts)
     steps, losses = job.params.new_full((1,), len(taken)), job.params.new_zeros(())
-    own = {name: vector[0] for name, vector in job.own_vectors(slice(row, row + 1)).items()}
     point, carry = work.start(job.params, job.shared_vectors(), own)
     for index, step in enumerate(taken.tolist()):
         if point is not job.params:
@@ -47,7 +50,10 @@ def run_client(job: Job, row: int) -> Result:
         losses += job.loss_and_gradient(row, step, x, y) * len(y)
         gradient, now = model.grads.clone(), works.Moment(job.round, index, steps)  # the model's own is overwritten
         point, carry = work.step(job.params, point, gradient, carry, now)
-    done = work.finish(job.params, point, carry, steps)
-    job.keep(slice(row, row + 1), {name: vector[None] for name, vector in done.own.items()})
+    done, buffers = work.finish(job.params, point, carry, steps), model.pull_buffers()
+    kept = done.own
+    if hasattr(work, "own_buffers"):
+        kept, buffers = kept | {"buffers": buffers}, job.buffers
+    job.keep(slice(row, row + 1), {name: vector[None] for name, vector in kept.items()})
     extras = works.joined(done.extras, job.sizes("extras"), done.update)
-    return Result(done.update, losses / int(counts.sum()), None, extras)
+    return Result(done.update, losses / int(counts.sum()), None, extras, buffers)

@@ -47,6 +47,11 @@ class Finished(NamedTuple):
 class LocalWork(Protocol):
     """Client work that takes local steps. In all functions ``params`` (d,) or (K, d) are the global parameters.
 
+    Three more functions are called where they are there. ``on_model(model)`` gives the work for a `FlatModel`.
+    ``own_params(params, own)`` gives the parameters that clients use themselves, by which they are then evaluated.
+    ``own_buffers(buffers, own)`` gives the buffers (m,) with which one client begins; those with which it ends are then
+    its own vector "buffers", and are not sent.
+
     Attributes:
         extras: names and lengths of the vectors that a client sends besides its update; none where missing.
         own: the same of the vectors that a client keeps. They are zeros before its first round.

@@ -82,6 +82,8 @@ RANGES = {
     "controller.*client_work.lr": RATE,
     "controller.*client_work.proximal": "[0, 1e38]",
     "*client_work.momentum": "[0, 1)",
+    "*client_work.alpha": RATE,
+    "*client_work.pull": "[0, 1e38]",
     "*client_work.betas": "[0, 1)",
     "*client_work.eps": "(0, 1e6]",
     "*client_work.weight_decay": "[0, 1e6]",

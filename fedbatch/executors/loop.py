@@ -21,13 +21,13 @@ def loop(job: Job) -> Contribution:
     more = Sum(job.params.new_zeros(sum(job.sizes("extras").values())))
     sq_norms, losses, dots, diffs = [], [], [], []
     for row in range(len(job.clients)):
-        update, loss, halves, extras = run_client(job, row)
+        update, loss, halves, extras, own_buffers = run_client(job, row)
         if job.clip is None:
             sq_norm = inner_products(update[None])[0, 0].double()
         else:
             update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))
-        buffers.add(job.model.pull_buffers(), float(job.weights[row]))
+        buffers.add(own_buffers, float(job.weights[row]))
         more.add(extras, float(job.weights[row]))
         if job.cosine:
             units.add(update / torch.where(sq_norm > 0, sq_norm, 1.0).sqrt(), 1.0)

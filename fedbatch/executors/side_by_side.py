@@ -47,7 +47,8 @@ def local_steps(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor, Tensor]:
         new, moved = work.step(params[:active], point[:active], gradient, own, now)
         point, carry = _above(new, point), {name: _above(moved[name], vector) for name, vector in carry.items()}
     done = work.finish(params, point, carry, steps)
-    job.keep(rows, done.own)
+    none = {"buffers": job.buffers.expand(len(rows), -1)} if hasattr(work, "own_buffers") else {}
+    job.keep(rows, done.own | none)  # a model with buffers is not run here
     updates = FlatUpdates(done.update[:, None], job.model.layer_sizes)
     extras = works.joined(done.extras, job.sizes("extras"), done.update)
     return updates, losses / to_device(counts.sum(axis=1), losses.device).to(losses), extras

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedbatch.clients.job import Job
 from fedbatch.clients.steps import run_client
+from fedbatch.clients.work import lengths, split
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.metrics.evaluate import example_scores, score_sums
@@ -65,7 +67,9 @@ def single_updates(job: Job, plan: TrainPlan) -> Updates:
 
 
 def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
-    """Loss and accuracy sums of the global model on the held-out part of each client."""
+    """Loss and accuracy sums on the held-out part of each client, of the global model or of each client's own."""
+    if hasattr(task.work(plan.phase), "own_params"):
+        return evaluate_own(plan, task)
     model, loss = task.node_model, task.loss
     model.load(plan.params.to(model.params), plan.buffers.to(model.buffers))
     positions = [task.held_out(int(client)) for client in plan.clients]
@@ -81,3 +85,23 @@ def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
         sums = torch.stack([score_sums(model, loss, *task.examples(own), EVALUATE_BATCH) for own in positions])
     correct, losses = sums.T.cpu().numpy()
     return Evaluation(plan.clients, np.array(sizes), correct, losses)
+
+
+def evaluate_own(plan: EvaluatePlan, task: Task) -> Evaluation:
+    """The same of the models that clients use themselves, one after the other."""
+    work: Any = task.work(plan.phase)
+    model, loss = task.node_model, task.loss
+    params, buffers = plan.params.to(model.params), plan.buffers.to(model.buffers)
+    sizes = lengths(work, "own", params, buffers)
+    files, sums, counts = OwnFiles(Path(task.config.run_dir) / "clients"), [], []
+    for client, version in zip(plan.clients.tolist(), plan.versions.tolist(), strict=True):
+        kept = files.read(client, version, sum(sizes.values())) if version else None
+        own = split(params.new_zeros(sum(sizes.values())) if kept is None else kept.to(params), sizes)
+        model.load(
+            work.own_params(params, own), work.own_buffers(buffers, own) if hasattr(work, "own_buffers") else buffers
+        )
+        examples = task.examples(task.held_out(client))
+        counts.append(len(examples[1]))
+        sums.append(score_sums(model, loss, *examples, EVALUATE_BATCH))
+    correct, losses = torch.stack(sums).T.cpu().numpy()
+    return Evaluation(plan.clients, np.array(counts), correct, losses)

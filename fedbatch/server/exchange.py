@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedbatch.config.checks import CHOICES
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 from fedbatch.server.ask import ask
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.state import ServerState
@@ -216,10 +217,14 @@ def per_client_accuracy(
     state: ServerState,
     config: RunConfig,
     check: Callable[[Evaluation, Any, SquaredLengths], None] | None = None,
+    versions: Callable[[Ints], Ints] = lambda clients: clients[:0],
 ) -> dict[str, Any]:
-    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`."""
+    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`.
+
+    ``versions`` gives those of what clients (K,) keep.
+    """
     plans = {
-        node: EvaluatePlan(state.params, state.buffers, clients)
+        node: EvaluatePlan(state.params, state.buffers, clients, state.control.phase, versions(clients))
         for node, clients in hosts.by_node(hosts.clients).items()
     }
     answers, rejected = exchange(grid, plans, Evaluation, config, state.round, check)

@@ -55,7 +55,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     clock.lap("step_seconds")
 
     average = moved(server, state.average, relative_size(server, phase))
-    tests, changes = evaluate(server, state, average), collected.changes
+    changes = collected.changes
+    tests = evaluate(server, replace(state, **changes), average)
     if privacy is not None and is_evaluated(server.task.config, state.round):
         noised, ledger = noised_accuracy(server, privacy, replace(state, **changes))
         tests, changes = tests | noised, {**changes, "ledger": ledger}

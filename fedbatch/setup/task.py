@@ -228,6 +228,7 @@ def load(config_json: str) -> Task:
     check_model(config, model)
     aggregator = aggregator_of(config, model, controller.phases) if config.aggregator else None
     check_works((default_work, *works.values()), aggregator)
+    default_work, works = on_model(default_work, model), {name: on_model(work, model) for name, work in works.items()}
     temperature = temperature_of(config)
     privacy = None
     if config.privacy:
@@ -263,6 +264,18 @@ def load(config_json: str) -> Task:
     if config.executor not in ("auto", "loop"):
         _check_executor(task)
     return task
+
+
+def on_model(work: ClientWork, model: FlatModel) -> ClientWork:
+    """Client work for a model, if that makes a difference to it.
+
+    Raises:
+        ConfigError: it does not go with the model.
+    """
+    try:
+        return work.on_model(model) if hasattr(work, "on_model") else work
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_executor(task: Task) -> None:

@@ -177,11 +177,20 @@ class PrivateContribution:
 
 @dataclass(frozen=True)
 class EvaluatePlan:
-    """Evaluate the global model on the held-out part of these clients."""
+    """Evaluate the model on the held-out part of these clients: the global one, or with what they keep their own.
+
+    Attributes:
+        params, buffers: the global model, (d,) and (m,).
+        clients: int64 (K,) ids, ascending.
+        phase: gives the client work.
+        versions: int64 (K,) of what each client keeps, as in `TrainPlan`.
+    """
 
     params: Tensor
     buffers: Tensor
     clients: Ids
+    phase: str = ""
+    versions: IfKept = field(default_factory=no_counts)
 
 
 @dataclass(frozen=True)
