@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fedbatch.clients import work as works
+from fedbatch.clients.draw import Draw
 from fedbatch.clients.own import OwnVectors
 from fedbatch.core.errors import ConfigError
 from fedbatch.executors import agreement, vmap
@@ -30,7 +31,9 @@ def work_of(name):
 def full_job(name, model):
     """A job of clients with unequal batches and steps, whose own and shared vectors are not zero."""
     work, job = work_of(name), make_job(model, "cross_entropy", "epochs" if name != "fedsgd" else "fedsgd")
-    job = replace(job, work=work, round=3, weights=np.arange(1.0, 7.0))
+    if name == "ditto":
+        job = replace(job, draw=Draw(*(np.repeat(each, 2, axis=1) for each in (job.draw.positions, job.draw.counts))))
+    job = replace(job, work=task.on_model(work, job.model), round=3, weights=np.arange(1.0, 7.0))
     rng = torch.Generator().manual_seed(1)
     sizes = {kind: sum(job.sizes(kind).values()) for kind in ("own", "shared")}
     own = torch.randn(6, sizes["own"], generator=rng, dtype=torch.float64).abs() * 0.1
@@ -38,8 +41,9 @@ def full_job(name, model):
     return replace(job, own=OwnVectors(lambda ids: own[ids]), shared=shared)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn_group"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "model"), [(n, m) for n in NAMES for m in ("mlp", "cnn_group") if (n, m) != ("fedbn", "mlp")]
+)
 def test_vmap_gives_the_numbers_of_the_loop(name, model):
     job = full_job(name, model)
     assert vmap.unsupported(job) is None
@@ -73,9 +77,16 @@ def test_an_executor_that_spoils_what_is_kept_or_sent_besides_is_found_out():
     assert "sent besides" in agreement.disagreement(sends_another, references)
 
 
+def model_of(name):
+    small = ("model=cnn", "model.channels=4", "model.hidden=8", "model.norm=group", "model.groups=2")
+    return {"fedbn": small, "diloco": ("client_work.steps=4",)}.get(name, ())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_takes_it_and_measures_its_noise(name, make_config):
-    rows, summary, _ = run(make_config(f"client_work={name}", "rounds=2", "controller=fixed", "executor=vmap"))
+    rows, summary, _ = run(
+        make_config(f"client_work={name}", *model_of(name), "rounds=2", "controller=fixed", "executor=vmap")
+    )
     assert summary["rounds"] == 2
     assert rows[-1]["noise_scale_unit"] == ("examples" if work_of(name).is_gradient else "clients")
     assert np.isfinite(rows[-1]["round_trace"]) and np.isfinite(rows[-1]["test_loss"])
@@ -84,7 +95,9 @@ def test_a_run_takes_it_and_measures_its_noise(name, make_config):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mechanism", ["client_central", "example_local", "example_central"])
 def test_privacy_takes_what_declares_that_it_may(name, mechanism, make_config):
-    config = make_config(f"client_work={name}", f"privacy={mechanism}", *PRIVATE, "rounds=2", "executor=auto")
+    config = make_config(
+        f"client_work={name}", *model_of(name), f"privacy={mechanism}", *PRIVATE, "rounds=2", "executor=auto"
+    )
     unit, work = mechanism.split("_")[0], work_of(name)
     fits = unit in works.protected(work) and (mechanism != "example_central" or work.is_gradient)
     if fits:
