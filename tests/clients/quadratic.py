@@ -69,9 +69,10 @@ class Quadratic:
             round=round_,
         )
 
-    def run(self, work, cohorts, executor=loop, lr=1.0, batch=EXAMPLES):
-        """Global parameters after each round, by a server that steps along the mean update with ``lr``."""
+    def run(self, work, cohorts, executor=loop, outer=lambda params: torch.optim.SGD(params, 1.0)):
+        """Global parameters after each round of a server that steps along the mean update; leaves ``kept``."""
         params, kept, points = torch.zeros(SIZE, dtype=torch.float64), {}, []
+        optimizer = outer([params])
         job = self.job(work, self.clients, params)
         extras = job.sizes("extras")
         shared = works.split(params.new_zeros(sum(job.sizes("shared").values())), job.sizes("shared"))
@@ -80,12 +81,14 @@ class Quadratic:
             cohort, before = np.asarray(cohort), dict(kept)
             own = OwnVectors(lambda ids, before=before: torch.stack([before.get(i, zeros) for i in ids.tolist()]))
             flat = works.joined(shared, shared, params)
-            job = replace(self.job(work, cohort, params, round_, batch), own=own, shared=flat)
+            job = replace(self.job(work, cohort, params.clone(), round_), own=own, shared=flat)
             total = combine([executor(job)])
             update = total.mean_update
             if hasattr(work, "aggregate"):
                 share = len(cohort) / len(self.clients)
                 update, shared = work.aggregate(update, works.split(total.mean_extras, extras), shared, share)
-            params, kept = params - lr * update, kept | own.after
+            params.grad, kept = update, kept | own.after
+            optimizer.step()
             points.append(params.numpy().copy())
+        self.kept = kept
         return np.array(points)
