@@ -17,11 +17,13 @@ class OwnVectors:
 
     Attributes:
         before: gives the vectors (K, o) with which clients (K,) begin the round.
-        after: by client, the vector (o,) with which it ends.
+        after: by client, the vector (o,) with which it ends, where there is no ``save``.
+        save: takes a client and the vector with which it ends, so that the vectors of many need not be in memory.
     """
 
     before: Callable[[Ints], Tensor]
     after: dict[int, Tensor] = field(default_factory=dict)
+    save: Callable[[int, Tensor], None] | None = None
 
     def read(self, clients: Ints) -> Tensor:
         """The vectors (K, o) of clients (K,) before the round."""
@@ -29,10 +31,12 @@ class OwnVectors:
 
     def write(self, clients: Ints, values: Tensor) -> None:
         """The vectors (K, o) of clients (K,) after the round."""
-        self.after.update(zip(clients.tolist(), values.detach().cpu().clone(), strict=True))
+        keep = self.after.__setitem__ if self.save is None else self.save
+        for client, vector in zip(clients.tolist(), values.detach().cpu().clone(), strict=True):
+            keep(client, vector)
 
     def anew(self) -> "OwnVectors":
-        """The same before the round, with nothing written yet."""
+        """The same before the round, with nothing written yet, and what is written is kept in memory."""
         return OwnVectors(self.before)
 
     def stacked(self, clients: Ints) -> Tensor:

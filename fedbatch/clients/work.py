@@ -118,12 +118,12 @@ def joined(vectors: Vectors, names: Iterable[str], like: Tensor) -> Tensor:
 
 
 def protected(work: Any) -> frozenset[str]:
-    """The privacy units under which ``work`` may run: what it declares as ``privacy_units``, or what follows.
+    """The privacy units under which ``work`` may run: "example", "client".
 
-    Plain SGD is clipped example by example. A client can be protected where all that it sends is one clipped update,
-    and where nobody remembers who took part: so not with extras, vectors of its own, or the server's.
+    Only plain SGD is clipped example by example. A client can be protected where all that it sends is one clipped
+    update, and where nobody remembers who took part: so not with extras, vectors of its own, or the server's. Work may
+    declare ``privacy_units`` of its own, such as none.
     """
-    if (declared := getattr(work, "privacy_units", None)) is not None:
-        return frozenset(declared)
     more = any(getattr(work, kind, {}) for kind in ("extras", "own", "shared"))
-    return frozenset(([] if more else ["client"]) + (["example"] if getattr(work, "is_plain_sgd", False) else []))
+    may = {"example": getattr(work, "is_plain_sgd", False), "client": not more}
+    return frozenset(unit for unit in getattr(work, "privacy_units", may) if may[unit])

@@ -42,6 +42,10 @@ class OwnFiles:
             np.save(file, values.numpy(), allow_pickle=False)
         os.replace(partial, path)
 
+    def delete(self, client: int, version: int) -> None:
+        """Let go of a version, if it is there."""
+        self._path(client, version).unlink(missing_ok=True)
+
     def prune(self, client: int, valid: int, checkpoints: Ints) -> None:
         """Delete all versions but the ``valid`` one and those that were valid at ``checkpoints``, rounds done.
 
@@ -53,14 +57,17 @@ class OwnFiles:
         known = [version for version in there if version <= valid]
         needed = {valid, *(max((v for v in known if v <= done), default=0) for done in checkpoints.tolist())}
         for version in set(there) - needed:
-            self._path(client, version).unlink(missing_ok=True)
+            self.delete(client, version)
 
     def _path(self, client: int, version: int) -> Path:
         return self.folder / str(client) / f"round-{version:08d}.npy"
 
 
 def begun(files: OwnFiles, plan: TrainPlan, size: int) -> tuple[OwnVectors, int]:
-    """What the clients of a plan begin with, vectors (size,) each; and how many have lost theirs, and have zeros."""
+    """What the clients of a plan begin with, vectors (size,) each; and how many have lost theirs, and have zeros.
+
+    What they end with is written as the version of the plan's round.
+    """
     valid = dict(zip(plan.clients.tolist(), plan.versions.tolist(), strict=True))
     for client, version in valid.items():
         files.prune(client, version, plan.checkpoints)
@@ -71,10 +78,4 @@ def begun(files: OwnFiles, plan: TrainPlan, size: int) -> tuple[OwnVectors, int]
         found = (files.read(client, valid[client], size) if valid.get(client) else zeros for client in clients.tolist())
         return torch.stack([zeros if vector is None else vector for vector in found])
 
-    return OwnVectors(before), lost
-
-
-def ended(files: OwnFiles, plan: TrainPlan, own: OwnVectors, clients: Ints) -> None:
-    """Keep what the clients (K,) whose contribution is sent end the round with."""
-    for client in clients.tolist():
-        files.write(client, plan.round + 1, own.after[client])
+    return OwnVectors(before, save=lambda client, vector: files.write(client, plan.round + 1, vector)), lost

@@ -14,7 +14,7 @@ from fedbatch.clients.work import lengths, split
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.metrics.evaluate import example_scores, score_sums
-from fedbatch.node.own import OwnFiles, begun, ended
+from fedbatch.node.own import OwnFiles, begun
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
@@ -31,7 +31,7 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
         return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine, shared=plan.shared)
 
     asked = job(clients, plan.batch_sizes)
-    files, own, lost = OwnFiles(Path(task.config.run_dir) / "clients"), None, 0
+    files, lost = OwnFiles(Path(task.config.run_dir) / "clients"), 0
     if sizes := asked.sizes("own"):
         own, lost = begun(files, plan, sum(sizes.values()))
         asked = replace(asked, own=own)
@@ -40,8 +40,8 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
     else:
         witness = partial(task.witness, job, clients, plan.batch_sizes)
         answer = replace(task.execute(asked, plan.executor, witness), round=plan.round)
-    if own is not None:
-        ended(files, plan, own, answer.clients)
+    for client in answer.excluded.tolist():  # what came of its round is not finite
+        files.delete(client, plan.round + 1)
     return replace(answer, lost=lost)
 
 

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from fedbatch.clients import LocalMomentum, LocalSGD
 from fedbatch.clients import work as works
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.own import OwnVectors
@@ -108,9 +109,11 @@ def test_privacy_takes_what_declares_that_it_may(name, mechanism, make_config):
     assert "\n" not in str(refused.value) and "; use" in str(refused.value)
 
 
-def test_what_is_sent_or_kept_besides_is_not_private_unless_it_says_so():
+def test_what_is_sent_or_kept_besides_is_not_private():
     for kind in ("extras", "own", "shared"):
         work = type("Work", (), {kind: {"more": 1}, "is_plain_sgd": False})()
         assert works.protected(work) == frozenset()
-        work.privacy_units = ("client",)
-        assert works.protected(work) == {"client"}
+    plain = LocalSGD(0.1)
+    assert works.protected(plain) == {"client", "example"}
+    assert works.protected(LocalMomentum(0.1)) == {"client"} and not works.protected(LocalMomentum(0.1, keep=True))
+    assert works.protected(type("Work", (LocalSGD,), {"privacy_units": ("client",)})(0.1)) == {"client"}

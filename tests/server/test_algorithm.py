@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedbatch.clients import Scaffold
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import ConfigError
 from fedbatch.node import train as node
@@ -166,3 +167,29 @@ def test_two_kinds_of_kept_vectors_in_one_run_are_refused(make_config):
     config = make_config("client_work=scaffold", f"controller.large.client_work={work}")
     with pytest.raises(ConfigError, match="two phases have client work whose clients keep different vectors"):
         task.load(config.to_json())
+
+
+def test_a_client_whose_update_is_not_finite_keeps_nothing_of_that_round(make_config, monkeypatch):
+    original, calls = Scaffold.finish, []
+
+    def finish(self, params, point, carry, steps):
+        calls.append(1)
+        done = original(self, params, point, carry, steps)
+        return done._replace(update=done.update * np.nan) if len(calls) == 3 else done
+
+    monkeypatch.setattr(Scaffold, "finish", finish)
+    config = make_config(*SCAFFOLD[:3], "executor=loop", "rounds=1", "cohort_size=20", "sampling=all")
+    rows, _, state = run(config)
+    files = [Path(config.run_dir) / "clients" / str(client) / "round-00000001.npy" for client in range(20)]
+    assert rows[0]["excluded_clients"] == 1
+    assert [path.exists() for path in files] == (state.versions > 0).tolist() == [c != 2 for c in range(20)]
+
+
+def test_phases_may_have_other_client_work(make_config):
+    phases = ("controller=late_switch", "controller.share=0.5", "controller.large.cohort_size=8")
+    phases = (*phases, "controller.large.client_batch_size=4", "client_work=fedsgd", "weighting=uniform")
+    work = "controller.large.client_work={_target_: fedbatch.clients.Scaffold, lr: 0.05, epochs: 1}"
+    rows, _, state = run(make_config(*phases, work, "rounds=6"))
+    kept = ["lost_client_states" in row for row in rows]
+    assert kept == [row["phase"] == "large" for row in rows] and any(kept) and not all(kept)
+    assert state.shared["control"].norm() > 0 and state.versions.max() == 6
