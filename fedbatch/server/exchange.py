@@ -202,6 +202,8 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
             raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
     elif len(answer.half_dots) and not plan.halves:
         raise MessageError("half_dots were not asked for")
+    if not 0 <= answer.lost <= (kept := int(np.count_nonzero(plan.versions))):
+        raise MessageError(f"lost must be in 0 .. {kept}, the clients that were to go on from what they keep")
     for name, model in VECTORS.items():
         values = getattr(answer, name, None)
         if values is not None and values.numel() and values.dtype != getattr(plan, model).dtype:

@@ -49,7 +49,6 @@ def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> Non
     Raises:
         MessageError: it is longer, or they are not.
     """
-    require(0 <= answer.lost <= len(answer.clients) + len(answer.excluded), "lost are more than there are clients")
     require(bool((np.abs(answer.losses) <= LARGEST).all()), "losses are beyond what can be added up")
     if isinstance(answer, Updates):
         require(squares.get("updates", 0.0) <= LARGEST, "updates are beyond what can be added up")
