@@ -27,6 +27,10 @@ class FedNova(LocalSGD):
         total = (1 - (1 - shrink) ** steps) / shrink if shrink else steps
         return Finished((params - point) / total, {"steps": total}, {})
 
+    def longest(self, updates: float, weight: float, steps: float, shared: Vectors) -> dict[str, float]:
+        """No step counts more than once."""
+        return {"steps": steps}
+
     def aggregate(self, update: Tensor, extras: Vectors, shared: Vectors, share: float) -> tuple[Tensor, Vectors]:
         """The mean update of as many steps as clients take on average."""
-        return update * extras["steps"], {}
+        return update * extras["steps"].clamp(min=0), {}

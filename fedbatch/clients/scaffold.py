@@ -39,6 +39,10 @@ class Scaffold(LocalSGD):
         control = update / (steps * self.lr) - carry["correction"]
         return Finished(update, {"control": control - carry["control"]}, {"control": control})
 
+    def longest(self, updates: float, weight: float, steps: float, shared: Vectors) -> dict[str, float]:
+        """The change of c_k is ``(w_global - w) / (K lr) - c``."""
+        return {"control": updates / self.lr + weight * float(shared["control"].norm())}
+
     def aggregate(self, update: Tensor, extras: Vectors, shared: Vectors, share: float) -> tuple[Tensor, Vectors]:
         """The update as it is, and the new c."""
         return update, {"control": shared["control"] + share * extras["control"]}

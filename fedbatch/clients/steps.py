@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedbatch.clients import work as works
@@ -56,4 +57,5 @@ def run_client(job: Job, row: int) -> Result:
         kept, buffers = kept | {"buffers": buffers}, job.buffers
     job.keep(slice(row, row + 1), {name: vector[None] for name, vector in kept.items()})
     extras = works.joined(done.extras, job.sizes("extras"), done.update)
-    return Result(done.update, losses / int(counts.sum()), None, extras, buffers)
+    loss = torch.where(works.is_finite(done), losses / int(counts.sum()), torch.nan)  # so that the client is left out
+    return Result(done.update, loss, None, extras, buffers)

@@ -47,10 +47,12 @@ class Finished(NamedTuple):
 class LocalWork(Protocol):
     """Client work that takes local steps. In all functions ``params`` (d,) or (K, d) are the global parameters.
 
-    Three more functions are called where they are there. ``on_model(model)`` gives the work for a `FlatModel`.
+    Four more functions are called where they are there. ``on_model(model)`` gives the work for a `FlatModel`.
     ``own_params(params, own)`` gives the parameters that clients use themselves, by which they are then evaluated.
     ``own_buffers(buffers, own)`` gives the buffers (m,) with which one client begins; those with which it ends are then
-    its own vector "buffers", and are not sent.
+    its own vector "buffers", and are not sent. ``longest(updates, weight, steps, shared)`` gives by name how long the
+    weighted sums of extras of some clients can be, from the weighted sums of their updates' lengths, of 1, and of the
+    most steps that they can take; longer ones are not true.
 
     Attributes:
         extras: names and lengths of the vectors that a client sends besides its update; none where missing.
@@ -115,6 +117,12 @@ def joined(vectors: Vectors, names: Iterable[str], like: Tensor) -> Tensor:
     """
     parts = [vectors[name] for name in names]
     return torch.cat(parts, dim=-1) if parts else like[..., :0]
+
+
+def is_finite(done: Finished) -> Tensor:
+    """Whether all that is sent besides and kept is finite: (), or (K,) for many."""
+    each = [vector.isfinite().all(dim=-1) for vector in (*done.extras.values(), *done.own.values())]
+    return torch.stack(each).all(dim=0) if each else torch.ones((), dtype=torch.bool, device=done.update.device)
 
 
 def protected(work: Any) -> frozenset[str]:

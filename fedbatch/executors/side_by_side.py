@@ -51,7 +51,8 @@ def local_steps(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor, Tensor]:
     job.keep(rows, done.own | none)  # a model with buffers is not run here
     updates = FlatUpdates(done.update[:, None], job.model.layer_sizes)
     extras = works.joined(done.extras, job.sizes("extras"), done.update)
-    return updates, losses / to_device(counts.sum(axis=1), losses.device).to(losses), extras
+    losses /= to_device(counts.sum(axis=1), losses.device).to(losses)
+    return updates, torch.where(works.is_finite(done), losses, torch.nan), extras
 
 
 def _gradients(job: Job, point: Tensor, x: Tensor, y: Tensor, share: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,19 +63,24 @@ class OwnFiles:
         return self.folder / str(client) / f"round-{version:08d}.npy"
 
 
-def begun(files: OwnFiles, plan: TrainPlan, size: int) -> tuple[OwnVectors, int]:
-    """What the clients of a plan begin with, vectors (size,) each; and how many have lost theirs, and have zeros.
+def begun(files: OwnFiles, plan: TrainPlan, size: int) -> tuple[OwnVectors, set[int]]:
+    """What the clients of a plan begin with, vectors (size,) each, and a set that fills with those who lost theirs.
 
-    What they end with is written as the version of the plan's round.
+    These begin with zeros. What clients end with is written as the version of the plan's round.
     """
     valid = dict(zip(plan.clients.tolist(), plan.versions.tolist(), strict=True))
     for client, version in valid.items():
         files.prune(client, version, plan.checkpoints)
     zeros = torch.zeros(size, dtype=plan.params.dtype)
-    lost = sum(version > 0 and files.read(client, version, size) is None for client, version in valid.items())
+    lost: set[int] = set()
+
+    def one(client: int) -> Tensor:
+        vector = files.read(client, valid[client], size) if valid[client] else zeros
+        if vector is None:
+            lost.add(client)
+        return zeros if vector is None else vector
 
     def before(clients: Ints) -> Tensor:
-        found = (files.read(client, valid[client], size) if valid.get(client) else zeros for client in clients.tolist())
-        return torch.stack([zeros if vector is None else vector for vector in found])
+        return torch.stack([one(client) for client in clients.tolist()])
 
     return OwnVectors(before, save=lambda client, vector: files.write(client, plan.round + 1, vector)), lost

@@ -31,7 +31,7 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
         return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine, shared=plan.shared)
 
     asked = job(clients, plan.batch_sizes)
-    files, lost = OwnFiles(Path(task.config.run_dir) / "clients"), 0
+    files, lost = OwnFiles(Path(task.config.run_dir) / "clients"), set[int]()
     if sizes := asked.sizes("own"):
         own, lost = begun(files, plan, sum(sizes.values()))
         asked = replace(asked, own=own)
@@ -42,7 +42,7 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
         answer = replace(task.execute(asked, plan.executor, witness), round=plan.round)
     for client in answer.excluded.tolist():  # what came of its round is not finite
         files.delete(client, plan.round + 1)
-    return replace(answer, lost=lost)
+    return replace(answer, lost=len(lost))
 
 
 def single_updates(job: Job, plan: TrainPlan) -> Updates:

@@ -53,7 +53,8 @@ def aggregated(server: Server, state: ServerState, phase: Phase, total: Aggregat
     if len(total.clients) and (extras or getattr(work, "shared", {})):
         share = total.weight_sum / population_weight(server, phase)
         now = shared(work, state)
-        update, moved = work.aggregate(update, works.split(total.mean_extras, extras), now, share)
+        sent = works.split(total.mean_extras.to(state.params), extras)
+        update, moved = work.aggregate(update.to(state.params), sent, now, share)
         changes["shared"] = {**state.shared, **moved}
     if getattr(work, "own", {}):
         known = state.versions.clone() if len(state.versions) else torch.zeros(len(server.hosts.clients)).long()
@@ -63,12 +64,12 @@ def aggregated(server: Server, state: ServerState, phase: Phase, total: Aggregat
 
 
 def population_weight(server: Server, phase: Phase) -> float:
-    """Weight of the updates of all clients together, if all took part."""
+    """Weight of the updates of all clients, if all took part; an aggregator of single ones weighs all alike."""
     available = server.hosts.num_examples
     sizes = phase.batch_sizes(available)
     some = sizes > 0
     expected = server.task.work(phase.name).num_examples(sizes[some], available[some])
-    return float(server.task.weights(expected).sum())
+    return float(server.task.weights(expected).sum()) if server.task.aggregator is None else float(some.sum())
 
 
 def bytes_besides(server: Server, phase: Phase, state: ServerState) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from fedbatch.core.random import Ints
 from fedbatch.server import algorithm, measure
 from fedbatch.server.exchange import exchange_in_turn, tell_once
 from fedbatch.server.groups import dealt, measured_groups
-from fedbatch.server.plausible import check_update
+from fedbatch.server.plausible import check_besides, check_update
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
@@ -171,3 +171,5 @@ def check_sizes(
     if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
         raise MessageError("weights are not those of the run's weighting")
     check_update(answer, squares)
+    if isinstance(answer, Contribution):
+        check_besides(work, answer, plan)

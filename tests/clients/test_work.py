@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fedbatch.clients.draw import Draw
 from fedbatch.clients.own import OwnVectors
 from fedbatch.core.errors import ConfigError
 from fedbatch.executors import agreement, vmap
+from fedbatch.executors.choose import Executors
 from fedbatch.executors.loop import loop
 from fedbatch.setup import task
 from tests.conftest import run
@@ -107,6 +109,27 @@ def test_privacy_takes_what_declares_that_it_may(name, mechanism, make_config):
     with pytest.raises(ConfigError, match="client_work: ") as refused:
         task.load(config.to_json())
     assert "\n" not in str(refused.value) and "; use" in str(refused.value)
+
+
+class SpoiledExtras(LocalSGD):
+    """Sends something that is not finite beside a good update, for who takes the most steps."""
+
+    is_plain_sgd = False
+    extras: ClassVar = {"more": 1}
+
+    def finish(self, params, point, carry, steps):
+        more = torch.where(steps == 8, torch.nan, 1.0)
+        return super().finish(params, point, carry, steps)._replace(extras={"more": more})
+
+
+@pytest.mark.parametrize("executor", ["loop", "vmap"])
+def test_who_sends_something_that_is_not_finite_is_left_out(executor):
+    job = replace(make_job("mlp", "cross_entropy", "epochs"), work=SpoiledExtras(0.1, epochs=2))
+    steps = np.count_nonzero(job.draw.counts, axis=1)
+    assert (steps == 8).sum() == 1
+    done = Executors().execute(job, executor)
+    assert done.excluded.tolist() == np.flatnonzero(steps == 8).tolist()
+    assert float(done.extra_sums) == pytest.approx(job.weights[steps != 8].sum())
 
 
 def test_what_is_sent_or_kept_besides_is_not_private():

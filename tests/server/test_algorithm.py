@@ -193,3 +193,23 @@ def test_phases_may_have_other_client_work(make_config):
     kept = ["lost_client_states" in row for row in rows]
     assert kept == [row["phase"] == "large" for row in rows] and any(kept) and not all(kept)
     assert state.shared["control"].norm() > 0 and state.versions.max() == 6
+
+
+@pytest.mark.parametrize("by_reference", [True, False])
+@pytest.mark.parametrize(("work", "name"), [("scaffold", "control"), ("fednova", "steps")])
+def test_a_node_that_sends_more_besides_than_there_can_be_is_left_out(
+    make_config, monkeypatch, work, name, by_reference
+):
+    original = node.train
+
+    def train(plan, run):
+        answer = original(plan, run)
+        lies = 0 in plan.clients  # the first of four nodes
+        return replace(answer, extra_sums=answer.extra_sums * 1e6) if lies and plan.round else answer
+
+    monkeypatch.setattr(node, "train", train)
+    messages = f"runtime.by_reference={str(by_reference).lower()}"
+    settings = (*SCAFFOLD[1:], f"client_work={work}", "nodes=4", "cohort_size=20", "sampling=all", messages)
+    rows, _, _ = run(make_config(*settings, "rounds=3"))
+    assert [row["rejected_replies"] for row in rows] == [0, 1, 1]
+    assert [row["cohort_size"] for row in rows] == [20, 15, 15]
