@@ -5,6 +5,7 @@ from functools import partial
 from fedbatch.config.schema import RunConfig
 from fedbatch.metrics.evaluate import ExampleSums, example_sums
 from fedbatch.models.attention import attention_logits
+from fedbatch.server import algorithm
 from fedbatch.server import temperature as posthoc
 from fedbatch.server.average import Average, average_scores
 from fedbatch.server.exchange import per_client_accuracy
@@ -21,7 +22,7 @@ def evaluate(server: Server, state: ServerState, average: Average, is_due: bool)
 
     Args:
         server: has the parameters after the round.
-        state: before it.
+        state: before it, but for what clients keep.
         average: of parameters, after it.
         is_due: whether the model is evaluated in this round.
     """
@@ -61,7 +62,8 @@ def held_out(server: Server, state: ServerState) -> Row:
     if server.task.privacy is not None:
         return {}
     check = partial(check_evaluation, server)
-    row: Row = dict(per_client_accuracy(server.grid, server.hosts, state, server.task.config, check))
+    versions = partial(algorithm.versions, server, state, server.phase(state.control))
+    row: Row = dict(per_client_accuracy(server.grid, server.hosts, state, server.task.config, check, versions))
     if server.task.calibration is not None:
         columns = server.task.calibration.columns(HeldOut(server, state))
         row |= {f"held_out_{name}": value for name, value in columns.items()}

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedbatch.config.checks import CHOICES
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
+from fedbatch.core.random import Ints
 from fedbatch.server.ask import ask
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.state import ServerState
@@ -39,7 +40,13 @@ class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
 
-VECTORS = {"update_sum": "params", "unit_sum": "params", "updates": "params", "buffer_sum": "buffers"}
+VECTORS = {
+    "update_sum": "params",
+    "extra_sums": "params",
+    "unit_sum": "params",
+    "updates": "params",
+    "buffer_sum": "buffers",
+}
 """The vectors of an answer, and those of the plan whose dtype they have."""
 
 MESSAGE_TYPE = {
@@ -159,6 +166,7 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
         "update_sum": size,
         "buffer_sum": plan.buffers.numel(),
         "unit_sum": size if plan.cosine else 0,
+        "extra_sums": plan.extras,
     }
 
 
@@ -194,6 +202,8 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
             raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
     elif len(answer.half_dots) and not plan.halves:
         raise MessageError("half_dots were not asked for")
+    if not 0 <= answer.lost <= (kept := int(np.count_nonzero(plan.versions))):
+        raise MessageError(f"lost must be in 0 .. {kept}, the clients that were to go on from what they keep")
     for name, model in VECTORS.items():
         values = getattr(answer, name, None)
         if values is not None and values.numel() and values.dtype != getattr(plan, model).dtype:
@@ -209,10 +219,14 @@ def per_client_accuracy(
     state: ServerState,
     config: RunConfig,
     check: Callable[[Evaluation, Any, SquaredLengths], None] | None = None,
+    versions: Callable[[Ints], Ints] = lambda clients: clients[:0],
 ) -> dict[str, Any]:
-    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`."""
+    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`.
+
+    ``versions`` gives those of what clients (K,) keep.
+    """
     plans = {
-        node: EvaluatePlan(state.params, state.buffers, clients)
+        node: EvaluatePlan(state.params, state.buffers, clients, state.control.phase, versions(clients))
         for node, clients in hosts.by_node(hosts.clients).items()
     }
     answers, rejected = exchange(grid, plans, Evaluation, config, state.round, check)

@@ -95,6 +95,7 @@ def load(server: Server, saved: ServerState) -> ServerState:
         buffers=model.buffers,
         optimizer=server.optimizer.state_dict(),
         average={name: values.to(model.params.device) for name, values in saved.average.items()},
+        shared={name: values.to(model.params.device) for name, values in saved.shared.items()},
     )
 
 

@@ -60,6 +60,9 @@ class ServerState:
         answered: nodes that have answered, which ``faults.stale`` needs to know.
         norms: average length of the longest update of nodes, by phase and first client; see `aggregation.bounded`.
         average: ``params`` and ``buffers`` averaged over rounds; empty without ``averaging``.
+        shared: the server's own vectors for the client work, by name.
+        versions: int64 (P,) of each client, one more than the last round of which its contribution was taken, 0 if
+            there is none; (0,) where clients keep nothing.
         noise_history: what the next round's noise is correlated with, under privacy; no released value.
         best: the best value of ``target_metric`` so far.
     """
@@ -83,6 +86,8 @@ class ServerState:
     average: dict[str, Tensor] = field(default_factory=dict)
     noise_history: NoiseHistory = UNCORRELATED
     best: Best = field(default_factory=Best)
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    versions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 from fedbatch.clients.job import ClientWork
+from fedbatch.clients.work import protected
 from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
@@ -225,9 +226,14 @@ def _of_model(
     )
     for work in works:
         yield (
-            example_level and not getattr(work, "is_plain_sgd", False),
+            example_level and "example" not in protected(work),
             f"client_work: {type(work).__name__} has no example-level form; use fedsgd, local_sgd, or "
             "privacy=client_central",
+        )
+        yield (
+            not example_level and terms.mechanism.unit not in protected(work),
+            f"client_work: {type(work).__name__} sends or keeps more than one update a client, which clipping does not "
+            "cover; use client_work=local_sgd, or privacy=none",
         )
         yield (
             example_level and terms.mechanism.server_adds_noise and not work.is_gradient,
