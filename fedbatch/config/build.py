@@ -20,6 +20,10 @@ PROTOCOLS = {
     "partitioner": ("sizes", "lookup", "__len__"),
     "model": (),
     "loss": ("__call__",),
+    "task": (
+        *("rule", "scores", "score", "class_axis", "fitted", "targets", "loss", "output_shape"),
+        *("trial", "sums", "bounds", "columns", "facts"),
+    ),
     "client_work": ("is_gradient", "draw", "num_examples", "smallest_batch", "num_steps", "update"),
     "controller": ("adaptive", "phases", "start", "next"),
     "server_optimizer": ("step", "param_groups", "state_dict", "load_state_dict"),

@@ -67,6 +67,7 @@ class RunConfig:
     client_batch_size: int | None
     rounds: int
     run_dir: str
+    task: Node = field(default_factory=dict)
     privacy: Node = field(default_factory=dict)
     metrics: Node = field(default_factory=dict)
     temperature: Node = field(default_factory=dict)

@@ -10,12 +10,15 @@ from fedbatch.losses.confidence_penalty import ConfidencePenalty
 from fedbatch.losses.cross_entropy import CrossEntropy
 from fedbatch.losses.focal import FLSD53, Focal
 from fedbatch.losses.mmce import MMCE
+from fedbatch.losses.numbers import MAE, MSE, Huber
 from fedbatch.losses.soft_ece import SBECE, FrozenBins, SBECELabelBinned
 from fedbatch.losses.sum import Sum
 
 __all__ = [
     "FLSD53",
+    "MAE",
     "MMCE",
+    "MSE",
     "SBECE",
     "AvUC",
     "Brier",
@@ -23,6 +26,7 @@ __all__ = [
     "CrossEntropy",
     "Focal",
     "FrozenBins",
+    "Huber",
     "SAvUC",
     "SBECELabelBinned",
     "Sum",

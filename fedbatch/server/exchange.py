@@ -12,8 +12,6 @@ from fedbatch.config.checks import CHOICES
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
-from fedbatch.server.hosts import Hosts
-from fedbatch.server.state import ServerState
 from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.messages import (
     Contribution,
@@ -201,24 +199,3 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
     asked = "loop" if plan.single else "auto" if automatic else plan.executor
     if answer.executor not in (CHOICES["executor"] if asked == "auto" else (asked,)):
         raise MessageError(f"executor must be {asked} (got {answer.executor!r})")
-
-
-def per_client_accuracy(
-    grid: Grid,
-    hosts: Hosts,
-    state: ServerState,
-    config: RunConfig,
-    check: Callable[[Evaluation, Any, SquaredLengths], None] | None = None,
-) -> dict[str, Any]:
-    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`."""
-    plans = {
-        node: EvaluatePlan(state.params, state.buffers, clients)
-        for node, clients in hosts.by_node(hosts.clients).items()
-    }
-    answers, rejected = exchange(grid, plans, Evaluation, config, state.round, check)
-    counts = np.concatenate([a.counts for a in answers])
-    correct = np.concatenate([a.correct for a in answers])
-    accuracy = correct[counts > 0] / counts[counts > 0]
-    percentiles = np.percentile(accuracy, [5, 25, 50, 75, 95]) if len(accuracy) else np.full(5, np.nan)
-    columns = {f"client_accuracy_p{q}": float(v) for q, v in zip((5, 25, 50, 75, 95), percentiles, strict=True)}
-    return columns | ({"rejected_evaluations": len(rejected)} if rejected else {})

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fedbatch.controllers.phase import ControlState, Observation, Phase
-from fedbatch.core.columns import column
 from fedbatch.server import measure
 from fedbatch.server.average import moved
 from fedbatch.server.charging import BudgetSpent
@@ -17,6 +16,7 @@ from fedbatch.server.noised_accuracy import noised_accuracy
 from fedbatch.server.server import Collected, Row, Server
 from fedbatch.server.state import ServerState, Totals
 from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.setup.learning import Target
 
 log = logging.getLogger("fedbatch")
 
@@ -32,7 +32,7 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
             log.info("%s", reason)
             return
         yield state, row
-        if reached_target(row, config.target_metric, config.target_value):
+        if reached_target(row, server.task.target, config.target_value):
             return
 
 
@@ -100,7 +100,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
         row |= {"noise_scale_tokens": labels * row["noise_scale"]}
     if privacy is not None:  # by the accountant of the guarantee, which takes its time
-        evaluated = tests["test_accuracy"] == tests["test_accuracy"]
+        evaluated = is_evaluated(server.task.config, state.round)
         row |= {"epsilon": privacy.epsilon(after.ledger) if evaluated else float("nan")}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if changed else "", **state.labels.columns}
@@ -189,10 +189,9 @@ def switch(state: ServerState, control: ControlState) -> list[Row]:
     ]
 
 
-def reached_target(row: Row, metric: str, value: float | None) -> bool:
+def reached_target(row: Row, target: Target, value: float | None) -> bool:
     """Whether the target is reached: at least where a higher score is better, else at most. NaN never is."""
-    score = column(metric)
-    if value is None or score is None:
+    if value is None:
         return False
-    now = row.get(metric, float("nan"))
-    return bool(now >= value) if score.better == "higher" else bool(now <= value)
+    now = row.get(target.column, float("nan"))
+    return bool(now >= value) if target.is_higher_better else bool(now <= value)

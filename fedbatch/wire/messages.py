@@ -151,20 +151,34 @@ class PrivateContribution:
 
 @dataclass(frozen=True)
 class EvaluatePlan:
-    """Evaluate the global model on the held-out part of these clients."""
+    """Evaluate the global model on the held-out part of these clients.
+
+    Attributes:
+        params, buffers: the global model, (d,) and (m,).
+        clients: int64 (K,) ids, ascending.
+        at: float64 (m,) constants that the task's sums are taken at.
+    """
 
     params: Tensor
     buffers: Tensor
     clients: Ids
+    at: Tensor
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over each client's held-out examples: int64 (K,) counts, float64 (K,) correct and loss sums."""
+    """Sums over each client's held-out examples.
+
+    Attributes:
+        clients: int64 (K,) ids, ascending.
+        counts: int64 (K,) examples that each holds out.
+        score_sums: float64 (K * S,) the task's sums, client after client.
+        loss_sums: float64 (K,).
+    """
 
     clients: Ids
     counts: Counts
-    correct: Numbers
+    score_sums: Tensor
     loss_sums: Numbers
 
 

@@ -13,7 +13,7 @@ from fedbatch.config.compose import config_dir
 
 ROOT = Path(config_dir())
 FILES = sorted(ROOT.glob("*/*.yaml"))
-INJECTED = {"input_shape", "num_classes", "dataset", "params"}
+INJECTED = {"input_shape", "num_classes", "dataset", "params", "label_kind"}
 
 
 def nodes(value):
@@ -88,6 +88,8 @@ SETTINGS = {
     ],
     "controller/norm_test": ["controller.max_cohort_size=8"],
     "controller/seesaw": ["controller.times=1"],
+    **{f"loss/{name}": ["task=regression", "server_optimizer.lr=0.001"] for name in ("mse", "mae", "huber")},
+    "task/regression": ["server_optimizer.lr=0.001"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
     "temperature/per_client": ["client_holdout=0.2"],

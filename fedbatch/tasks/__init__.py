@@ -1,0 +1,8 @@
+"""What labels and scores are: a task takes labels of one kind, and scores predictions by sums that add up."""
+
+from fedbatch.core.scores import Score
+from fedbatch.tasks.classification import Classification
+from fedbatch.tasks.protocol import LearningTask
+from fedbatch.tasks.regression import Regression
+
+__all__ = ["Classification", "LearningTask", "Regression", "Score"]
