@@ -52,13 +52,21 @@ function noiseScale(run, axis) {
   };
 }
 
+const shortScore = run => scoreOf(run).replace(/^test_/, "");
+
+function score(run, axis) {
+  const name = shortScore(run), columns = [[`test_${name}`, "test", GREEN], [`training_set_${name}`, "training set", BLUE, "dash"]];
+  const below = columns.some(([column]) => (run.curves[column] || []).some(v => v < 0));
+  return overTime(name, capital(name.replaceAll("_", " ")), columns, { yaxis: { rangemode: below ? "normal" : "nonnegative" } })(run, axis);
+}
+
 function clients(run, axis) {
-  const at = q => run.curves[`client_accuracy_p${q}`], x = run.curves[axis];
+  const name = shortScore(run), at = q => run.curves[`client_${name}_p${q}`], x = run.curves[axis];
   if (!at(50)) return null;
   return {
-    id: "clients", title: "Accuracy of clients on what they hold out", note: "median over clients, and the middle half and nine tenths of them",
+    id: "clients", title: `${capital(name.replaceAll("_", " "))} of clients on what they hold out`, note: "median over clients, and the middle half and nine tenths of them",
     data: [band(x, at(5), at(95), "5 to 95 %", BLUE), band(x, at(25), at(75), "25 to 75 %", BLUE), line(x, at(50), "median", BLUE)],
-    layout: { shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { range: [0, 1.02] } },
+    layout: { shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { rangemode: "tozero" } },
   };
 }
 
@@ -123,7 +131,7 @@ function reliability(run) {
 }
 
 const CHARTS = [
-  overTime("accuracy", "Accuracy", [["test_accuracy", "test", GREEN], ["training_set_accuracy", "training set", BLUE, "dash"]], { yaxis: { rangemode: "nonnegative" } }),
+  score,
   overTime("loss", "Loss", [["train_loss", "of the round's clients", BLUE], ["test_loss", "test", GREEN], ["training_set_loss", "training set", ORANGE, "dash"]], { yaxis: { rangemode: "tozero" } }),
   noiseScale,
   overTime("rate", "Server learning rate", [["lr", "learning rate", ORANGE]], { yaxis: { rangemode: "tozero" } }),
