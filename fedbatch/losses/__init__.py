@@ -5,6 +5,7 @@ beside one that teaches the labels.
 """
 
 from fedbatch.losses.avuc import AvUC, SAvUC
+from fedbatch.losses.binary import BCE
 from fedbatch.losses.brier import Brier
 from fedbatch.losses.confidence_penalty import ConfidencePenalty
 from fedbatch.losses.cross_entropy import CrossEntropy
@@ -15,6 +16,7 @@ from fedbatch.losses.soft_ece import SBECE, FrozenBins, SBECELabelBinned
 from fedbatch.losses.sum import Sum
 
 __all__ = [
+    "BCE",
     "FLSD53",
     "MAE",
     "MMCE",

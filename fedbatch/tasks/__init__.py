@@ -2,7 +2,8 @@
 
 from fedbatch.core.scores import Score
 from fedbatch.tasks.classification import Classification
+from fedbatch.tasks.multi_label import MultiLabel
 from fedbatch.tasks.protocol import LearningTask
 from fedbatch.tasks.regression import Regression
 
-__all__ = ["Classification", "LearningTask", "Regression", "Score"]
+__all__ = ["Classification", "LearningTask", "MultiLabel", "Regression", "Score"]

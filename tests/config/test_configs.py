@@ -48,6 +48,7 @@ def test_says_how_to_use_it(path):
 TEXT = ["dataset=shakespeare_roles", "dataset.min_sequences=300"]  # half a second of evaluation
 TINY_TRANSFORMER = ["model.layers=1", "model.heads=2", "model.width=8"]
 NO_TARGET = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0"]  # calibrating takes seconds
+TWO_CLASSES = "dataset=breast_cancer"
 SETTINGS = {
     "model/gpt": [*TEXT, *TINY_TRANSFORMER],
     "model/bert": [*TEXT, "dataset.task=masked", *TINY_TRANSFORMER],
@@ -89,6 +90,7 @@ SETTINGS = {
     "controller/norm_test": ["controller.max_cohort_size=8"],
     "controller/seesaw": ["controller.times=1"],
     **{f"loss/{name}": ["task=regression", "server_optimizer.lr=0.001"] for name in ("mse", "mae", "huber")},
+    **{place: [TWO_CLASSES, "task=multi_label"] for place in ("loss/bce", "task/multi_label")},
     "task/regression": ["server_optimizer.lr=0.001"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
