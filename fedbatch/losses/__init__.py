@@ -12,6 +12,7 @@ from fedbatch.losses.cross_entropy import CrossEntropy
 from fedbatch.losses.focal import FLSD53, Focal
 from fedbatch.losses.mmce import MMCE
 from fedbatch.losses.numbers import MAE, MSE, Huber
+from fedbatch.losses.pixels import PixelCrossEntropy
 from fedbatch.losses.soft_ece import SBECE, FrozenBins, SBECELabelBinned
 from fedbatch.losses.sum import Sum
 
@@ -29,6 +30,7 @@ __all__ = [
     "Focal",
     "FrozenBins",
     "Huber",
+    "PixelCrossEntropy",
     "SAvUC",
     "SBECELabelBinned",
     "Sum",

@@ -51,6 +51,8 @@ def said_by(dataset: Any) -> Node:
         return PLAIN
     if labels.dtype.kind == "f" and getattr(dataset, "num_classes", None) is None:
         return {"_target_": "fedbatch.tasks.Regression"}
+    if labels.ndim == 3 and labels.dtype.kind in "iu":
+        return {"_target_": "fedbatch.tasks.Segmentation"}
     return PLAIN
 
 

@@ -5,5 +5,6 @@ from fedbatch.tasks.classification import Classification
 from fedbatch.tasks.multi_label import MultiLabel
 from fedbatch.tasks.protocol import LearningTask
 from fedbatch.tasks.regression import Regression
+from fedbatch.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "LearningTask", "MultiLabel", "Regression", "Score"]
+__all__ = ["Classification", "LearningTask", "MultiLabel", "Regression", "Score", "Segmentation"]

@@ -48,7 +48,7 @@ def test_says_how_to_use_it(path):
 TEXT = ["dataset=shakespeare_roles", "dataset.min_sequences=300"]  # half a second of evaluation
 TINY_TRANSFORMER = ["model.layers=1", "model.heads=2", "model.width=8"]
 NO_TARGET = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0"]  # calibrating takes seconds
-TWO_CLASSES = "dataset=breast_cancer"
+TWO_CLASSES, SHAPES = "dataset=breast_cancer", (("dataset", "shapes"), ("model", "model"))
 SETTINGS = {
     "model/gpt": [*TEXT, *TINY_TRANSFORMER],
     "model/bert": [*TEXT, "dataset.task=masked", *TINY_TRANSFORMER],
@@ -91,6 +91,15 @@ SETTINGS = {
     "controller/seesaw": ["controller.times=1"],
     **{f"loss/{name}": ["task=regression", "server_optimizer.lr=0.001"] for name in ("mse", "mae", "huber")},
     **{place: [TWO_CLASSES, "task=multi_label"] for place in ("loss/bce", "task/multi_label")},
+    **{
+        place: [
+            *(f"{part}._target_=tests.tasks.shapes.{name}" for part, name in SHAPES),
+            "task=segmentation",
+            "~model.width",
+            "~model.depth",
+        ]
+        for place in ("loss/pixel_cross_entropy", "task/segmentation")
+    },
     "task/regression": ["server_optimizer.lr=0.001"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
