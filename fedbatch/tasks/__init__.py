@@ -2,9 +2,10 @@
 
 from fedbatch.core.scores import Score
 from fedbatch.tasks.classification import Classification
+from fedbatch.tasks.language import Language
 from fedbatch.tasks.multi_label import MultiLabel
 from fedbatch.tasks.protocol import LearningTask
 from fedbatch.tasks.regression import Regression
 from fedbatch.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "LearningTask", "MultiLabel", "Regression", "Score", "Segmentation"]
+__all__ = ["Classification", "Language", "LearningTask", "MultiLabel", "Regression", "Score", "Segmentation"]

@@ -100,6 +100,7 @@ SETTINGS = {
         ]
         for place in ("loss/pixel_cross_entropy", "task/segmentation")
     },
+    "task/language": [*TEXT, "model=gpt", *TINY_TRANSFORMER],
     "task/regression": ["server_optimizer.lr=0.001"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
