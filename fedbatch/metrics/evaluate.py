@@ -43,7 +43,8 @@ def score_sums(model: FlatModel, loss: Loss, of_each: OfEach, x: Tensor, y: Tens
     """
     sums = torch.zeros((), dtype=torch.float64, device=y.device)
     for logits, labels in _predictions(model, x, y, batch_size):
-        sums = sums + torch.cat([of_each(logits, labels).sum(dim=0), _loss_sum(loss, logits, labels)[None]])
+        found = of_each(logits, labels).T.contiguous().sum(dim=1)  # each as if it were alone, to the last bit
+        sums = sums + torch.cat([found, _loss_sum(loss, logits, labels)[None]])
     return sums
 
 
