@@ -7,5 +7,15 @@ from fedbatch.tasks.multi_label import MultiLabel
 from fedbatch.tasks.protocol import LearningTask
 from fedbatch.tasks.regression import Regression
 from fedbatch.tasks.segmentation import Segmentation
+from fedbatch.tasks.torch_metrics import WithTorchMetrics
 
-__all__ = ["Classification", "Language", "LearningTask", "MultiLabel", "Regression", "Score", "Segmentation"]
+__all__ = [
+    "Classification",
+    "Language",
+    "LearningTask",
+    "MultiLabel",
+    "Regression",
+    "Score",
+    "Segmentation",
+    "WithTorchMetrics",
+]

@@ -58,6 +58,10 @@ class Classification:
         source = torch.Generator().manual_seed(0)
         return torch.randn(len(labels), self.outputs, generator=source, dtype=torch.float64), labels
 
+    def readable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities with classes along axis 1, and labels."""
+        return outputs.softmax(dim=-1).movedim(-1, 1), targets
+
     def sums(self, outputs: Tensor, targets: Tensor, at: Tensor) -> Tensor:
         """1 for an example that is right, or its share of right positions, (n, 1)."""
         return share_right(outputs, targets)[:, None]

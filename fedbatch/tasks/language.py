@@ -59,6 +59,10 @@ class Language:
         """None: torch's means are over the tokens of a batch, however they lie in sequences."""
         return None
 
+    def readable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities with classes along axis 1, and labels."""
+        return outputs.softmax(dim=-1).movedim(-1, 1), targets
+
     def sums(self, outputs: Tensor, targets: Tensor, at: Tensor) -> Tensor:
         """Share of right tokens, right tokens, tokens, and sum of -ln p, (n, 4)."""
         told = targets != NO_LABEL

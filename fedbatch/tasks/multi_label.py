@@ -75,6 +75,10 @@ class MultiLabel:
         logits = torch.randn(6, self.outputs, generator=source, dtype=torch.float64)
         return logits, (torch.arange(6 * self.outputs).reshape(6, -1) % 2).double()
 
+    def readable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities, and labels as whole numbers."""
+        return outputs.sigmoid(), targets.long()
+
     def sums(self, outputs: Tensor, targets: Tensor, at: Tensor) -> Tensor:
         """Right and wrong positives and missed ones of each label, then histograms of those that are 1 and 0."""
         predicted, true = outputs > 0, targets > 0.5

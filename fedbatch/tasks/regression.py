@@ -97,6 +97,11 @@ class Regression:
         """Normal numbers."""
         return _normal(self.outputs, 0), _normal(self.outputs, 1)
 
+    def readable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions and labels in the labels' own units, float64."""
+        scale, shift = (torch.as_tensor(each, device=outputs.device) for each in (self._scale, self._shift))
+        return outputs.double() * scale + shift, targets.double() * scale + shift
+
     def sums(self, outputs: Tensor, targets: Tensor, at: Tensor) -> Tensor:
         """Squared and absolute errors, distances of the labels from ``at`` and their squares, (n, 4 k)."""
         scale, shift = (torch.as_tensor(each, device=outputs.device) for each in (self._scale, self._shift))

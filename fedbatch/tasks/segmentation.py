@@ -65,6 +65,10 @@ class Segmentation:
         """None: torch's means are over the pixels of a batch, however they lie in images."""
         return None
 
+    def readable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities with classes along axis 1, and labels."""
+        return outputs.softmax(dim=1), targets
+
     def sums(self, outputs: Tensor, targets: Tensor, at: Tensor) -> Tensor:
         """Pixels of each class that are right, that are said to be of it, and that are of it, (n, 3 classes)."""
         labelled = targets != NO_LABEL
