@@ -27,7 +27,8 @@ def test_the_task_of_ones_own_runs(tmp_path, monkeypatch):
             "report=none",
             "rounds=4",
         ),
-        *("population=20", "cohort_size=4", "client_batch_size=4", "client_holdout=0.2", f"run_dir={tmp_path / 'run'}"),
+        *("population=20", "cohort_size=4", "client_batch_size=4", "client_holdout=0.2", "report=none"),
+        run_dir=tmp_path / "run",
     )
     assert 0.1 < found.summary["test_top_two"] <= 1 and found.summary["score"] == "test_top_two"
     assert "client_top_two_p50" in found.rounds.columns and "test_accuracy" not in found.summary
