@@ -36,7 +36,7 @@ from fedbatch.server.average import average_scores
 from fedbatch.server.hosts import check_hosts, discover
 from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.server.resume import begin, resume, save
-from fedbatch.server.rounds import run_rounds
+from fedbatch.server.rounds import is_over, run_rounds
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
 from fedbatch.setup import device, task
@@ -95,7 +95,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
                 store.append(row)
                 progress.show(row)
                 follow(row)
-                if evaluation.is_evaluated(config, row["round"]):
+                if is_over(server, state) or evaluation.is_evaluated(config, row["round"]):
                     refuse_divergence(row)
                 if asked.signal or (every and state.round % every == 0):
                     save(server, identity, state)

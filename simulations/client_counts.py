@@ -1,18 +1,20 @@
 """Benchmark client counts: what larger cohorts buy in rounds, and what they cost in examples.
 
-    python -m simulations.client_counts             the full grid, about twelve minutes on one core
-    python -m simulations.client_counts --quick     a small grid on digits, under a minute and a half
+    make data && python -m simulations.client_counts    the full grid, about HALF an hour of a core
+    python -m simulations.client_counts --quick         a small grid on digits, under a minute and a half
 
 The server's learning rate of each method is tuned at one cohort size, by the training loss; other sizes reuse it (rule
-constant) or scale it with the square root of the cohort (rule sqrt). Runs are fedbatch runs in this process, in folders
-named by a hash of their overrides; finished ones are skipped. Writes docs/results/client_counts.parquet and .md, and
-docs/figures/client_counts.png.
+constant) or scale it with the square root of the cohort (rule sqrt). Runs are fedbatch runs in folders named by a hash
+of their overrides; finished ones are skipped. One run of a small cohort predicts what the others need. Writes
+docs/results/client_counts.parquet, client_counts_predicted.parquet and .md, and figures client_counts.png and
+client_counts_predicted.png.
 """
 
 import math
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import polars as pl
 
+from simulations.client_counts_predicted import predicted, predicted_markdown, save_predicted
 from simulations.client_counts_report import fits_markdown, markdown, save_figure, trends_markdown
 from simulations.study import command
 from simulations.study_runs import run_once, status
@@ -42,28 +45,44 @@ FAILED_BELOW_BEST = 0.1
 
 @dataclass(frozen=True)
 class Study:
-    """One form of the study; learning rates are a grid for each method, targets are test accuracies."""
+    """One form of the study.
+
+    Attributes:
+        common: overrides of all its runs.
+        population: clients in all.
+        sizes: of the cohorts.
+        tuned_at: the cohort at which rates are tuned.
+        predicted_from: the cohort whose run predicts what the others need.
+        seeds: of the runs that are reported.
+        learning_rates: a grid for each method.
+        targets: test accuracies by name.
+        goals: losses on examples of the training set, for the predictions.
+    """
 
     common: tuple[str, ...]
     population: int
     sizes: tuple[int, ...]
     tuned_at: int
+    predicted_from: int
     seeds: tuple[int, ...]
     learning_rates: dict[str, tuple[float, ...]]
     targets: dict[str, float]
+    goals: tuple[float, ...]
 
 
 SHARED = (
-    *("partitioner=shard", "partitioner.num_shards_per_partition=4", "client_holdout=0.2", "controller=fixed"),
-    *("model.width=32", "noise_scale.decay=0.9", "noise_scale.cosine=true", "checkpoint_every_rounds=0"),
+    *("partitioner=shard", "partitioner.num_shards_per_partition=4", "partitioner.seed=0", "controller=fixed"),
+    *("model.width=32", "noise_scale.cosine=true", "checkpoint_every_rounds=0", "report=none"),
+    *("training_set_examples=2000", "evaluate_every_rounds=4"),
 )
 TUNING_SEED = 100
 FULL = Study(
-    common=(*SHARED, "dataset=fashion_mini", "rounds=100", "evaluate_every_rounds=5"),
+    common=(*SHARED, "dataset=fashion_mnist", "client_holdout=0.867", "rounds=100"),  # 120 images each: train on 16
     population=500,
     sizes=(5, 10, 25, 50, 100, 200, 400),
     tuned_at=50,
-    seeds=(0, 1, 2),
+    predicted_from=10,
+    seeds=(0, 1, 2, 3, 4),
     learning_rates={
         "FedSGD": (0.05, 0.1, 0.2, 0.4, 0.8),
         "FedAvg": (0.5, 1, 2, 4, 8),
@@ -71,44 +90,55 @@ FULL = Study(
         "FedAdam": (0.005, 0.01, 0.02, 0.04, 0.08),
     },
     targets={"low": 0.70, "high": 0.76},
+    goals=(0.9, 0.7),
 )
 QUICK = Study(
-    common=(*SHARED, "dataset=digits", "rounds=40", "evaluate_every_rounds=5"),
+    common=(*SHARED, "dataset=digits", "client_holdout=0.2", "rounds=40"),
     population=60,
     sizes=(5, 15, 45),
     tuned_at=15,
+    predicted_from=5,
     seeds=(0,),
     learning_rates={"FedSGD": (0.2, 0.8), "FedAvg": (1, 2), "FedAvgM": (0.2, 0.4), "FedAdam": (0.02, 0.04)},
     targets={"low": 0.7, "high": 0.8},
+    goals=(1.0,),
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Tune, run the grid, write the table and the figure."""
-    with command("client_counts", SUMMARY, "three sizes of cohort on digits, one seed", arguments) as asked:
+    """Tune, run the grid, predict, write the tables and the figures."""
+    with command("client_counts", SUMMARY, "three sizes of cohort on digits, one seed", arguments, True) as asked:
         study = QUICK if asked.quick else FULL
-        tuning = tune(study, asked.runs)
-        table = pl.DataFrame(run_grid(study, asked.runs, best_rates(tuning)), infer_schema_length=None)
+        found = asked.rows([partial(tune, study, asked.runs, method) for method in METHODS])
+        tuning = {str(row["method"]): dict(zip(row["rates"], row["losses"], strict=True)) for row in found}
+        rates, cells = best_rates(tuning), list(product(study.seeds, METHODS))
+        table = pl.DataFrame(
+            asked.rows([partial(grid, study, asked.runs, seed, name, rates[name]) for seed, name in cells]),
+            infer_schema_length=None,
+        )
         asked.save(table)
+        guesses = pl.DataFrame(predicted(table, asked.runs, study.predicted_from, study.goals))
+        asked.save(guesses, "_predicted")
         parts = [
             markdown(table, study.targets),
             fits_markdown(table, study.targets, study.tuned_at),
+            predicted_markdown(guesses),
             trends_markdown(table, study.tuned_at),
             tuning_markdown(tuning),
         ]
         asked.tell("\n".join(parts))
         save_figure(table, study.targets, study.tuned_at, asked.figure())
+        save_predicted(guesses, asked.figure("_predicted"))
 
 
-def tune(study: Study, runs: Path) -> dict[str, dict[float, float]]:
-    """Training loss of each method and learning rate at ``tuned_at`` clients, over the last fifth of the rounds."""
-    losses: dict[str, dict[float, float]] = {method: {} for method in METHODS}
-    for method in METHODS:
-        for rate in study.learning_rates[method]:
-            folder = run_once(runs, overrides(study, method, study.tuned_at, rate, TUNING_SEED))
-            loss = tail_mean(record(folder), "train_loss") if status(folder) == "finished" else math.inf
-            losses[method][rate] = loss if math.isfinite(loss) else math.inf
-    return losses
+def tune(study: Study, runs: Path, method: str) -> list[dict[str, Any]]:
+    """One row: learning rates and their training losses at ``tuned_at`` clients, over the last fifth of the rounds."""
+    losses = []
+    for rate in study.learning_rates[method]:
+        folder = run_once(runs, overrides(study, method, study.tuned_at, rate, TUNING_SEED))
+        loss = tail_mean(record(folder), "train_loss") if status(folder) == "finished" else math.inf
+        losses.append(loss if math.isfinite(loss) else math.inf)
+    return [{"method": method, "rates": study.learning_rates[method], "losses": losses}]
 
 
 def best_rates(tuning: dict[str, dict[float, float]]) -> dict[str, float]:
@@ -116,15 +146,15 @@ def best_rates(tuning: dict[str, dict[float, float]]) -> dict[str, float]:
     return {method: min(losses, key=losses.__getitem__) for method, losses in tuning.items()}
 
 
-def run_grid(study: Study, runs: Path, rates: dict[str, float]) -> list[dict[str, Any]]:
-    """A row for each method, rule, cohort size and seed."""
+def grid(study: Study, runs: Path, seed: int, method: str, tuned: float) -> list[dict[str, Any]]:
+    """A row for each rule and cohort size."""
     rows = []
-    for seed, method, rule, size in product(study.seeds, METHODS, RULES, study.sizes):
-        rate = rates[method] * (math.sqrt(size / study.tuned_at) if rule == "sqrt" else 1)
+    for rule, size in product(RULES, study.sizes):
+        rate = tuned * (math.sqrt(size / study.tuned_at) if rule == "sqrt" else 1)
         folder = run_once(runs, overrides(study, method, size, rate, seed))
         outcome = status(folder)
         row = {"method": method, "rule": rule, "cohort_size": size, "seed": seed, "lr": rate, "status": outcome}
-        row["population"] = study.population
+        row |= {"population": study.population, "run": folder.name}
         rows.append(row | summarize(record(folder), study.targets, outcome))
         print(f"{method} {rule} M={size} seed={seed}: {outcome}", file=sys.stderr)
     return rows

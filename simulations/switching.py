@@ -1,15 +1,17 @@
-"""Small, large, or a switch between them: who wins at equal rounds, examples, bytes and simulated seconds?
+"""Small, large, or a controller between them: who wins at equal rounds, examples, bytes and simulated seconds?
 
-    python -m simulations.switching             all settings; over an hour of one core
-    python -m simulations.switching --quick     digits, tiny, one seed, about a minute
+    make data && python -m simulations.switching    all settings; HOURS of a core
+    python -m simulations.switching --quick         digits, tiny, one seed, about a minute
 
-Every contender gets its own learning rate, tuned on one grid by the mean accuracy over all cost axes with a seed that
-is not reported. The controllers are our own design; see docs/phases.md. Finished runs are skipped. Writes
-docs/results/switching.parquet and .md, and docs/figures/switching.png.
+Every contender is averaged (averaging=polynomial). Fixed batches, and controllers that are told nothing, have a rate of
+their own, tuned by a walk on a grid with two seeds that are not reported, by the mean accuracy over all cost axes. The
+controllers are our own design; see docs/phases.md. Finished runs are skipped. Writes docs/results/switching.parquet and
+.md, and figures switching.png and switching_steep.png.
 """
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,163 +24,162 @@ import polars as pl
 
 from simulations.study import command
 from simulations.study_runs import run_once
-from simulations.switching_costs import AXES, LINKS, accuracy_at, budgets, cost_to, costs
-from simulations.switching_report import FRONT, markdown, save_figure
+from simulations.switching_contenders import FIXED, LARGE, SMALL, Contender, contenders
+from simulations.switching_costs import AXES, Budget, accuracy_at, budgets, cost_to, costs, spends
+from simulations.switching_figures import save_figure, save_steep
+from simulations.switching_report import FRONT, SHARES, markdown
 from simulations.tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
-TUNING_SEED = 100
-SMALL, LARGE, MIDDLE = (16, 4), (64, 16), (64, 4)  # clients, examples of each
-SHARES = (0.5, 1.0)  # of the budgets
-SCALED = {"large, sqrt lr": 0.5, "large, linear lr": 1.0}  # exponent of the ratio of batches
-GOODPUT_ROUNDS = {"rounds": 1, "examples": 4, "bytes": 4, "seconds, LAN": 3, "seconds, WAN": 1.25}
-"""Rounds that surely spend the budget, in those of the large batch."""
+TUNING_SEEDS = (100, 101)
+LENGTHS = (1.5, 4.0)  # of a run, in rounds of the large batch: the second where the first does not spend all budgets
+BELOW = 0.01  # the target is so far below what each fixed batch comes to
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A data set, model, partition and optimizer by name, and how they are run.
+    """A task by name, and how it is run.
 
     Attributes:
         overrides: of all its runs.
         rate: learning rate from which the searches start.
         rounds: R, of the large batch.
-        target: accuracy whose cost is reported.
+        seeds: of the reported runs.
+        told: contenders that are told the axis and its budget run too.
     """
 
-    task: str
     model: str
     partition: str
     optimizer: str
     overrides: tuple[str, ...]
     rate: float
     rounds: int
-    target: float = 0.82
-
-
-@dataclass(frozen=True)
-class Form:
-    """One form of the study."""
-
-    settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
-    walk: int
+    told: bool
 
 
 MOMENTUM, ADAM = ("server_optimizer=sgd", "server_optimizer.momentum=0.9"), ("server_optimizer=adam",)
-IID, SKEWED = (
-    ("partitioner=iid",),
-    ("partitioner=dirichlet", "partitioner.alpha=0.3", "partitioner.min_partition_size=16"),
-)
-CNN = ("model=cnn", "model.channels=8", "model.hidden=32")
-FULL = Form(
-    (
-        Setting("Fashion", "MLP", "IID", "momentum", (*IID, *MOMENTUM), 0.02, 200),
-        Setting("Fashion", "MLP", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM), 0.02, 200),
-        Setting("Fashion", "MLP", "IID", "Adam", (*IID, *ADAM), 0.002, 200),
-        Setting("Fashion", "MLP", "Dirichlet 0.3", "Adam", (*SKEWED, *ADAM), 0.002, 200),
-        Setting("Fashion", "CNN", "IID", "momentum", (*IID, *MOMENTUM, *CNN), 0.02, 60, 0.75),
-        Setting("Fashion", "CNN", "Dirichlet 0.3", "momentum", (*SKEWED, *MOMENTUM, *CNN), 0.02, 60, 0.75),
-    ),
-    seeds=(0, 1, 2),
-    walk=9,
+OWN = ("~dataset.label_noise", "dataset._target_=simulations.switching_data.fashion")
+POOLED, NOISY = (*OWN, "+dataset.pool=2"), (*OWN, "+dataset.label_noise=0.8")
+IID = ("partitioner=iid",)
+SKEWED = ("partitioner=dirichlet", "partitioner.alpha=0.3", "partitioner.min_partition_size=16")
+CNN = (*POOLED, "model=cnn", "model.channels=8", "model.hidden=32")
+VGG = (*POOLED, "model=logistic", "model._target_=simulations.switching_data.vgg6")
+RESNET = (*POOLED, "model=logistic", "model._target_=simulations.critical_data.resnet8")
+TEN, FIVE = tuple(range(10)), tuple(range(5))
+FULL = (
+    Setting("MLP", "IID", "momentum", (*OWN, *IID, *MOMENTUM), 0.02, 200, TEN, True),
+    Setting("MLP", "Dirichlet 0.3", "momentum", (*OWN, *SKEWED, *MOMENTUM), 0.02, 200, TEN, True),
+    Setting("MLP", "IID", "Adam", (*OWN, *IID, *ADAM), 0.002, 200, TEN, True),
+    Setting("CNN", "IID", "momentum", (*IID, *MOMENTUM, *CNN), 0.02, 200, FIVE, False),
+    Setting("VGG-6", "IID", "momentum", (*IID, *MOMENTUM, *VGG), 0.02, 200, FIVE, False),
+    Setting("ResNet-8", "IID", "momentum", (*IID, *MOMENTUM, *RESNET), 0.05, 60, FIVE, False),
+    Setting("MLP, 80 % random labels", "IID", "momentum", (*NOISY, *IID, *MOMENTUM), 0.02, 100, FIVE, False),
 )
 TINY = ("dataset=digits", "population=64", "model.width=16", "partitioner=iid", *MOMENTUM)
-QUICK = Form((Setting("digits", "MLP", "IID", "momentum", TINY, 0.05, 20),), seeds=(0,), walk=3)
-
-
-def sizes(prefix: str, size: tuple[int, int]) -> tuple[str, ...]:
-    """Overrides of a phase's clients and examples of each."""
-    return f"{prefix}cohort_size={size[0]}", f"{prefix}client_batch_size={size[1]}"
-
-
-def contenders(rounds: int) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Overrides of each by cost axis; those that may stay small run four times as many rounds as the large batch.
-
-    Only goodput is told the axis, and it runs as long as its budget may last. Scaled rates are factors on the small
-    batch's, by the square root and linearly.
-    """
-    fixed = ("controller=fixed", "learning_rate.rule=constant")
-    long, small = (f"rounds={4 * rounds}",), sizes("", SMALL)
-    large = (*fixed, *sizes("", LARGE), f"rounds={rounds}")
-    told = {
-        "small": (*fixed, *small, *long),
-        "large": large,
-        "middle": (*fixed, *sizes("", MIDDLE), *long),
-        **dict.fromkeys(SCALED, large),
-        "schedule": (
-            *("controller=schedule", f"controller.starts.large={rounds // 2}", *small, *long),
-            *sizes("controller.phases.large.", LARGE),
-        ),
-        "switch": ("controller=two_phase_switch", *small, *long, *sizes("controller.large.", LARGE)),
-        "adaptive": (
-            *("controller=adaptive", *small, *long, "controller.exchange_rate=200", "controller.min_cohort_size=8"),
-            "controller.max_cohort_size=64",
-        ),
-    }
-    goodput = ("controller=goodput", *small, *sizes("controller.phases.middle.", MIDDLE))
-    goodput = (*goodput, *sizes("controller.phases.large.", LARGE))
-    return {name: dict.fromkeys(AXES, options) for name, options in told.items()} | {
-        "goodput": {
-            axis: (*goodput, f"controller.cost={axis.split(',')[0]}", f"rounds={int(share * rounds)}", *link(axis))
-            for axis, share in GOODPUT_ROUNDS.items()
-        }
-    }
-
-
-def link(axis: str) -> tuple[str, ...]:
-    """Overrides of the time model that an axis of seconds stands for."""
-    return tuple(f"time_model.{name}={value:g}" for name, value in vars(LINKS[axis]).items()) if axis in LINKS else ()
+QUICK = (Setting("digits, MLP", "IID", "momentum", TINY, 0.05, 20, (0,), True),)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Tune, run, write the table and the figure."""
+    """Tune, run, write the tables and the figures."""
     with command("switching", SUMMARY, "digits, a tiny model, one seed", arguments, True) as study:
-        form = QUICK if study.quick else FULL
-        rows = pl.DataFrame(study.rows([partial(measure, form, setting, study.runs) for setting in form.settings]))
+        settings, walk = (QUICK, 3) if study.quick else (FULL, 6)
+        rows = pl.DataFrame(study.rows([partial(measure, setting, study.runs, walk) for setting in settings]))
         study.save(rows)
         study.tell(markdown(rows))
         save_figure(rows, study.figure())
+        save_steep(rows, study.figure("_steep"))
 
 
-def measure(form: Form, setting: Setting, runs: Path) -> list[dict[str, Any]]:
-    """Rows of a setting: contender, seed, axis and budget; budgets are what the small or the large run comes to."""
-    every = f"evaluate_every_rounds={max(1, setting.rounds // 25)}"
-    common = (*setting.overrides, "executor=fused", "checkpoint_every_rounds=0", every)
-    rows: list[dict[str, Any]] = []
-    rates: dict[str, float] = {}
+Records = Callable[[tuple[str, ...], float, int], pl.DataFrame | None]
+
+
+def launcher(setting: Setting, runs: Path) -> Records:
+    """A function of options, rate and seed to the record of that run."""
+    population = () if "dataset=digits" in setting.overrides else ("population=500",)
+    common = (*population, *setting.overrides, "report=none", "averaging=polynomial", "checkpoint_every_rounds=0")
 
     def record(options: tuple[str, ...], rate: float, seed: int) -> pl.DataFrame | None:
-        return costs(run_once(runs, [*common, *options, f"server_optimizer.lr={rate:.4g}", f"seed={seed}"]))
+        own = ("partitioner.seed=0", f"server_optimizer.lr={rate:.4g}", f"seed={seed}")
+        return costs(run_once(runs, [*common, *options, *own]))
 
-    names = contenders(setting.rounds)
-    budget = budgets(record(names["small"]["rounds"], setting.rate, TUNING_SEED), setting.rounds, SMALL[0], LARGE)
+    return record
 
-    def loss(by_axis: dict[str, tuple[str, ...]], rate: float) -> float:
-        found = {options: record(options, rate, TUNING_SEED) for options in set(by_axis.values())}
-        return -float(np.mean([accuracy_at(found[by_axis[axis]], axis, budget[axis]) for axis in AXES]))
 
-    for name, by_axis in names.items():
-        if name in SCALED:
-            ratio = LARGE[0] * LARGE[1] / (SMALL[0] * SMALL[1])
-            rates[name] = rates["small"] * ratio ** SCALED[name]
-        else:
-            rates[name] = tuned(partial(loss, by_axis), setting.rate, runs=form.walk)
-        for seed in form.seeds:
-            found = {options: record(options, rates[name], seed) for options in set(by_axis.values())}
-            start: dict[str, Any] = {"task": setting.task, "model": setting.model, "partition": setting.partition}
-            start |= {"optimizer": setting.optimizer, "controller": name, "seed": seed, "rate": rates[name]}
-            for axis, options in by_axis.items():
-                cost = {f"{other}_to_target": cost_to(found[options], other, setting.target) for other in FRONT}
-                cost |= {"target": setting.target, "cost_to_target": cost_to(found[options], axis, setting.target)}
-                for share in SHARES:
-                    accuracy = accuracy_at(found[options], axis, share * budget[axis])
-                    spent = {"axis": axis, "share": share, "budget": share * budget[axis], "test_accuracy": accuracy}
-                    rows.append(start | spent | cost)
-        last = " ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows[-len(SHARES) * len(AXES) :])
-        told = f"{setting.model}, {setting.partition}, {setting.optimizer}: {name}, lr {rates[name]:.3g}: {last}"
-        print(told, file=sys.stderr, flush=True)
+def long_enough(record: Records, rounds: int, budget: Budget | None) -> Records:
+    """As ``record``, of as many rounds as spend every budget; of the longest where no budget is known yet."""
+
+    def found(options: tuple[str, ...], rate: float, seed: int) -> pl.DataFrame | None:
+        for length in LENGTHS if budget else LENGTHS[-1:]:
+            every = f"evaluate_every_rounds={max(1, round(length * rounds / 40))}"
+            made = record((*options, f"rounds={round(length * rounds)}", every), rate, seed)
+            if made is None or (budget and spends(made, budget)):
+                break
+        return made
+
+    return found
+
+
+def measure(setting: Setting, runs: Path, walk: int) -> list[dict[str, Any]]:
+    """Rows of a setting: contender, seed and axis; budgets are what the small or the large run comes to."""
+    record = launcher(setting, runs)
+    small = next(each for each in contenders(setting.rounds, None) if each.name == "small")
+    longest = long_enough(record, setting.rounds, None)(small.options["rounds"], setting.rate, TUNING_SEEDS[0])
+    budget = budgets(longest, setting.rounds, SMALL[0], LARGE)
+    enough = long_enough(record, setting.rounds, budget)
+    rates: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    entered = [each for each in contenders(setting.rounds, budget) if setting.told or not each.is_told]
+    for each in entered:
+        run = record if each.is_told else enough
+        rates[each.name] = (
+            rates[each.rate_of]
+            if each.rate_of
+            else tuned(partial(_loss, run, each, budget), rates.get("small", setting.rate), runs=walk)
+        )
+    target = _target([_scores(enough, each, rates[each.name], budget) for each in entered if each.name in FIXED])
+    for each in entered:
+        run = record if each.is_told else enough
+        for seed in (*setting.seeds, *TUNING_SEEDS):
+            found = {options: run(options, rates[each.name], seed) for options in set(each.options.values())}
+            start: dict[str, Any] = {"model": setting.model, "partition": setting.partition}
+            start |= {"optimizer": setting.optimizer, "controller": each.name, "seed": seed, "rate": rates[each.name]}
+            for axis, options in each.options.items():
+                row = {"axis": axis, "budget": budget[axis], "target": target, "for_tuning": seed in TUNING_SEEDS}
+                row |= {"test_accuracy": accuracy_at(found[options], axis, budget[axis], each.score)}
+                row |= {"last_test_accuracy": accuracy_at(found[options], axis, budget[axis], "test_accuracy")}
+                row |= {
+                    f"at_{s:g}_of_rounds": accuracy_at(found[options], "rounds", s * setting.rounds, each.score)
+                    for s in SHARES
+                }
+                row |= {f"{other}_to_target": cost_to(found[options], other, target, each.score) for other in FRONT}
+                rows.append(start | row | {"cost_to_target": cost_to(found[options], axis, target, each.score)})
+        told = " ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows[-len(AXES) :])
+        name = f"{setting.model}, {setting.partition}, {setting.optimizer}: {each.name}"
+        print(f"{name}, lr {rates[each.name]:.3g}: {told}", file=sys.stderr, flush=True)
     return rows
+
+
+def _scores(run: Records, each: Contender, rate: float, budget: Budget) -> list[float]:
+    """Accuracy on every axis, the mean of the tuning seeds."""
+    found = {(options, seed): run(options, rate, seed) for options in each.options.values() for seed in TUNING_SEEDS}
+    return [
+        float(
+            np.mean(
+                [accuracy_at(found[each.options[axis], seed], axis, budget[axis], each.score) for seed in TUNING_SEEDS]
+            )
+        )
+        for axis in AXES
+    ]
+
+
+def _loss(run: Records, each: Contender, budget: Budget, rate: float) -> float:
+    return -float(np.mean(_scores(run, each, rate, budget)))
+
+
+def _target(scores: list[list[float]]) -> float:
+    """The accuracy that every fixed batch has on its best axis, less a point, in steps of half a point."""
+    return float(np.floor(200 * (min(np.nanmax(own) for own in scores) - BELOW)) / 200)
 
 
 if __name__ == "__main__":

@@ -1,138 +1,105 @@
-"""Table and figure of switching.py, from its rows alone."""
+"""Tables of switching.py, from its rows alone."""
 
-from pathlib import Path
+import math
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter
 
+from simulations.switching_contenders import FIXED
 from simulations.switching_costs import AXES
 from simulations.tables import spread, table
 
-XTICKS, YTICKS = (30, 50, 100, 200, 400), (5_000, 10_000, 20_000, 50_000, 100_000)
-FIXED = ("small", "middle", "large")
 FRONT = ("rounds", "examples")  # time and compute
-COLORS = {
-    "small": "#56B4E9",
-    "middle": "#009E73",
-    "large": "#0072B2",
-    "schedule": "#999999",
-    "switch": "#D55E00",
-    "adaptive": "#CC79A7",
-    "goodput": "#E69F00",
-}
-SETTING = ("task", "model", "partition", "optimizer")
+SHARES = (0.25, 0.5)  # of the rounds of the large batch, at which accuracies are kept too
+SETTING = ("model", "partition", "optimizer")
+RESAMPLES = 2000
+INTRODUCTION = """Test accuracy %, mean and standard deviation over seeds, when each budget is spent. The worst gap is
+against the fixed batch that the tuning seeds found best on each axis, with a 90 % interval; by chance: what an equal
+would lose. The worst cost ratio is the cost to the target over that of the axis's cheapest fixed batch, on the axis
+where it is greatest.
+"""
 
 
 def markdown(rows: pl.DataFrame) -> str:
-    """Accuracy of every contender at the full budgets, and how far each is from the best fixed batch."""
-    seeds = rows["seed"].n_unique()
-    parts = [f"Test accuracy %, mean and standard deviation of {seeds} seed(s), when each budget is spent.\n"]
-    full = rows.filter(pl.col("share") == 1)
-    for setting, cell in full.group_by(*SETTING, maintain_order=True):
-        lines, axes = [], [axis for axis in AXES if axis in cell["axis"]]
-        for (name,), own in cell.group_by("controller", maintain_order=True):
-            values = [spread(100 * own.filter(pl.col("axis") == axis)["test_accuracy"], ".1f") for axis in axes]
-            lines.append([str(name), f"{own['rate'][0]:.2g}", *values, told(worst_gap(cell, str(name)))])
-        budgets = [f"{axis} ({cell.filter(pl.col('axis') == axis)['budget'][0]:,.3g})" for axis in axes]
-        headings = ["", "lr", *budgets, "worst gap to the best fixed"]
-        parts.append(f"### {', '.join(map(str, setting))}\n\n{table(headings, lines)}")
-    return "\n".join([*parts, summary(full), reached(full)])
+    """Accuracy of every contender when each budget is spent, and what is lost to the best fixed batch of each axis."""
+    parts = []
+    for setting, cell in rows.group_by(*SETTING, maintain_order=True):
+        own = cell.filter(~pl.col("for_tuning"))
+        lines, axes = [], [axis for axis in AXES if axis in own["axis"]]
+        for name in _names(own):
+            of = own.filter(pl.col("controller") == name)
+            values = [spread(100 * of.filter(pl.col("axis") == axis)["test_accuracy"], ".1f") for axis in axes]
+            last = 100 * np.nanmean(of["last_test_accuracy"].to_numpy())
+            lines.append([name, f"{of['rate'][0]:.2g}", *values, f"{last:.1f}", *loss_of(cell, name)])
+        spent = [f"{axis} ({float(own.filter(pl.col('axis') == axis)['budget'][0]):,.4g})" for axis in axes]
+        heads = ["", "rate", *spent, "last iterate, mean", "worst gap, points", "by chance", "worst cost ratio"]
+        title = ", ".join(map(str, setting))
+        title = f"### {title}: {own['seed'].n_unique()} seed(s), costs to {100 * float(own['target'][0]):g} %"
+        parts.append(f"{title}\n\n{table(heads, lines)}")
+    return "\n".join([INTRODUCTION, *parts, equal_rounds(rows)])
 
 
-def summary(full: pl.DataFrame) -> str:
-    """The worst gap of every contender in every setting."""
-    settings = list(full.group_by(*SETTING, maintain_order=True))
-    names = full["controller"].unique(maintain_order=True)
-    lines = [[name, *(told(worst_gap(cell, name)) for _, cell in settings)] for name in names]
-    headings = ["worst gap, points", *(", ".join(map(str, setting[1:])) for setting, _ in settings)]
-    return f"### All settings\n\n{table(headings, lines)}"
+def _names(rows: pl.DataFrame) -> list[str]:
+    return [str(name) for name in rows["controller"].unique(maintain_order=True)]
 
 
-def reached(full: pl.DataFrame) -> str:
-    """Rounds and examples to the target accuracy, geometric means over the seeds that got there."""
-    settings = list(full.filter(pl.col("axis") == FRONT[0]).group_by(*SETTING, maintain_order=True))
-    lines = []
-    for name in full["controller"].unique(maintain_order=True):
-        line = [str(name)]
-        for _, cell in settings:
-            own = cell.filter(pl.col("controller") == name).select([f"{axis}_to_target" for axis in FRONT]).to_numpy()
-            there = own[np.isfinite(own).all(1)]
-            means = " / ".join(f"{value:,.0f}" for value in np.exp(np.log(there).mean(0))) if len(there) else "-"
-            line.append(means if len(there) in (0, len(own)) else f"{means} ({len(there)} of {len(own)})")
-        lines.append(line)
-    headings = [
-        "rounds / examples",
-        *(f"{', '.join(map(str, s[1:]))}: {100 * c['target'][0]:.0f} %" for s, c in settings),
+def loss_of(cell: pl.DataFrame, name: str) -> tuple[str, str, str]:
+    """Worst gap with its interval, the same of an equal, and the worst cost ratio."""
+    gaps, ratios = gaps_of(cell, name), ratios_of(cell, name)
+    if not np.isfinite(gaps).all():
+        return "failed", "-", _ratio(ratios)
+    worst, low, high, _ = worst_gap(gaps)
+    *_, by_chance = worst_gap(gaps - gaps.mean(axis=0))
+    return f"{worst:+.1f} ({low:+.1f} to {high:+.1f})", f"{by_chance:+.1f}", _ratio(ratios)
+
+
+def _ratio(ratios: np.ndarray) -> str:
+    worst = float(np.exp(np.log(ratios).mean(axis=0)).max(initial=0))
+    return f"{worst:.2f}" if math.isfinite(worst) else "not reached"
+
+
+def worst_gap(gaps: np.ndarray) -> tuple[float, float, float, float]:
+    """The least mean over seeds of gaps (seeds, axes), with bounds and mean of its bootstrap over seeds."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(gaps), size=(RESAMPLES, len(gaps)))
+    again = np.sort(gaps[drawn].mean(axis=1).min(axis=1))
+    out = RESAMPLES // 20
+    return float(gaps.mean(axis=0).min()), float(again[out]), float(again[-1 - out]), float(again.mean())
+
+
+def _matrix(cell: pl.DataFrame, name: str, column: str, for_tuning: bool = False) -> np.ndarray:
+    """Values (seeds, axes) of a contender."""
+    own = cell.filter((pl.col("controller") == name) & (pl.col("for_tuning") == for_tuning)).sort("seed")
+    axes = [axis for axis in AXES if axis in own["axis"]]
+    return np.stack([own.filter(pl.col("axis") == axis)[column].to_numpy() for axis in axes], axis=1)
+
+
+def gaps_of(cell: pl.DataFrame, name: str) -> np.ndarray:
+    """Points (seeds, axes) ahead of the fixed batch that is best on each axis by the seeds of the tuning."""
+    fixed = [each for each in FIXED if each in cell["controller"]]
+    best = np.nanargmax([_matrix(cell, each, "test_accuracy", True).mean(axis=0) for each in fixed], axis=0)
+    against = np.stack([_matrix(cell, each, "test_accuracy") for each in fixed])
+    return 100 * (_matrix(cell, name, "test_accuracy") - np.take_along_axis(against, best[None, None], axis=0)[0])
+
+
+def ratios_of(cell: pl.DataFrame, name: str) -> np.ndarray:
+    """Cost to the target (seeds, axes) over that of the axis's cheapest fixed batch; infinite where not reached."""
+    fixed = [
+        np.nan_to_num(_matrix(cell, each, "cost_to_target"), nan=np.inf) for each in FIXED if each in cell["controller"]
     ]
-    return f"### To the target accuracy\n\nGoodput as told to save rounds.\n\n{table(headings, lines)}"
+    cheapest = np.exp(np.min([np.log(each).mean(axis=0) for each in fixed], axis=0))
+    return np.nan_to_num(_matrix(cell, name, "cost_to_target"), nan=np.inf) / cheapest
 
 
-def worst_gap(cell: pl.DataFrame, name: str) -> float:
-    """Points by which ``name`` is behind (-) or ahead of the best fixed batch, on the axis where that is least."""
-    means = cell.group_by("axis", "controller").agg(pl.col("test_accuracy").mean())
-    gaps = []
-    for axis in means["axis"].unique():
-        own = means.filter(pl.col("axis") == axis)
-        best = own.filter(pl.col("controller").is_in(FIXED))["test_accuracy"].drop_nans().to_numpy().max(initial=0)
-        gaps.append(float(own.filter(pl.col("controller") == name)["test_accuracy"].to_numpy()[0] - best))
-    return 100 * min(gaps, key=lambda gap: gap if gap == gap else -np.inf)
-
-
-def told(gap: float) -> str:
-    """A gap in points, or that there is none."""
-    return f"{gap:+.1f}" if gap == gap else "failed"
-
-
-def save_figure(rows: pl.DataFrame, path: Path) -> None:
-    """Rounds against examples to the target accuracy, a panel for each setting.
-
-    Large marks are geometric means over the seeds that got there.
-    """
-    settings = rows.select(SETTING).unique(maintain_order=True).rows()
-    columns = min(len(settings), 3)
-    height = -(-len(settings) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.6 * height + 0.6), layout="constrained")
-    axes = figure.subplots(height, columns, squeeze=False)
-    for ax in axes.flat[len(settings) :]:
-        ax.set_visible(False)
-    for ax, setting in zip(axes.flat, settings, strict=False):
-        own = rows.filter(pl.col("share") == 1)
-        for name, value in zip(SETTING, setting, strict=True):
-            own = own.filter(pl.col(name) == value)
-        for name, color in COLORS.items():
-            _points(ax, own.filter(pl.col("controller") == name), name, color)
-        ax.set(xscale="log", yscale="log", title=f"{', '.join(setting[1:])}: {100 * own['target'][0]:.0f} %")
-        ax.title.set_fontsize(10)
-        ax.margins(x=0.25)
-        for axis, ticks in ((ax.xaxis, XTICKS), (ax.yaxis, YTICKS)):
-            axis.set_major_locator(FixedLocator(ticks))
-            axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            axis.set_minor_formatter(NullFormatter())
-        ax.grid(alpha=0.25, which="both")
-    shown = {label: mark for ax in axes.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    figure.supxlabel("rounds to the test accuracy (time)")
-    figure.supylabel("examples to it (compute)")
-    figure.savefig(path, dpi=110)
-
-
-def _points(ax: Axes, own: pl.DataFrame, name: str, color: str) -> None:
-    """A mark for each run that is a contender of its own: goodput has one for each cost that it is told."""
-    marks: dict[tuple[float, float], list[str]] = {}
-    for axis in own["axis"].unique(maintain_order=True) if name == "goodput" else own["axis"][:1]:
-        points = own.filter(pl.col("axis") == axis).select([f"{other}_to_target" for other in FRONT]).to_numpy()
-        points = points[np.isfinite(points).all(1)]
-        if len(points):
-            ax.plot(*points.T, ".", color=color, alpha=0.5)
-            x, y = np.exp(np.log(points).mean(0))
-            marks.setdefault((float(x), float(y)), []).append(axis.split(", ")[-1])
-    for index, (middle, told) in enumerate(marks.items()):
-        marker, label = ("o" if name in FIXED else "D"), (name if not index else None)
-        # Larger and below the others: told only examples, it is the small batch.
-        size, order = (11, 2) if name == "goodput" else (8, 3)
-        ax.plot(*middle, marker, color=color, label=label, markersize=size, markeredgecolor="black", zorder=order)
-        if name == "goodput":
-            ax.annotate(", ".join(told), middle, xytext=(7, 6), textcoords="offset points", fontsize=8)
+def equal_rounds(rows: pl.DataFrame) -> str:
+    """Accuracy at equal rounds of the fixed batches and the ladder, early and at the end."""
+    lines = []
+    for setting, cell in rows.filter(~pl.col("for_tuning") & (pl.col("axis") == "rounds")).group_by(
+        *SETTING, maintain_order=True
+    ):
+        total = cell["budget"][0]
+        for share in (*SHARES, 1):
+            column = f"at_{share:g}_of_rounds" if share < 1 else "test_accuracy"
+            values = [100 * cell.filter(pl.col("controller") == name)[column] for name in (*FIXED, "ladder")]
+            lines.append([", ".join(map(str, setting)), f"{share * total:.0f}", *(spread(v, ".1f") for v in values)])
+    return f"### At equal rounds\n\n{table(['', 'rounds', *FIXED, 'ladder'], lines)}"

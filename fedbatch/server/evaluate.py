@@ -15,25 +15,26 @@ from fedbatch.server.state import ServerState
 ATTENTION_EXAMPLES = 32  # sequences on which the largest logits are looked for
 
 
-def evaluate(server: Server, state: ServerState, average: Average) -> Row:
+def evaluate(server: Server, state: ServerState, average: Average, is_due: bool) -> Row:
     """Scores of the test split, NaN in rounds without; and what else was asked for, absent in rounds without.
 
     Args:
         server: has the parameters after the round.
         state: before it.
         average: of parameters, after it.
+        is_due: whether the model is evaluated in this round.
     """
     config = server.task.config
-    if not is_evaluated(config, state.round):
+    if not is_due:
         return dict.fromkeys(["test_loss", *(f"test_{each.name}" for each in server.task.learning.scores)], math.nan)
     tests = on_server(server) | average_scores(server, average)
     return tests | (held_out(server, state) if config.client_holdout else {})
 
 
 def is_evaluated(config: RunConfig, round_: int) -> bool:
-    """Whether the model is evaluated after a round."""
+    """Whether the model is evaluated after a round, be it the last or not."""
     every = config.evaluate_every_rounds
-    return round_ + 1 == config.rounds or (bool(every) and (round_ + 1) % every == 0)
+    return bool(every) and (round_ + 1) % every == 0
 
 
 def on_server(server: Server) -> Row:

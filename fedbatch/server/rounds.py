@@ -24,7 +24,7 @@ log = logging.getLogger("fedbatch")
 def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState, Row]]:
     """Rounds from ``state`` to the configured number, the target or the privacy budget, each with its row."""
     config = server.task.config
-    while state.round < config.rounds and (share_done(server, state) or 0) < 1:
+    while not is_over(server, state):
         trained, state = with_labels(server, state)
         try:
             state, row = run_round(trained, state)
@@ -52,22 +52,13 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     if collected.buffers.numel():
         server.optimizer.model.load(state.params, collected.buffers)
     clock.lap("step_seconds")
-
     average = moved(server, state.average, relative_size(server, phase))
-    tests, changes = evaluate(server, state, average), collected.changes
-    if privacy is not None and is_evaluated(server.task.config, state.round):
-        noised, ledger = noised_accuracy(server, privacy, replace(state, **changes))
-        tests, changes = tests | noised, {**changes, "ledger": ledger}
-    clock.lap("evaluate_seconds")
-
-    measured = collected.measured
-    decided_by = measure.deciding(averages.noise, measured)
-    trace, grad_sq = measure.raw(measured)
+    trace, grad_sq = measure.raw(found)
     seen = Observation(
         state.round,
-        measured.size,
-        decided_by,
-        measured.unit,
+        found.size,
+        measure.deciding(averages.noise, found),
+        found.unit,
         model_bytes(state),
         trace,
         grad_sq,
@@ -78,8 +69,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     changed = control.is_change_of(state.control)
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         kept = averages.restarted()  # examples and clients have no common average
-    seconds = sum(clock.laps.values()) - clock.laps["evaluate_seconds"]  # evaluation is the experimenter's cost
-    totals = add_costs(server, state, collected, seconds)
+    totals = add_costs(server, state, collected, sum(clock.laps.values()))
     executor = collected.executor
     after = replace(
         state,
@@ -93,15 +83,22 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
         totals=totals,
         executors=state.executors | ({phase.name: executor} if executor else {}),
         switches=state.switches + tuple(switch(state, control)),
-        **changes,
+        **collected.changes,
     )
+    clock.lap("step_seconds")
+
+    is_due = is_over(server, after) or is_evaluated(server.task.config, state.round)
+    tests = evaluate(server, state, average, is_due)
+    if privacy is not None and is_due:
+        noised, ledger = noised_accuracy(server, privacy, replace(state, **collected.changes))
+        tests, after = tests | noised, replace(after, ledger=ledger)
+    clock.lap("evaluate_seconds")  # the experimenter's cost, and no part of the totals
     row: Row = {"round": state.round, "phase": phase.name, "lr": lr}
-    row |= collected.columns | steps | tests | measure.columns(collected.measured, averages)
-    if (labels := server.task.labels_per_example) > 1 and collected.measured.unit == "examples":
+    row |= collected.columns | steps | tests | measure.columns(found, averages)
+    if (labels := server.task.labels_per_example) > 1 and found.unit == "examples":
         row |= {"noise_scale_tokens": labels * row["noise_scale"]}
     if privacy is not None:  # by the accountant of the guarantee, which takes its time
-        evaluated = is_evaluated(server.task.config, state.round)
-        row |= {"epsilon": privacy.epsilon(after.ledger) if evaluated else float("nan")}
+        row |= {"epsilon": privacy.epsilon(after.ledger) if is_due else float("nan")}
     row |= {"rounds": after.round, **vars(totals), **clock.laps}
     row |= {"switch": control.reason if changed else "", **state.labels.columns}
     return after, row
@@ -128,6 +125,11 @@ def learning_rate(server: Server, state: ServerState, phase: Phase) -> tuple[flo
     clock = {} if share is None else {"share": share}
     schedule = rule.schedule_factor(state.round, server.task.config.rounds, **clock)
     return factor, before, base_lr * factor * schedule
+
+
+def is_over(server: Server, state: ServerState) -> bool:
+    """Whether the run has had all its rounds, or is over by another clock."""
+    return state.round >= server.task.config.rounds or (share_done(server, state) or 0) >= 1
 
 
 def share_done(server: Server, state: ServerState) -> float | None:
