@@ -39,6 +39,7 @@ from fedbatch.server.resume import begin, resume, save
 from fedbatch.server.rounds import is_over, run_rounds
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
+from fedbatch.server.views import write_views
 from fedbatch.setup import device, task
 from fedbatch.setup.task import Task
 from fedbatch.setup.validate import trackers
@@ -110,6 +111,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
         if scored is not state:  # a private temperature has been charged
             state = scored
             save(server, identity, state)
+        write_views(server, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
         layers = {"layers": server.optimizer.model.layer_names} if config.noise_scale.layers else {}
         store.finish(state.summary() | layers, guarantee, calibration, scores)

@@ -42,7 +42,7 @@ def score_sums(model: FlatModel, loss: Loss, of_each: OfEach, x: Tensor, y: Tens
     examples, so its mean depends on ``batch_size``.
     """
     sums = torch.zeros((), dtype=torch.float64, device=y.device)
-    for logits, labels in _predictions(model, x, y, batch_size):
+    for logits, labels in predictions(model, x, y, batch_size):
         found = of_each(logits, labels).T.contiguous().sum(dim=1)  # each as if it were alone, to the last bit
         sums = sums + torch.cat([found, _loss_sum(loss, logits, labels)[None]])
     return sums
@@ -55,8 +55,8 @@ def example_scores(model: FlatModel, loss: Loss, of_each: OfEach, x: Tensor, y: 
 
 
 @torch.no_grad()
-def _predictions(model: FlatModel, x: Tensor, y: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels, ``batch_size`` examples at a time."""
+def predictions(model: FlatModel, x: Tensor, y: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and labels, ``batch_size`` examples at a time, in evaluation mode."""
     with model.unchanged():
         model.module.eval()
         for start in range(0, len(y), batch_size):

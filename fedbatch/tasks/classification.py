@@ -74,9 +74,19 @@ class Classification:
         """The accuracy."""
         return {"accuracy": ratio(sums[..., 0], counts)}
 
+    def confusion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Examples, or positions with a label, (C, C) by class and by predicted class."""
+        return pairs(outputs.argmax(dim=-1), targets, outputs.shape[-1])
+
     def facts(self) -> Mapping[str, Any]:
         """Nothing."""
         return {}
+
+
+def pairs(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How often each class (rows) was taken for each class (columns), (C, C), where there is a label."""
+    told = labels != NO_LABEL
+    return torch.bincount(labels[told] * classes + predicted[told], minlength=classes**2).view(classes, classes)
 
 
 def share_right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from fedbatch.core.scores import Score
 from fedbatch.data.label_rules import CLASSES, LabelRule
 from fedbatch.losses.cross_entropy import CrossEntropy
 from fedbatch.losses.examples import NO_LABEL, log_probability
-from fedbatch.tasks.classification import ACCURACY, share_right
+from fedbatch.tasks.classification import ACCURACY, pairs, share_right
 from fedbatch.tasks.protocol import Floats, ratio, with_known
 
 PERPLEXITY = Score("perplexity", "exp of the mean of -ln p over the labelled tokens of the test split", "lower", 1)
@@ -82,6 +82,10 @@ class Language:
             "perplexity": np.exp(np.minimum(ratio(nll, tokens), LARGEST)),
             "token_accuracy": ratio(right, tokens),
         }
+
+    def confusion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Positions with a label (C, C) by class and by predicted class."""
+        return pairs(outputs.argmax(dim=-1), targets, outputs.shape[-1])
 
     def facts(self) -> Mapping[str, Any]:
         """Nothing."""

@@ -25,6 +25,9 @@ class LearningTask(Protocol):
         class_axis: axis of the outputs with a number for each class; None where there is none.
         outputs: what a model gets as ``num_classes``: classes, or numbers to predict. Known once it is fitted.
         at: float64 (m,) constants that sums are taken at; those of the server hold on every node.
+
+    A task may also have ``confusion(outputs, targets)``, counts (C, C) by class and by predicted class, which are
+    written after the last round; and ``readable(outputs, targets)``, both as people and torchmetrics read them.
     """
 
     rule: LabelRule

@@ -14,6 +14,7 @@ from fedbatch.core.scores import Score
 from fedbatch.data.check_labels import NO_LABEL
 from fedbatch.data.label_rules import LabelRule, Pixels
 from fedbatch.losses.pixels import PixelCrossEntropy
+from fedbatch.tasks.classification import pairs
 from fedbatch.tasks.protocol import Floats, ratio, with_known
 
 MEAN_IOU = Score(
@@ -90,6 +91,10 @@ class Segmentation:
             "mean_iou": ratio(shares.sum(axis=-1), there),
             "pixel_accuracy": ratio(right.sum(axis=-1), true.sum(axis=-1)),
         }
+
+    def confusion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Labelled pixels (C, C) by class and by predicted class."""
+        return pairs(outputs.argmax(dim=1), targets, outputs.shape[1])
 
     def facts(self) -> Mapping[str, Any]:
         """Nothing."""

@@ -70,6 +70,11 @@ class WithTorchMetrics:
         return axis
 
     @property
+    def confusion(self) -> Any:
+        """That of the task; None if it has none."""
+        return getattr(self.base, "confusion", None)
+
+    @property
     def outputs(self) -> int:
         """Those of the task."""
         return int(self.base.outputs)
