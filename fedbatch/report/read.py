@@ -18,6 +18,7 @@ from fedbatch.core.files import from_json
 from fedbatch.core.scores import score_of
 from fedbatch.privacy.statement import headline
 from fedbatch.report.critical import critical_values
+from fedbatch.report.views import views_of
 from fedbatch.results.folder import config_values, leaves
 from fedbatch.results.load import run_folders
 from fedbatch.results.own import trusted_in
@@ -105,13 +106,20 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
         rows, status, stages = sample(folder / FILE, most), state(folder), seconds(folder / FILE)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return {"status": "unreadable", "summary": {"error": reason}, "config": {}, "curves": {}, "stages": {}}
+        return {
+            "status": "unreadable",
+            "summary": {"error": reason},
+            "config": {},
+            "curves": {},
+            "views": {},
+            "stages": {},
+        }
     summary |= {name: summary[seen_as(name, summary)] for name in named("summary") if name in summary}
     if "privacy" in summary:
         summary["statement"] = headline(summary["privacy"])
-    return plain(
-        {"status": status, "summary": summary, "curves": curves(rows, len(rows), score_of(summary)), "stages": stages}
-    ) | {"config": config}
+    score = score_of(summary)
+    shown = {"curves": curves(rows, len(rows), score), "views": views_of(folder, score.removeprefix("test_"))}
+    return plain({"status": status, "summary": summary, "stages": stages, **shown}) | {"config": config}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
