@@ -115,8 +115,10 @@ RANGES = {
     "faults.straggler_seconds": "[0, 1e9]",
     "faults.*": SHARE,
     "loss.beta": "[0, 1e6]",
+    "loss.class_weights": "[0, 1e6]",
     "loss.delta": "(0, 1e38]",
     "loss.gamma": "[0, 1e3]",
+    "task.ignore_index": "[-1e9, 1e9]",
     "task.auroc_bins": "[0, 1e6]",
     "loss.weight": "[0, 1e6]",
     "loss.*label_smoothing": "[0, 1)",
@@ -173,7 +175,7 @@ RANGES = {
 }
 
 
-LISTS = {"betas", "accuracies"}
+LISTS = {"betas", "accuracies", "class_weights"}
 """Keys whose value is a list of numbers, each in the range."""
 
 

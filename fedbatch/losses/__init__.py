@@ -15,6 +15,7 @@ from fedbatch.losses.numbers import MAE, MSE, Huber
 from fedbatch.losses.pixels import PixelCrossEntropy
 from fedbatch.losses.soft_ece import SBECE, FrozenBins, SBECELabelBinned
 from fedbatch.losses.sum import Sum
+from fedbatch.losses.weighted import WeightedCrossEntropy
 
 __all__ = [
     "BCE",
@@ -34,4 +35,5 @@ __all__ = [
     "SAvUC",
     "SBECELabelBinned",
     "Sum",
+    "WeightedCrossEntropy",
 ]

@@ -84,9 +84,29 @@ def learning_of(config: RunConfig, dataset: Dataset) -> "LearningTask":
     return learning
 
 
-def loss_of(config: RunConfig, learning: "LearningTask") -> Any:
-    """The loss of the config, or the task's own in the place of the default one."""
-    return learning.loss() if config.loss == DEFAULT_LOSS else build("loss", config.loss)
+def loss_of(config: RunConfig, learning: "LearningTask", dataset: Dataset) -> Any:
+    """The loss of the config, or the task's own in the place of the default one, told the labels if it asks for them.
+
+    Raises:
+        ConfigError: it cannot work with the labels, or reads those of everybody where nobody may.
+    """
+    if config.loss == DEFAULT_LOSS:
+        return learning.loss()
+    loss = build("loss", config.loss)
+    if not hasattr(loss, "fitted"):
+        return loss
+    if getattr(loss, "needs_all_labels", False) and config.privacy:
+        raise ConfigError(
+            "loss.class_weights: exact numbers of labels are not covered by the guarantee; give a number for each class"
+        )
+    if not learning.rule.has_classes:
+        raise ConfigError(
+            f"loss: {type(loss).__name__} needs one class an example; take {type(learning.loss()).__name__}"
+        )
+    try:
+        return loss.fitted(dataset.train_y, learning.outputs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,12 @@ def on_own_data(config: RunConfig, node_config: Mapping[str, Any]) -> RunConfig:
     """
     if "source" not in config.dataset:
         raise ConfigError("node-config data: the run's data set has no folder; use dataset=hugging_face")
-    if config.task and getattr(build("task", config.task), "needs_all_labels", False):
-        raise ConfigError(
-            "node-config data: the task standardises labels by those of everybody, which a node with data of its own "
-            "has not; set task.centre and task.scale"
-        )
+    for field, node, remedy in (("task", config.task, "centre and task.scale"), ("loss", config.loss, "class_weights")):
+        if node and getattr(build(field, node), "needs_all_labels", False):
+            raise ConfigError(
+                f"node-config data: the {field} reads the labels of everybody, which a node with data of its own has "
+                f"not; give numbers as {field}.{remedy}"
+            )
     clients = hosted_clients(config.population, node_config)
     if not len(clients):
         raise ConfigError(f"node-config: no client of the {config.population} is left for this node; start fewer nodes")

@@ -246,7 +246,7 @@ def load(config_json: str) -> Task:
     dataset, partition = validate.data(config_json)
     controller = validate.controller(config_json)
     learning = learning_of(config, dataset)
-    loss = loss_of(config, learning)
+    loss = loss_of(config, learning, dataset)
     check_loss(loss)
     trial = learning.trial()
     loss = loss if trial is None else by_example(loss, trial)

@@ -208,6 +208,6 @@ def test_a_node_with_data_of_its_own_needs_the_scale_in_the_config(make_config):
     data = ("dataset=hugging_face", "dataset.source=x", "dataset.input_column=a", "task=regression")
     node = {"data": "y", "partition-id": 0, "num-partitions": 2}
     config = make_config(*data, "task.standardise=true", base=())
-    with pytest.raises(ConfigError, match=r"set task.centre and task.scale"):
+    with pytest.raises(ConfigError, match=r"give numbers as task.centre and task.scale"):
         on_own_data(config, node)
     on_own_data(make_config(*data, "task.standardise=true", "task.centre=1.0", "task.scale=2.0", base=()), node)
