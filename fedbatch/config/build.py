@@ -32,6 +32,7 @@ PROTOCOLS = {
     "privacy": ("unit", "clip_norm", "noise_shares"),
     "metrics": ("columns",),
     "temperature": ("is_private",),
+    "augment": ("__call__",),
     "averaging": ("weight",),
     "aggregator": ("__call__",),
     "faults": ("struck",),

@@ -152,6 +152,8 @@ RANGES = {
     "privacy.count_noise": "(0, 1e6]",
     "privacy.delta": "(0, 1)",
     "privacy.min_clients": FROM_ONE,
+    "augment.padding": "[0, 1e4]",
+    "augment.transform.*": "[-1e6, 1e6]",
     "averaging.decay": "[0, 1)",
     "averaging.power": "[0, 1e6]",
     "privacy.accuracy_noise": "(0, 1e6]",

@@ -71,6 +71,7 @@ class RunConfig:
     privacy: Node = field(default_factory=dict)
     metrics: Node = field(default_factory=dict)
     temperature: Node = field(default_factory=dict)
+    augment: Node = field(default_factory=dict)
     averaging: Node = field(default_factory=dict)
     aggregator: Node = field(default_factory=dict)
     faults: Node = field(default_factory=dict)

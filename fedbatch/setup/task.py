@@ -37,6 +37,7 @@ from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
 from fedbatch.setup.aggregator import aggregator_of
+from fedbatch.setup.augment import Augment, augment_of, augmented
 from fedbatch.setup.checks import (
     check_active,
     check_batches,
@@ -73,6 +74,7 @@ class Task:
         calibration: scores of calibration for the record; None without.
         temperature: how a temperature is found after training; None without.
         active: how the run gets its labels; None where all are there.
+        augment: what clients change at random in their examples; None without.
         executors: what runs the clients' work on this node.
         data_digests: of clients' examples, for their draws under privacy.
         memory_bytes: what clients that are computed at once may take; None on a CPU, whose caches decide.
@@ -95,6 +97,7 @@ class Task:
     calibration: Calibration | None = None
     temperature: Scaling | None = None
     active: ActiveLearning | None = None
+    augment: Augment | None = None
     executors: Executors = field(default_factory=Executors)
     data_digests: DataDigests = field(default_factory=DataDigests)
     memory_bytes: float | None = None
@@ -168,6 +171,7 @@ class Task:
         """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
         draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
         made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
+        made = made if self.augment is None else augmented(made, self.augment, self.config.seed, round_)
         return replace(made, seeds=self.seeds(clients, round_))
 
     def weights(self, num_examples: Ints) -> np.ndarray:
@@ -296,6 +300,7 @@ def load(config_json: str) -> Task:
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
+        augment=augment_of(config, train_x, train_y, privacy.mechanism.clips_examples if privacy else False),
         memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):
