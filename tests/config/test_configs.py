@@ -28,7 +28,7 @@ def nodes(value):
 def test_every_argument_is_listed(path):
     for node in nodes(OmegaConf.to_container(OmegaConf.load(path), resolve=False)):
         module, _, name = node["_target_"].rpartition(".")
-        if module.startswith("torch"):  # and torchmetrics
+        if module.startswith("torch"):
             continue  # torch's optimizers have switches (foreach, fused ...) that are no part of an experiment
         parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
         own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - INJECTED
@@ -101,7 +101,6 @@ SETTINGS = {
         for place in ("loss/pixel_cross_entropy", "task/segmentation")
     },
     "task/language": [*TEXT, "model=gpt", *TINY_TRANSFORMER],
-    "task/with_torchmetrics": ["task.metrics.f1.num_classes=10"],
     "task/regression": ["server_optimizer.lr=0.001"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
