@@ -26,7 +26,7 @@ from fedbatch.results.folder import begun_values, saved_config
 from fedbatch.results.own import trusted_in
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.setup import task
-from fedbatch.setup.learning import read_dataset
+from fedbatch.setup.learning import read_dataset, targets_of
 from fedbatch.setup.task import Task
 
 EVALUATED = ("dataset", "metrics")
@@ -74,7 +74,7 @@ def evaluate(run: str | Path, *overrides: str, trust: Sequence[str] = (), **valu
         metrics = build("metrics", parts["metrics"]) if parts["metrics"] else None
     if metrics is not None and not held.learning.rule.has_classes:
         raise ConfigError("metrics: needs one class an example, and labels are none in this task; set metrics=accuracy")
-    x, y = torch.from_numpy(data.test_x), held.learning.targets(data.test_y)
+    x, y = torch.from_numpy(data.test_x), targets_of(held.learning, data.test_y)
     x = x.to(model.params.dtype) if x.is_floating_point() else x
     sums = example_sums(model, held.loss, held.of_each, x, y)
     scores = {"dataset": data.name, "examples": sums.count} | held.scores(sums, "test_")

@@ -174,7 +174,8 @@ def declared_classes(value: Any) -> int:
         raise ValueError("dataset: num_classes is missing; give it, or set task=regression for numbers to predict")
     whole = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not whole or value != int(value) or value < 2:
-        raise ValueError(f"dataset: num_classes must be a whole number of at least 2 (got {value!r})")
+        remedy = "; for numbers to predict leave it out and set task=regression" if value in (0, 1) else ""
+        raise ValueError(f"dataset: num_classes must be a whole number of at least 2 (got {value!r}){remedy}")
     return int(value)
 
 

@@ -148,6 +148,11 @@ def check_evaluation(server: Server, answer: Evaluation, *_: object) -> None:
     slack = SLACK * counts
     inside = (low - slack <= sums) & (sums <= high + slack) & (np.abs(sums) <= LARGEST)
     require(bool(inside.all()), "score_sums are not within what so many examples can give")
+    there = answer.counts > 0
+    try:
+        server.task.columns(counts[there, 0], sums[there], "client_")
+    except Exception as error:  # what else must hold of sums only the task knows, which may be anybody's
+        raise MessageError(f"score_sums give no scores: {error}") from error
     require(bool((answer.loss_sums[answer.counts == 0] == 0).all()), "loss_sums of no example must be 0")
     require(bool((np.abs(answer.loss_sums) <= LARGEST).all()), "loss_sums are beyond what can be added up")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from hydra.utils import get_object
 
 from fedbatch.config.build import build, check_target
@@ -18,6 +19,8 @@ from fedbatch.data.dataset import Dataset
 from fedbatch.data.label_rules import CLASSES, LabelRule
 
 if TYPE_CHECKING:  # a task knows torch, which a quick check of a config does without
+    from torch import Tensor
+
     from fedbatch.tasks.protocol import LearningTask
 
 PLAIN: Node = {"_target_": "fedbatch.tasks.Classification"}
@@ -82,6 +85,18 @@ def learning_of(config: RunConfig, dataset: Dataset) -> "LearningTask":
         _refuse_what_needs_classes(config)
     target_of(config, learning)
     return learning
+
+
+def targets_of(learning: "LearningTask", labels: npt.NDArray[Any]) -> "Tensor":
+    """What a loss compares outputs with, from checked labels (N, ...).
+
+    Raises:
+        ConfigError: labels that the task cannot hold.
+    """
+    try:
+        return learning.targets(labels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def loss_of(config: RunConfig, learning: "LearningTask", dataset: Dataset) -> Any:

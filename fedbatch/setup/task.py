@@ -47,7 +47,7 @@ from fedbatch.setup.checks import (
     warn_of_small_batches,
 )
 from fedbatch.setup.device import memory_bytes, prepare
-from fedbatch.setup.learning import Target, learning_of, loss_of, scoring_of, target_of
+from fedbatch.setup.learning import Target, learning_of, loss_of, scoring_of, target_of, targets_of
 from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.tasks.protocol import Floats, LearningTask
@@ -258,7 +258,7 @@ def load(config_json: str) -> Task:
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
     model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs)
     train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
-    train_y, test_y = (learning.targets(y).to(device) for y in (dataset.train_y, dataset.test_y))
+    train_y, test_y = (targets_of(learning, y).to(device) for y in (dataset.train_y, dataset.test_y))
     wanted = Wanted(learning.output_shape, learning.class_axis)
     sizes = trial_sizes(controller.phases, works, default_work, partition)
     try:

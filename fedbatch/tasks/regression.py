@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedbatch.core.scores import Score
 from fedbatch.data.label_rules import NUMBERS, LabelRule
+from fedbatch.data.rows import listed
 from fedbatch.losses.numbers import MSE
 from fedbatch.tasks.protocol import Floats, ratio, with_known
 
@@ -83,7 +84,11 @@ class Regression:
 
     def targets(self, labels: npt.NDArray[Any]) -> Tensor:
         """Float32 (N, k), standardised if that is asked for."""
-        return torch.from_numpy(((labels - self._shift) / self._scale).astype(np.float32))
+        scaled = (labels - self._shift) / self._scale
+        beyond = np.asarray((np.abs(scaled) > np.finfo(np.float32).max).any(axis=1))
+        if beyond.any():
+            raise ValueError(f"dataset: labels are beyond the range of float32 in {listed(beyond)}; correct them")
+        return torch.from_numpy(scaled.astype(np.float32))
 
     def loss(self) -> MSE:
         """The squared error."""

@@ -104,3 +104,27 @@ def test_a_model_with_classes_elsewhere_is_refused(learn):
 
     with pytest.raises(ConfigError, match=r"logits of shape \(8, 3, 8, 8\), one for each class along axis 1"):
         learn(shapes(), "task=segmentation", model=Last)
+
+
+def test_a_node_whose_sums_contradict_each_other_is_refused_and_the_run_goes_on(make_config):
+    """Each sum may be right by itself, and the score of them beyond its range."""
+    from types import SimpleNamespace
+
+    from fedbatch.server.plausible import check_evaluation
+    from fedbatch.setup import task
+    from fedbatch.wire.check import MessageError
+    from fedbatch.wire.messages import Evaluation
+
+    parts = ("dataset._target_=tests.tasks.shapes.shapes", "model=logistic", "model._target_=tests.tasks.shapes.model")
+    held = task.load(make_config(*parts, "task=segmentation", "controller=fixed", "client_holdout=0.3").to_json())
+    clients = np.arange(2)
+    server = SimpleNamespace(task=held, hosts=SimpleNamespace(clients=clients, num_examples=np.array([6, 6])))
+
+    def check(right, said, true):
+        sums = torch.tensor([[*right, *said, *true]] * 2, dtype=torch.float64).flatten()
+        check_evaluation(server, Evaluation(clients, np.array([1, 1]), sums, np.ones(2)))
+
+    check((10, 0, 0), (40, 20, 4), (50, 14, 0))
+    for wrong in (((40, 14, 14), (40, 20, 14), (50, 14, 0)), ((0, 0, 3), (0, 0, 2), (0, 0, 2))):
+        with pytest.raises(MessageError, match=r"^score_sums give no scores: client_\w+ is .*, outside \[0, 1\]"):
+            check(*wrong)
