@@ -23,10 +23,12 @@ PLAIN: dict[str, Any] = {
     "evaluate_every_rounds": 0,
     "checkpoint_every_rounds": 0,
     "target_value": None,
+    "patience": None,
+    "keep_best": False,
     "report": "none",
     "resume": None,
     "overwrite": False,
-    **{part: {} for part in ("metrics", "temperature", "aggregator", "faults", "tracker", "active")},
+    **{part: {} for part in ("task", "augment", "metrics", "temperature", "aggregator", "faults", "tracker", "active")},
 }
 """What is the same in every audit: parameters that tell each release, and nothing beside the releases."""
 

@@ -47,6 +47,8 @@ RANGES = {
     "round_timeout_seconds": "(0, 1e9]",
     "min_clients": FROM_ONE,
     "target_value": "[-1e38, 1e38]",
+    "patience": FROM_ONE,
+    "min_delta": "[0, 1e38]",
     "training_set_examples": COUNT,
     "noise_scale.decay": "[0, 1)",
     "noise_scale.z": "(0, 100]",
@@ -122,7 +124,11 @@ RANGES = {
     "faults.straggler_seconds": "[0, 1e9]",
     "faults.*": SHARE,
     "loss.beta": "[0, 1e6]",
+    "loss.class_weights": "[0, 1e6]",
+    "loss.delta": "(0, 1e38]",
     "loss.gamma": "[0, 1e3]",
+    "task.ignore_index": "[-1e9, 1e9]",
+    "task.auroc_bins": "[0, 1e6]",
     "loss.weight": "[0, 1e6]",
     "loss.*label_smoothing": "[0, 1)",
     "loss.secondary.accuracies": SHARE,
@@ -155,6 +161,8 @@ RANGES = {
     "privacy.count_noise": "(0, 1e6]",
     "privacy.delta": "(0, 1)",
     "privacy.min_clients": FROM_ONE,
+    "augment.padding": "[0, 1e4]",
+    "augment.transform.*": "[-1e6, 1e6]",
     "averaging.decay": "[0, 1)",
     "averaging.power": "[0, 1e6]",
     "privacy.accuracy_noise": "(0, 1e6]",
@@ -178,7 +186,7 @@ RANGES = {
 }
 
 
-LISTS = {"betas", "accuracies"}
+LISTS = {"betas", "accuracies", "class_weights"}
 """Keys whose value is a list of numbers, each in the range."""
 
 

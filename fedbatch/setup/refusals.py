@@ -206,7 +206,7 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         "training_set_examples: loss on training data is not covered by the guarantee; set it to 0",
     )
     yield (
-        config.target_metric == "train_loss" and config.target_value is not None,
+        config.target_metric == "train_loss" and (config.is_ended_by_score or config.keep_best),
         "target_metric=train_loss is not released; use test_loss or test_accuracy",
     )
 
