@@ -19,6 +19,7 @@ from fedbatch.executors import agreement, vmap
 from fedbatch.executors.choose import Executors
 from fedbatch.executors.loop import loop
 from fedbatch.setup import task
+from fedbatch.setup.model import on_model
 from tests.conftest import run
 from tests.executors.test_executors import make_job
 
@@ -36,7 +37,7 @@ def full_job(name, model):
     work, job = work_of(name), make_job(model, "cross_entropy", "epochs" if name != "fedsgd" else "fedsgd")
     if name == "ditto":
         job = replace(job, draw=Draw(*(np.repeat(each, 2, axis=1) for each in (job.draw.positions, job.draw.counts))))
-    job = replace(job, work=task.on_model(work, job.model), round=3, weights=np.arange(1.0, 7.0))
+    job = replace(job, work=on_model(work, job.model), round=3, weights=np.arange(1.0, 7.0))
     rng = torch.Generator().manual_seed(1)
     sizes = {kind: sum(job.sizes(kind).values()) for kind in ("own", "shared")}
     own = torch.randn(6, sizes["own"], generator=rng, dtype=torch.float64).abs() * 0.1
