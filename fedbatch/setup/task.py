@@ -49,7 +49,7 @@ from fedbatch.setup.checks import (
 )
 from fedbatch.setup.device import memory_bytes, prepare
 from fedbatch.setup.learning import Target, learning_of, loss_of, scoring_of, target_of, targets_of
-from fedbatch.setup.model import new_model
+from fedbatch.setup.model import new_model, on_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.tasks.protocol import Floats, LearningTask
 from fedbatch.wire.messages import Contribution
@@ -310,18 +310,6 @@ def load(config_json: str) -> Task:
     if config.executor not in ("auto", "loop"):
         _check_executor(task)
     return task
-
-
-def on_model(work: ClientWork, model: FlatModel) -> ClientWork:
-    """Client work for a model, if that makes a difference to it.
-
-    Raises:
-        ConfigError: it does not go with the model.
-    """
-    try:
-        return work.on_model(model) if hasattr(work, "on_model") else work
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _check_executor(task: Task) -> None:
