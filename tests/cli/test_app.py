@@ -34,7 +34,8 @@ def test_a_run_ends_with_its_table_folder_and_report(tmp_path):
     assert "accuracy" in done.stdout and folder == f"run folder: {tmp_path / 'out'}"
     assert report.startswith(f"report: {Path('out', 'report.html')} (")
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet run.json summary.json"
+    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet run.json summary.json "
+    files += "classes.parquet confusion.parquet"
     assert left == {"checkpoints", *files.split()}
 
 
