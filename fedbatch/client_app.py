@@ -15,7 +15,7 @@ from fedbatch.node import query as active_node
 from fedbatch.node import train as node
 from fedbatch.node.budget import admit, budget_of, with_own_secret
 from fedbatch.node.labels import NodeFiles
-from fedbatch.node.plausible import check_hosted, check_private_plan, check_round
+from fedbatch.node.plausible import check_hosted, check_private_plan, check_round, check_work
 from fedbatch.node.private import train_private
 from fedbatch.setup import task
 from fedbatch.setup.nodes import hosted_clients, on_own_data
@@ -52,6 +52,7 @@ def train(message: Message, context: Context) -> Message:
     plan = decode(TrainPlan, message.content, lengths)
     check_hosted(plan.clients, run, context.node_config)
     check_round(plan.round, run)
+    check_work(plan, run)
     run = active_node.on_labels(run, files(run, context), plan.round)
     return Message(reply(node.train(plan, run), message.content), reply_to=message)
 

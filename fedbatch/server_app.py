@@ -35,11 +35,12 @@ from fedbatch.server import temperature as posthoc
 from fedbatch.server.average import average_scores
 from fedbatch.server.hosts import check_hosts, discover
 from fedbatch.server.optimizer import ServerOptimizer
-from fedbatch.server.resume import begin, resume, save
+from fedbatch.server.resume import BEST, begin, resume, save
 from fedbatch.server.rounds import is_over, run_rounds
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.views import write_views
+from fedbatch.server.warm_start import warm_start
 from fedbatch.setup import device, task
 from fedbatch.setup.task import Task
 from fedbatch.setup.validate import trackers
@@ -70,10 +71,14 @@ def main(grid: Grid, context: Context) -> None:
             log.info("%s", line)
         if loaded.privacy is not None:
             log.info("%s", opening(loaded.privacy, loaded.controller.phases, config.rounds))
+            if config.start_from:
+                log.warning(
+                    "the guarantee takes start_from=%s as public: what trained it is not counted", config.start_from
+                )
         server = new_server(loaded, cast(Grid, InterruptibleGrid(grid, asked)))
         if config.overwrite and not config.resume:
             clear(folder)
-        identity, state = resume(server) if config.resume else (begin(server), start(server))
+        identity, state = resume(server) if config.resume else begin(server, start(server))
         store = RunStore(folder, config, identity.run, partial(spent_so_far, server, state.ledger), loaded.scoring)
         if not config.resume:  # with a ledger there is a checkpoint, so that it can be resumed whenever it is killed
             save(server, identity, state, durable=server.task.privacy is not None)
@@ -98,6 +103,8 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
                 follow(row)
                 if is_over(server, state) or evaluation.is_evaluated(config, row["round"]):
                     refuse_divergence(row)
+                if config.keep_best and state.best.rounds == state.round:
+                    save(server, identity, state, durable=False, place=BEST)
                 if asked.signal or (every and state.round % every == 0):
                     save(server, identity, state)
                 asked.obey()
@@ -180,6 +187,7 @@ def new_server(run: Task, grid: Grid) -> Server:
 
 def start(server: Server) -> ServerState:
     """The state before round 0."""
+    warm_start(server.optimizer.model, server.task.config)
     noise, privacy = server.task.config.noise_scale, server.task.privacy
     return ServerState(
         round=0,

@@ -25,6 +25,7 @@ from fedbatch.results import identity as identities
 from fedbatch.results.folder import begun_values, saved_config
 from fedbatch.results.own import trusted_in
 from fedbatch.server.checkpoint import load_latest
+from fedbatch.server.resume import BEST
 from fedbatch.setup import task
 from fedbatch.setup.learning import read_dataset, targets_of
 from fedbatch.setup.task import Task
@@ -33,12 +34,15 @@ EVALUATED = ("dataset", "metrics")
 """What may be chosen anew when a trained model is scored."""
 
 
-def load_model(run: str | Path, *, trust: Sequence[str] = (), last: bool = False, **objects: Any) -> nn.Module:
+def load_model(
+    run: str | Path, *, trust: Sequence[str] = (), last: bool = False, best: bool = False, **objects: Any
+) -> nn.Module:
     """The model of a run's last checkpoint on the CPU, in evaluation mode; the run may be finished or broken off.
 
     Args:
         run: the run folder.
         last: the last parameters, of a run that averages them too; else those that are averaged.
+        best: those with the best ``target_metric``, of a run with ``keep_best``.
         trust: modules whose code the run's config may name, e.g. ``["my_models"]``.
         objects: those that `fedbatch.run` was given, e.g. ``model=my_factory``.
 
@@ -46,17 +50,20 @@ def load_model(run: str | Path, *, trust: Sequence[str] = (), last: bool = False
         ConfigError: there is no run, no checkpoint, or its data or model cannot be built any more.
     """
     with given.kept(objects):
-        module = trained(Path(run), trust_of(trust, objects), last)[1].module
+        module = trained(Path(run), trust_of(trust, objects), last, best)[1].module
     return module.eval()
 
 
-def evaluate(run: str | Path, *overrides: str, trust: Sequence[str] = (), **values: Any) -> dict[str, Any]:
+def evaluate(
+    run: str | Path, *overrides: str, trust: Sequence[str] = (), best: bool = False, **values: Any
+) -> dict[str, Any]:
     """Scores of a run's model on the test split of its data set, or of another.
 
     Args:
         run: the run folder.
         overrides: as on the command line, of ``dataset`` and ``metrics`` only, e.g. ``"dataset=digits"``.
         trust: modules whose code the run's config may name.
+        best: as in `load_model`.
         values: ``dataset`` or ``metrics`` as an object, and the objects that `fedbatch.run` was given.
 
     Returns:
@@ -68,7 +75,7 @@ def evaluate(run: str | Path, *overrides: str, trust: Sequence[str] = (), **valu
     """
     objects, nodes = given.sorted_out(values)
     with given.kept(objects):
-        held, model = trained(Path(run), trust_of(trust, objects))
+        held, model = trained(Path(run), trust_of(trust, objects), best=best)
         parts = {**chosen(held.config, overrides), **{name: nodes[name] for name in EVALUATED if name in nodes}}
         data = fitting(held, parts["dataset"])
         metrics = build("metrics", parts["metrics"]) if parts["metrics"] else None
@@ -101,14 +108,16 @@ def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
     return data
 
 
-def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), **objects: Any) -> None:
+def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), best: bool = False, **objects: Any) -> None:
     """Write the parameters and buffers of a run's model as ``.safetensors``, or ``.pt`` for ``torch.load``.
+
+    ``best`` is as in `load_model`.
 
     Raises:
         ConfigError: another ending, or the package ``safetensors`` is not there.
     """
     target = Path(path)
-    module, state = load_model(run, trust=trust, **objects), {}
+    module, state = load_model(run, trust=trust, best=best, **objects), {}
     for name, value in module.state_dict().items():
         state[name] = value.detach().clone(memory_format=torch.contiguous_format)
     if target.suffix == ".pt":
@@ -130,8 +139,10 @@ def trust_of(trust: Sequence[str], objects: Mapping[str, Any]) -> list[str]:
     return [*trust, *named({key: given.node(key, value) for key, value in objects.items()})]
 
 
-def trained(folder: Path, trust: Sequence[str] = (), last: bool = False) -> tuple[Task, FlatModel]:
+def trained(folder: Path, trust: Sequence[str] = (), last: bool = False, best: bool = False) -> tuple[Task, FlatModel]:
     """Data and loss of a run, and its model with what its last checkpoint holds: averaged parameters if there are any.
+
+    The best checkpoint's are those that ``target_metric`` is of.
 
     Raises:
         ConfigError: there is no run or no checkpoint in the folder, or its config names code that is not trusted.
@@ -144,9 +155,11 @@ def trained(folder: Path, trust: Sequence[str] = (), last: bool = False) -> tupl
         raise ConfigError(f"{folder / 'config.yaml'}: {error}") from error
     config = saved_config(folder)
     try:
-        state = load_latest(folder / "checkpoints")
+        state = load_latest(folder / (BEST if best else "checkpoints"))
     except FileNotFoundError as error:
-        raise ConfigError(str(error)) from error
+        how = "; keep_best=true keeps the best model of a run" if best else ""
+        raise ConfigError(f"{error}{how}") from error
+    last = last or (best and not config.target_metric.startswith("average_"))
     held = task.load(replace(config, device="cpu", executor="auto", **parts).to_json())
     model = held.new_model()
     try:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedbatch.aggregation.sums import Aggregate, Sum
 from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.steps import run_client
 from fedbatch.executors import agreement, vmap
 from fedbatch.executors.choose import EXECUTORS
 from fedbatch.executors.client_layers import ClientLayers
@@ -71,8 +72,7 @@ def loop_unmeasured(job: Job) -> Contribution:
     """Clients in turn, whose updates are only added up."""
     total, losses = Sum(job.params), []
     for row in range(len(job.clients)):
-        job.model.load(job.params, job.buffers)
-        update, loss, _ = job.work.update(job, row)
+        update, loss, *_ = run_client(job, row)
         total.add(update, float(job.weights[row]))
         losses.append(loss)
     return _contribution(job, total.value(), torch.stack(losses))

@@ -104,6 +104,8 @@ def settings_of(config: RunConfig) -> tuple[dict[str, Any], list[str]]:
         "tracker": "none",
         "report": "none",
         "target_value": None,
+        "patience": None,
+        "keep_best": False,
         "training_set_examples": config.training_set_examples or LOSS_EXAMPLES,
         "noise_scale.halves": config.executor != "chain",  # the compiled executor has none
     }

@@ -73,6 +73,7 @@ def bounded(answer: Contribution | Updates, limit: float) -> Contribution | Upda
     return replace(
         answer,
         update_sum=(answer.update_sum.double() * scale).to(answer.update_sum.dtype),
+        extra_sums=(answer.extra_sums.double() * scale).to(answer.extra_sums.dtype),
         sq_norms=answer.sq_norms * scale**2,
         half_dots=answer.half_dots * scale**2,
         half_sq_diffs=answer.half_sq_diffs * scale**2,

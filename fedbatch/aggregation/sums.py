@@ -5,7 +5,7 @@ so that the result depends on neither arrival order nor, to rounding, on how cli
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -58,6 +58,8 @@ class Aggregate:
             of unit updates was not asked for or there is one client.
         clients, weights, num_examples, sq_norms, losses, half_dots, half_sq_diffs: (K,) as in `Contribution`.
         excluded: ids left out because their update was not finite.
+        mean_extras: (e,) weighted mean of what was sent besides.
+        lost: clients who had lost what they kept.
     """
 
     mean_update: Tensor
@@ -73,6 +75,8 @@ class Aggregate:
     half_dots: Vector
     half_sq_diffs: Vector
     excluded: Vector
+    mean_extras: Tensor = field(default_factory=lambda: torch.zeros(0))
+    lost: int = 0
 
     @property
     def loss(self) -> float:
@@ -127,6 +131,8 @@ def combine(contributions: Sequence[Contribution]) -> Aggregate:
         half_dots=column("half_dots"),
         half_sq_diffs=column("half_sq_diffs"),
         excluded=np.sort(np.concatenate([c.excluded for c in contributions])),
+        mean_extras=_total([c.extra_sums for c in parts]).div_(weight_sum).to(parts[0].update_sum.dtype),
+        lost=sum(c.lost for c in contributions),
     )
 
 
@@ -158,6 +164,7 @@ def combine_single(answers: Sequence[Updates], aggregator: Aggregator, buffers: 
         half_dots=none,
         half_sq_diffs=none,
         excluded=np.sort(np.concatenate([a.excluded for a in answers])),
+        lost=sum(a.lost for a in answers),
     )
 
 

@@ -23,6 +23,8 @@ PLAIN: dict[str, Any] = {
     "evaluate_every_rounds": 0,
     "checkpoint_every_rounds": 0,
     "target_value": None,
+    "patience": None,
+    "keep_best": False,
     "report": "none",
     "resume": None,
     "overwrite": False,

@@ -49,6 +49,11 @@ def without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return left, trusted
 
 
+def without_best(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--best``, and whether it was among them."""
+    return [word for word in arguments if word != "--best"], "--best" in arguments
+
+
 def status(folders: list[str], _: list[str]) -> None:
     """The runs there, and how to go on with those that are not done: ``fedbatch status FOLDER...``."""
     from rich.console import Console
@@ -143,22 +148,42 @@ def advise(arguments: list[str], _: list[str]) -> None:
 
 
 def evaluate(arguments: list[str], trust: list[str]) -> None:
-    """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...]``."""
+    """Scores of its model on the test split, as JSON: ``fedbatch evaluate RUN [dataset=... metrics=...] [--best]``."""
     from fedbatch.trained import evaluate
 
+    arguments, best = without_best(arguments)
     if not arguments:
         raise ConfigError("give the folder of a run, e.g. fedbatch evaluate runs/a dataset=digits")
-    print(json.dumps(evaluate(arguments[0], *arguments[1:], trust=trust), indent=2))
+    print(json.dumps(evaluate(arguments[0], *arguments[1:], trust=trust, best=best), indent=2))
 
 
 def export(arguments: list[str], trust: list[str]) -> None:
-    """Its model's parameters and buffers as FILE.safetensors or FILE.pt: ``fedbatch export RUN FILE``."""
+    """Its model's parameters and buffers as FILE.safetensors or FILE.pt: ``fedbatch export RUN FILE [--best]``.
+
+    --best: of the best target_metric, in a run with keep_best=true.
+    """
     from fedbatch.trained import export
 
+    arguments, best = without_best(arguments)
     if len(arguments) != 2:
         raise ConfigError("give the folder of a run and a file, e.g. fedbatch export runs/a model.safetensors")
-    export(arguments[0], arguments[1], trust=trust)
+    export(arguments[0], arguments[1], trust=trust, best=best)
     print(f"{visible(arguments[1])}: {Path(arguments[1]).stat().st_size / 1e6:.2f} MB")
+
+
+def new(folders: list[str], _: list[str]) -> None:
+    """A project of your own that runs, with data, model, config and test to change: ``fedbatch new FOLDER``."""
+    from fedbatch.cli.project import new
+
+    if len(folders) != 1:
+        raise ConfigError("give the name of a folder, e.g. fedbatch new my_project")
+    paths = new(Path(folders[0]))
+    for path in paths:
+        print(f"  {visible(str(path))}")
+    print("\nTo run it:")
+    print(f"  cd {visible(folders[0])}")
+    print("  fedbatch --config-dir conf experiment=first")
+    print("  python -m pytest -q")
 
 
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
@@ -171,5 +196,6 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "advise": advise,
     "evaluate": evaluate,
     "export": export,
+    "new": new,
     "doctor": doctor,
 }

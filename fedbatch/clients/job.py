@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedbatch.clients import work as works
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
+from fedbatch.clients.own import OwnVectors
 from fedbatch.clients.parts import half_columns
 from fedbatch.core.random import Ints, bits
 from fedbatch.core.transfer import to_device
@@ -21,7 +23,10 @@ from fedbatch.wire.messages import Contribution
 
 
 class ClientWork(Protocol):
-    """What a client computes on its examples.
+    """What a client computes on its examples: local steps by the functions of `fedbatch.clients.work.LocalWork`.
+
+    Work that is no sequence of steps gives ``update(job, row)`` in their place; the loop alone runs it. It returns the
+    update (d,), the mean loss, and the pair of half gradients if asked, for the client in ``row`` of the job.
 
     Attributes:
         is_gradient: updates are gradients at the global parameters: then they measure the noise scale in examples;
@@ -51,10 +56,6 @@ class ClientWork(Protocol):
         """Steps of a round when each takes every example with probability ``sample_rate``, as privacy samples."""
         ...
 
-    def update(self, job: "Job", row: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-        """Update (d,), mean loss, and the pair of half gradients if asked, for the client in ``row`` of the job."""
-        ...
-
 
 @dataclass(frozen=True)
 class Job:
@@ -77,6 +78,9 @@ class Job:
         clip: how to clip each client's update before it is weighted and added; the contribution's ``sq_norms`` are
             then those of the clipped updates. Not together with halves and cosine.
         memory_bytes: what clients that are computed at once may take; None = as much as suits the caches of a CPU.
+        round: index of the round.
+        shared: (s,) the server's vectors for this work, one after the other; None = zeros.
+        own: the clients' own vectors; None = zeros, and nothing is kept.
     """
 
     model: FlatModel
@@ -94,12 +98,39 @@ class Job:
     clip: Clip | None = None
     seeds: Ints | None = None
     memory_bytes: float | None = None
+    round: int = 0
+    shared: Tensor | None = None
+    own: OwnVectors | None = None
 
     def select(self, rows: np.ndarray | slice) -> "Job":
         """The job of some of the clients."""
         seeds = None if self.seeds is None else self.seeds[rows]
         draw, clients, weights = self.draw.select(rows), self.clients[rows], self.weights[rows]
         return replace(self, clients=clients, draw=draw, weights=weights, seeds=seeds)
+
+    def sizes(self, kind: str) -> dict[str, int]:
+        """Names and lengths of the "extras", "own" or "shared" vectors of the work; see `fedbatch.clients.work`."""
+        return works.lengths(self.work, kind, self.params, self.buffers)
+
+    def shared_vectors(self) -> works.Vectors:
+        """The server's vectors (n,) by name."""
+        sizes = self.sizes("shared")
+        flat = self.params.new_zeros(sum(sizes.values())) if self.shared is None else self.shared
+        return works.split(flat.to(self.params), sizes)
+
+    def own_vectors(self, rows: np.ndarray | slice) -> works.Vectors:
+        """The own vectors (K, n), by name, of the clients in ``rows``, as they were before the round."""
+        sizes, clients = self.sizes("own"), self.clients[rows]
+        if not sizes:
+            return {}
+        if self.own is None:
+            return works.split(self.params.new_zeros(len(clients), sum(sizes.values())), sizes)
+        return works.split(self.own.read(clients).to(self.params), sizes)
+
+    def keep(self, rows: np.ndarray | slice, own: works.Vectors) -> None:
+        """Keep the vectors (K, n), by name, of the clients in ``rows`` for their next round."""
+        if self.own is not None and (sizes := self.sizes("own")):
+            self.own.write(self.clients[rows], torch.cat([own[name] for name in sizes], dim=1))
 
     def step_seeds(self, rows: np.ndarray | slice, steps: Ints | int) -> Ints:
         """Keys (n,) of what random layers draw for the clients in ``rows``, each at its own or one local step."""
@@ -139,7 +170,13 @@ class Executor(Protocol):
 
 
 def contribution(
-    job: Job, update_sum: Tensor, unit_sum: Tensor, inner: Tensor, losses: Tensor, order: Sequence[Ints]
+    job: Job,
+    update_sum: Tensor,
+    unit_sum: Tensor,
+    inner: Tensor,
+    losses: Tensor,
+    order: Sequence[Ints],
+    extra_sums: Tensor | None = None,
 ) -> Contribution:
     """The answer of an executor that leaves buffers as they are.
 
@@ -150,6 +187,7 @@ def contribution(
         inner: (K, S, S) inner products between the parts of each client's update.
         losses: (K,) mean losses.
         order: rows of the job in the order of ``inner`` and ``losses``, chunk by chunk.
+        extra_sums: (e,) weighted sums of what clients send besides; None where that is nothing.
     """
     back = np.argsort(np.concatenate(order), kind="stable")
     found = torch.cat([inner.double().flatten(), losses.double()]).cpu().numpy()  # together: one wait
@@ -167,4 +205,5 @@ def contribution(
         half_dots=dots,
         half_sq_diffs=diffs,
         excluded=np.zeros(0, np.int64),
+        extra_sums=update_sum[:0] if extra_sums is None else extra_sums,
     )

@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedbatch.clients.draw import Draw, first_slots
-from fedbatch.clients.job import Job
+from fedbatch.clients.work import Finished, Moment, Vectors
 from fedbatch.core.random import Ints, key
 from fedbatch.data.partition import Partition
 
@@ -80,14 +81,18 @@ class LocalSGD:
         """Steps of a round in which each takes every example with probability ``sample_rate``."""
         return self.steps or (self.epochs or 0) * math.ceil(1 / sample_rate)
 
-    def update(self, job: Job, row: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-        """Start minus end of local training, and the mean of the losses seen on the way, weighted by examples."""
-        model, counts = job.model, job.draw.counts[row]
-        losses = job.params.new_zeros(())
-        for step in np.flatnonzero(counts):
-            x, y = job.batch(row, int(step))
-            losses += job.loss_and_gradient(row, int(step), x, y) * len(y)
-            if self.proximal:
-                model.grads.add_(model.params - job.params, alpha=self.proximal)
-            model.params.sub_(model.grads, alpha=self.lr)
-        return job.params - model.params, losses / counts.sum(), None
+    def start(self, params: Tensor, shared: Vectors, own: Vectors) -> tuple[Tensor, Vectors]:
+        """From the global parameters."""
+        return params, {}
+
+    def step(
+        self, params: Tensor, point: Tensor, gradient: Tensor, carry: Vectors, now: Moment
+    ) -> tuple[Tensor, Vectors]:
+        """``w - lr (g + mu (w - w_global))``."""
+        if self.proximal:
+            gradient = torch.add(gradient, point - params, alpha=self.proximal)
+        return torch.sub(point, gradient, alpha=self.lr), carry
+
+    def finish(self, params: Tensor, point: Tensor, carry: Vectors, steps: Tensor) -> Finished:
+        """Start minus end."""
+        return Finished(params - point, {}, {})

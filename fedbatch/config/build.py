@@ -15,6 +15,8 @@ from hydra.utils import get_object, instantiate
 
 from fedbatch.core.errors import ConfigError
 
+STEPS = ("update|start", "update|step", "update|finish")
+"""Client work takes local steps, or makes its update by itself."""
 PROTOCOLS = {
     "dataset": (),
     "partitioner": ("sizes", "lookup", "__len__"),
@@ -24,7 +26,7 @@ PROTOCOLS = {
         *("rule", "scores", "score", "class_axis", "fitted", "targets", "loss", "output_shape"),
         *("trial", "sums", "bounds", "columns", "facts"),
     ),
-    "client_work": ("is_gradient", "draw", "num_examples", "smallest_batch", "num_steps", "update"),
+    "client_work": ("is_gradient", "draw", "num_examples", "smallest_batch", "num_steps", *STEPS),
     "controller": ("adaptive", "phases", "start", "next"),
     "server_optimizer": ("step", "param_groups", "state_dict", "load_state_dict"),
     "learning_rate": ("batch_factor", "blend", "schedule_factor"),
@@ -40,7 +42,8 @@ PROTOCOLS = {
     "active": ("selector",),
     "selector": ("__call__",),
 }
-"""What a part must have to be used as one; see the protocol of each in its package."""
+"""What a part must have to be used as one, with a bar between names of which one is enough; see the protocol of each in
+its package."""
 
 
 def build(field: str, node: Mapping[str, Any], *arguments: Any, **more: Any) -> Any:
@@ -83,10 +86,10 @@ def require(field: str, built: Any, where: str) -> None:
     Raises:
         ConfigError: saying what the part lacks.
     """
-    if missing := [name for name in PROTOCOLS.get(field, ()) if not hasattr(built, name)]:
-        raise ConfigError(
-            f"{where} is a {type(built).__name__}, which has no {', '.join(missing)}; see how conf/{field} does it"
-        )
+    needed = PROTOCOLS.get(field, ())
+    if missing := [names for names in needed if not any(hasattr(built, name) for name in names.split("|"))]:
+        lacks = ", ".join(missing).replace("|", " or ")
+        raise ConfigError(f"{where} is a {type(built).__name__}, which has no {lacks}; see how conf/{field} does it")
 
 
 def check_target(field: str, node: Mapping[str, Any]) -> None:

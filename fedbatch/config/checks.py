@@ -43,6 +43,10 @@ def check(config: "RunConfig") -> None:
         config.target_metric != "training_set_loss" or config.training_set_examples > 0,
         "target_metric=training_set_loss needs training_set_examples, e.g. training_set_examples=2000",
     )
+    _require(
+        not config.target_metric.startswith("average_") or bool(config.averaging),
+        f"target_metric={config.target_metric} needs averaged parameters, e.g. averaging=polynomial",
+    )
     _check_groups(config)
     _require(
         config.nodes <= config.population,

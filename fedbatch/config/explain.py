@@ -29,6 +29,8 @@ WORDS = {
     "local_epochs": "client_work.epochs with client_work=local_sgd",
     "local_steps": "client_work.steps with client_work=local_sgd client_work.epochs=null",
     "mu": "client_work.proximal with client_work=local_sgd",
+    "algorithm": "client_work, such as scaffold, feddyn, fednova, ditto",
+    "client_optimizer": "client_work=local_momentum, local_adam or local_adamw",
     "strategy": "client_work, server_optimizer or aggregator",
     "alpha": "partitioner.alpha with partitioner=dirichlet",
     "partition": "partitioner",

@@ -25,7 +25,7 @@ VERSION = 1
 
 CONTINUED = (
     *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
-    *("memory_bytes", "tracker", "report", "trust", "version"),
+    *("memory_bytes", "tracker", "report", "trust", "version", "patience", "min_delta", "keep_best"),
 )
 """What may change when a run is resumed without making it another run."""
 
@@ -100,6 +100,11 @@ class RunConfig:
     min_clients: int = 1
     target_metric: str = "test_accuracy"
     target_value: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    keep_best: bool = False
+    start_from: str | None = None
+    start_skip: list[str] = field(default_factory=list)
     record_attention: bool = False
     record_client_norms: bool = False
     training_set_examples: int = 0
@@ -107,6 +112,11 @@ class RunConfig:
     resume: str | None = None
     trust: list[str] = field(default_factory=list)
     overwrite: bool = False
+
+    @property
+    def is_ended_by_score(self) -> bool:
+        """Whether ``target_metric`` may end the run."""
+        return self.target_value is not None or self.patience is not None
 
     def to_json(self) -> str:
         """One line that `from_json` reads back; the form in which a config travels and is stored."""

@@ -50,6 +50,11 @@ COLUMNS = (
     Column("lr", "learning rate of the server optimizer", shown=("curve", "compare")),
     Column("rejected_evaluations", "nodes whose scores of held-out examples were not valid; absent without"),
     Column("bounded_nodes", "nodes whose updates were far longer than others' and were scaled down; absent without"),
+    Column(
+        "lost_client_states",
+        "clients whose own state was not there and who began with zeros; absent where clients keep none",
+        "clients",
+    ),
     Column("cohort_size", "clients that gave an update", "clients", shown=("curve",)),
     Column(
         "global_batch",

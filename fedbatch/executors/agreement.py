@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.job import Executor, Job
+from fedbatch.clients.own import OwnVectors
 from fedbatch.executors.loop import loop
 from fedbatch.wire.messages import Contribution
 
@@ -45,12 +46,16 @@ def sample(job: Job) -> Job:
 
 @dataclass(frozen=True)
 class Reference:
-    """A job, what the loop makes of it, and how far an executor may be from that, as a whole and in one parameter."""
+    """A job, what the loop makes of it, and how far an executor may be from that, as a whole and in one parameter.
+
+    ``kept`` is what the loop lets clients keep, where they do.
+    """
 
     job: Job
     expected: Contribution
     tolerance: float
     tolerance_of_tensor: float
+    kept: OwnVectors | None = None
 
 
 def references(job: Job) -> list[Reference]:
@@ -71,7 +76,19 @@ def references(job: Job) -> list[Reference]:
         probes = [(probe, tolerance, 10 * tolerance) for probe in _probes(_moved(job))] + probes
     elif (exact := _in_float64(job)) is not None:
         probes = [(probe, EXACT, EXACT) for probe in _probes(exact)] + probes
-    return [Reference(probe, loop(probe), *tolerances) for probe, *tolerances in probes]
+    found = []
+    for probe, whole, each in probes:
+        kept = _nothing_kept(probe)
+        found.append(Reference(probe, loop(replace(probe, own=kept)), whole, each, kept))
+    return found
+
+
+def _nothing_kept(job: Job) -> OwnVectors | None:
+    """A place for what clients keep, beside that of the job; None where they keep nothing."""
+    if not job.sizes("own"):
+        return None
+    zeros = job.params.new_zeros(sum(job.sizes("own").values()))
+    return OwnVectors(lambda clients: zeros.expand(len(clients), -1)) if job.own is None else job.own.anew()
 
 
 def disagreement(executor: Executor, references: Iterable[Reference]) -> str | None:
@@ -80,14 +97,14 @@ def disagreement(executor: Executor, references: Iterable[Reference]) -> str | N
     Sum, every client's norm, halves and losses are compared.
     """
     for reference in references:
-        job = reference.job
+        job, own = reference.job, _nothing_kept(reference.job)
         try:
-            got = executor(job)
+            got = executor(replace(job, own=own))
         except Exception as error:
             return in_words(error)
         finally:
             job.model.load(job.params, job.buffers)
-        for name, relative in _relative(reference, got):
+        for name, relative in (*_relative(reference, got), *_relative_own(reference, own)):
             if not relative <= reference.tolerance:
                 return f"its {name} differs from executor=loop by {100 * relative:.3g} %"
     return None
@@ -164,6 +181,22 @@ def _relative(reference: Reference, got: Contribution) -> Iterator[tuple[str, fl
         by_tensor = _by_tensor(job, a, b, scale)
         yield f"{NAMES[field]} in one parameter", by_tensor * reference.tolerance / reference.tolerance_of_tensor
 
+    if (extras := expected.extra_sums).numel():
+        yield NAMES["extra_sums"], float((extras - got.extra_sums).norm()) / max(float(extras.norm()), TINY)
+
+
+def _relative_own(reference: Reference, own: OwnVectors | None) -> Iterator[tuple[str, float]]:
+    """Name and largest relative difference of what clients keep."""
+    if own is None or reference.kept is None:
+        return
+    if own.after.keys() != reference.kept.after.keys():
+        yield "set of clients that keep vectors", math.inf
+        return
+    expected, got = (each.stacked(reference.job.clients) for each in (reference.kept, own))
+    finite = expected.isfinite().all(dim=1)
+    expected, got = expected[finite], got[finite]
+    yield "vectors that clients keep", float((expected - got).norm()) / max(float(expected.norm()), TINY)
+
 
 NAMES = {
     "sq_norms": "norm of a client's update",
@@ -172,6 +205,7 @@ NAMES = {
     "half_sq_diffs": "difference of halves",
     "update_sum": "sum of updates",
     "unit_sum": "sum of unit updates",
+    "extra_sums": "sum of what is sent besides",
 }
 TINY = 1e-300  # nothing over nothing is no difference
 FLOOR = 1e-3

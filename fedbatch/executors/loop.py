@@ -7,6 +7,7 @@ from torch import Tensor
 from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.job import Job
 from fedbatch.clients.parts import inner_products
+from fedbatch.clients.steps import run_client
 from fedbatch.core.errors import RunFailedError
 from fedbatch.wire.messages import Contribution
 
@@ -17,16 +18,17 @@ def loop(job: Job) -> Contribution:
     """Run the clients of ``job`` in turn. Simple and right: faster executors are tested against it."""
     total, buffers = Sum(job.params), Sum(job.buffers)
     units = Sum(job.params if job.cosine else job.params[:0])
+    more = Sum(job.params.new_zeros(sum(job.sizes("extras").values())))
     sq_norms, losses, dots, diffs = [], [], [], []
     for row in range(len(job.clients)):
-        job.model.load(job.params, job.buffers)
-        update, loss, halves = job.work.update(job, row)
+        update, loss, halves, extras, own_buffers = run_client(job, row)
         if job.clip is None:
             sq_norm = inner_products(update[None])[0, 0].double()
         else:
             update, sq_norm = clipped(job, update)
         total.add(update, float(job.weights[row]))
-        buffers.add(job.model.pull_buffers(), float(job.weights[row]))
+        buffers.add(own_buffers, float(job.weights[row]))
+        more.add(extras, float(job.weights[row]))
         if job.cosine:
             units.add(update / torch.where(sq_norm > 0, sq_norm, 1.0).sqrt(), 1.0)
         sq_norms.append(sq_norm)
@@ -54,6 +56,7 @@ def loop(job: Job) -> Contribution:
         half_dots=_column(dots) if complete else EMPTY,
         half_sq_diffs=_column(diffs) if complete else EMPTY,
         excluded=np.zeros(0, np.int64),
+        extra_sums=more.value(),
     )
 
 

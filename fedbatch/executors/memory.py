@@ -64,7 +64,9 @@ def is_out_of_memory(error: Exception) -> bool:
 def _joined(first: Contribution, second: Contribution) -> Contribution:
     columns = ("clients", "weights", "num_examples", "sq_norms", "losses", "half_dots", "half_sq_diffs", "excluded")
     values: dict[str, Any] = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in columns}
-    values |= {n: getattr(first, n) + getattr(second, n) for n in ("update_sum", "buffer_sum", "unit_sum")}
+    values |= {
+        n: getattr(first, n) + getattr(second, n) for n in ("update_sum", "buffer_sum", "unit_sum", "extra_sums")
+    }
     if len(values["half_dots"]) < len(values["clients"]):  # as in one job: all clients have halves, or none
         values |= {n: np.zeros(0) for n in ("half_dots", "half_sq_diffs")}
     return replace(first, **values)

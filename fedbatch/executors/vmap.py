@@ -5,29 +5,29 @@ their number of steps, so that those who are done drop out of the stack, and a s
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import vmap
 
 from fedbatch.aggregation.sums import Sum
 from fedbatch.clients.job import Executor, Job, contribution
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.parts import Floats, part_sizes
+from fedbatch.clients.parts import part_sizes
+from fedbatch.clients.work import takes_steps
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
-from fedbatch.executors import fused, stacked_layers
+from fedbatch.executors import fused, side_by_side, stacked_layers
 from fedbatch.executors.client_layers import ClientLayers, repeated
 from fedbatch.executors.footprint import example_bytes
+from fedbatch.executors.functional import batch, loss_gradient, names
 from fedbatch.executors.low_rank import pays
 from fedbatch.executors.pool_first import pool_first
 from fedbatch.executors.updates import FlatUpdates, ParameterUpdates, Stack
-from fedbatch.models.dropout import keyed_dropout, own_generators
+from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
 from fedbatch.wire.messages import Contribution
 
@@ -60,7 +60,7 @@ Start = Callable[[FlatModel, Tensor, int, int], Clients]
 
 def unsupported(job: Job) -> str | None:
     """Why the vmap executor cannot do this work, or None if nothing speaks against it."""
-    if not getattr(job.work, "is_plain_sgd", False):
+    if not getattr(job.work, "is_plain_sgd", False) and not takes_steps(job.work):
         return f"it does not know {type(job.work).__name__}"
     if job.model.buffers.numel():
         return "running statistics (batch norm) are written in place"
@@ -71,6 +71,8 @@ def unsupported(job: Job) -> str | None:
 
 def forms(job: Job) -> list[list[Executor]]:
     """Ways to run a job, the fastest first; each with those it goes over to where they are cheaper."""
+    if not getattr(job.work, "is_plain_sgd", False):
+        return [[by_steps]]
     if job.work.is_gradient or not stacked_layers.knows(job.model) or fused.unsupported_model(job.model, job.x[:2]):
         return [[by_function]]
     return [[low_rank, stacked], [stacked], [by_function]]
@@ -97,6 +99,12 @@ def by_function(job: Job) -> Contribution:
     return _run(job, ClientModels, job.params.numel())
 
 
+def by_steps(job: Job) -> Contribution:
+    """Run the clients of ``job`` side by side, by the work's own steps."""
+    vectors = 1 + sum(len(job.sizes(kind)) for kind in ("extras", "own", "shared"))
+    return _run(job, ClientModels, vectors * job.params.numel())
+
+
 def _factored(job: Job) -> tuple[set[nn.Linear], int]:
     """The Linear layers for which factors are cheaper than weights, and how many numbers are then kept of a client."""
     steps, batch = int(np.count_nonzero(job.draw.counts, axis=1).max()), int(job.draw.counts.max())
@@ -118,11 +126,18 @@ def _factored(job: Job) -> tuple[set[nn.Linear], int]:
 
 def _run(job: Job, start: Start, kept: int) -> Contribution:
     total, units = Sum(job.params), Sum(job.params if job.cosine else job.params[:0])
+    more = Sum(job.params.new_zeros(sum(job.sizes("extras").values())))
     order, inner, losses = [], [], []
     for rows in chunks(job, kept):
         updates: FlatUpdates | ParameterUpdates
         with pool_first(job.model.module):
-            updates, loss = gradients(job, rows) if job.work.is_gradient else local_steps(job, rows, start)
+            if not getattr(job.work, "is_plain_sgd", False):
+                updates, loss, extras = side_by_side.local_steps(job, rows)
+                more.add(to_device(job.weights[rows], extras.device).to(extras) @ extras, 1.0)
+            elif job.work.is_gradient:
+                updates, loss = gradients(job, rows)
+            else:
+                updates, loss = local_steps(job, rows, start)
         products = updates.products() if job.clip is None else updates.clipped(job.clip)  # (K, S, S)
         total.add(updates.sum(to_device(job.weights[rows], job.params.device).to(job.params)), 1.0)
         if job.cosine:
@@ -131,7 +146,7 @@ def _run(job: Job, start: Start, kept: int) -> Contribution:
         inner.append(products)
         losses.append(loss)
         order.append(rows)
-    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order)
+    return contribution(job, total.value(), units.value(), torch.cat(inner), torch.cat(losses), order, more.value())
 
 
 def chunks(job: Job, kept: int) -> Iterator[Ints]:
@@ -171,10 +186,10 @@ def gradients(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor]:
     index = np.take_along_axis(job.draw.positions[rows, 0][:, None, :], columns, axis=2)
     share = np.where(column < sizes[:, :, None], 1 / counts[:, None, None], 0.0)
     flat = [t.reshape(sizes.size, -1) for t in (index, share)]
-    params = dict(zip(_names(job.model), job.model.split(job.params), strict=True))
+    params = dict(zip(names(job.model), job.model.split(job.params), strict=True))
     in_dims = (None, 0, 0, 0, 0, 0)
     places = (to_device(t, job.params.device) for t in (keys, starts.ravel()))
-    gradients, losses = vmap(_loss_gradient(job.model, job.loss), in_dims)(params, *_batch(job, *flat), *places)
+    gradients, losses = vmap(loss_gradient(job.model, job.loss), in_dims)(params, *batch(job, *flat), *places)
     joined = job.model.join(list(gradients.values()))
     return FlatUpdates(joined.view(*sizes.shape, -1), job.model.layer_sizes), losses.view(sizes.shape).sum(dim=1)
 
@@ -182,9 +197,7 @@ def gradients(job: Job, rows: Ints) -> tuple[FlatUpdates, Tensor]:
 def local_steps(job: Job, rows: Ints, start: Start) -> tuple[ParameterUpdates, Tensor]:
     """Local SGD: start minus end of each client, and losses (K,). Rows are sorted by steps, most first."""
     work: LocalSGD = job.work  # type: ignore[assignment]
-    first = np.argsort(job.draw.counts[rows] == 0, axis=1, kind="stable")  # a client's own steps, without gaps
-    counts = np.take_along_axis(job.draw.counts[rows], first, axis=1)
-    positions = np.take_along_axis(job.draw.positions[rows, :, : counts.max()], first[:, :, None], axis=1)
+    first, counts, positions = side_by_side.own_steps(job, rows)
     steps = int(np.count_nonzero(counts[0]))
     clients = start(job.model, job.params, len(rows), steps)
     losses = job.params.new_zeros(len(rows))
@@ -192,7 +205,7 @@ def local_steps(job: Job, rows: Ints, start: Start) -> tuple[ParameterUpdates, T
         active = int(np.count_nonzero(counts[:, step]))
         taken = counts[:active, step]
         share = (np.arange(positions.shape[2]) < taken[:, None]) / taken[:, None]
-        x, y, weights = _batch(job, positions[:active, step], share)
+        x, y, weights = batch(job, positions[:active, step], share)
         keys = None
         if job.model.is_random:
             keys = to_device(job.step_seeds(rows[:active], first[:active, step]), job.params.device)
@@ -214,9 +227,9 @@ class ClientModels:
         self, loss: Loss, x: Tensor, y: Tensor, share: Tensor, lr: float, pull: float, keys: Tensor | None
     ) -> Tensor:
         """As `ClientLayers.step`."""
-        own = dict(zip(_names(self.model), [stack[: len(share)] for stack in self._stacks], strict=True))
+        own = dict(zip(names(self.model), [stack[: len(share)] for stack in self._stacks], strict=True))
         keys = torch.zeros(len(share), dtype=torch.int64, device=x.device) if keys is None else keys
-        gradients, losses = vmap(_loss_gradient(self.model, loss))(own, x, y, share, keys, torch.zeros_like(keys))
+        gradients, losses = vmap(loss_gradient(self.model, loss))(own, x, y, share, keys, torch.zeros_like(keys))
         for start, (name, gradient) in zip(self._start, gradients.items(), strict=True):
             if pull:
                 own[name].lerp_(start, pull)
@@ -227,29 +240,3 @@ class ClientModels:
         """Start minus end of every client; the stacks are spent."""
         pairs = zip(self._start, self._stacks, strict=True)
         return ParameterUpdates(self.model, [Stack(torch.sub(start, p, out=p)) for start, p in pairs])
-
-
-def _loss_gradient(model: FlatModel, loss: Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    # Fused attention has no batching rule, on a GPU for its backward alone: vmap would call it for each client in turn.
-    @sdpa_kernel(SDPBackend.MATH)
-    def weighted_loss(
-        params: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, key: Tensor, first: Tensor
-    ) -> Tensor:
-        with keyed_dropout(key, len(share), first, several=True) if model.is_random else nullcontext():
-            with model.precision():
-                output = functional_call(model.module, params, (x,))
-            return (loss(model.widened(output), y, reduction="none") * share).sum()
-
-    return grad_and_value(weighted_loss)
-
-
-def _batch(job: Job, index: Ints, share: Floats) -> tuple[Tensor, Tensor, Tensor]:
-    device = job.params.device
-    flat = to_device(index.ravel(), device)
-    x = job.x.index_select(0, flat).view(*index.shape, *job.x.shape[1:])
-    y = job.y.index_select(0, flat).view(*index.shape, *job.y.shape[1:])
-    return x, y, to_device(share, device).to(job.params)
-
-
-def _names(model: FlatModel) -> list[str]:
-    return [name for name, p in model.module.named_parameters() if p.requires_grad]

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fedbatch.clients.work import lengths
 from fedbatch.core.random import Ints
 from fedbatch.setup.nodes import hosted_range
 from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.messages import PrivatePlan
+from fedbatch.wire.messages import PrivatePlan, TrainPlan
 
 
 def check_hosted(clients: Ints, task: Task, node_config: Mapping[str, Any]) -> None:
@@ -29,6 +30,24 @@ def check_round(round_: int, task: Task) -> None:
         MessageError: it is not.
     """
     _require(round_ <= task.config.rounds, f"the run has {task.config.rounds} rounds, and is asked for round {round_}")
+
+
+def check_work(plan: TrainPlan, task: Task) -> None:
+    """What a plan says to the client work is what that work declares.
+
+    Raises:
+        MessageError: it is not.
+    """
+    model, work = task.node_model, task.work(plan.phase)
+    sizes = {kind: lengths(work, kind, model.params, model.buffers) for kind in ("extras", "shared", "own")}
+    number = {kind: sum(values.values()) for kind, values in sizes.items()}
+    _require(plan.extras == number["extras"], f"extras must be {number['extras']} (got {plan.extras})")
+    _require(
+        len(plan.shared) == number["shared"], f"shared must have length {number['shared']} (got {len(plan.shared)})"
+    )
+    needed = len(plan.clients) if number["own"] else 0
+    _require(len(plan.versions) == needed, f"versions must have length {needed} (got {len(plan.versions)})")
+    _require(int(plan.versions.max(initial=0)) <= plan.round, "versions are of rounds to come")
 
 
 def check_private_plan(plan: PrivatePlan, task: Task) -> None:

@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedbatch.clients.job import Job
+from fedbatch.clients.steps import run_client
+from fedbatch.clients.work import lengths, split
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.metrics.evaluate import example_scores, score_sums
+from fedbatch.node.own import OwnFiles, begun
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
@@ -23,23 +28,30 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
 
     def job(clients: Ints, batch_sizes: Ints) -> Job:
         made = task.new_job(work, clients, batch_sizes, plan.round, params)
-        return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine)
+        return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine, shared=plan.shared)
 
-    own = job(clients, plan.batch_sizes)
+    asked = job(clients, plan.batch_sizes)
+    files, lost = OwnFiles(Path(task.config.run_dir) / "clients"), set[int]()
+    if sizes := asked.sizes("own"):
+        own, lost = begun(files, plan, sum(sizes.values()))
+        asked = replace(asked, own=own)
     if plan.single:
-        return single_updates(own, plan)
-    witness = partial(task.witness, job, clients, plan.batch_sizes)
-    return replace(task.execute(own, plan.executor, witness), round=plan.round)
+        answer: Contribution | Updates = single_updates(asked, plan)
+    else:
+        witness = partial(task.witness, job, clients, plan.batch_sizes)
+        answer = replace(task.execute(asked, plan.executor, witness), round=plan.round)
+    for client in answer.excluded.tolist():  # what came of its round is not finite
+        files.delete(client, plan.round + 1)
+    return replace(answer, lost=len(lost))
 
 
 def single_updates(job: Job, plan: TrainPlan) -> Updates:
     """Every client's own update, one client after the other."""
     updates, losses = [], []
     for row in range(len(job.clients)):
-        job.model.load(job.params, job.buffers)
-        update, loss, _ = job.work.update(job, row)
-        updates.append(update)
-        losses.append(loss)
+        result = run_client(job, row)
+        updates.append(result.update)
+        losses.append(result.loss)
     matrix, loss_column = torch.stack(updates), torch.stack(losses)
     good = (matrix.isfinite().all(dim=1) & loss_column.isfinite()).cpu()
     kept = good.numpy()
@@ -55,7 +67,9 @@ def single_updates(job: Job, plan: TrainPlan) -> Updates:
 
 
 def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
-    """Sums of the loss and of the task's scores, of the global model on the held-out part of each client."""
+    """Sums of the loss and of the task's scores on the held-out part of each client, of the model that it uses."""
+    if hasattr(task.work(plan.phase), "own_params"):
+        return evaluate_own(plan, task)
     model, loss, at = task.node_model, task.loss, plan.at.double().to(task.train_y.device)
     of_each, width = partial(task.learning.sums, at=at), task.learning.bounds().shape[1]
     model.load(plan.params.to(model.params), plan.buffers.to(model.buffers))
@@ -75,3 +89,26 @@ def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
         sums = torch.stack([next(filled) if size else nothing for size in sizes])
     sums = sums.cpu()
     return Evaluation(plan.clients, np.array(sizes), sums[:, :-1].flatten(), sums[:, -1].numpy().copy())
+
+
+def evaluate_own(plan: EvaluatePlan, task: Task) -> Evaluation:
+    """The same of the models that clients use themselves, one after the other."""
+    work: Any = task.work(plan.phase)
+    model, loss, at = task.node_model, task.loss, plan.at.double().to(task.train_y.device)
+    of_each, width = partial(task.learning.sums, at=at), task.learning.bounds().shape[1]
+    params, buffers = plan.params.to(model.params), plan.buffers.to(model.buffers)
+    sizes = lengths(work, "own", params, buffers)
+    files, sums, counts = OwnFiles(Path(task.config.run_dir) / "clients"), [], []
+    for client, version in zip(plan.clients.tolist(), plan.versions.tolist(), strict=True):
+        kept = files.read(client, version, sum(sizes.values())) if version else None
+        own = split(params.new_zeros(sum(sizes.values())) if kept is None else kept.to(params), sizes)
+        model.load(
+            work.own_params(params, own), work.own_buffers(buffers, own) if hasattr(work, "own_buffers") else buffers
+        )
+        positions = task.held_out(client)
+        counts.append(len(positions))
+        nothing = torch.zeros(width + 1, dtype=torch.float64, device=at.device)
+        examples = task.examples(positions)
+        sums.append(score_sums(model, loss, of_each, *examples, EVALUATE_BATCH) if len(positions) else nothing)
+    found = torch.stack(sums).cpu()
+    return Evaluation(plan.clients, np.array(counts), found[:, :-1].flatten(), found[:, -1].numpy().copy())

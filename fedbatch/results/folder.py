@@ -21,10 +21,10 @@ TRACES = ("checkpoints/round-*.ckpt", "ledger.jsonl", "rounds.jsonl", "rounds.pa
 """Files by which a run is known to have begun in a folder."""
 LEFT = (
     *TRACES,
-    *("nonce", "answers.jsonl"),
+    *("nonce", "answers.jsonl", "best/round-*.ckpt", "best/round-*.partial"),
     *("checkpoints/round-*.partial", "rounds.jsonl.damaged*", "run.json", "config.yaml", "noise_scale.png"),
     *("confusion.parquet", "classes.parquet", "clients.parquet"),
-    *("report.html", "critical.png", "active/node-*/*.npz", "tensorboard/events.out.tfevents.*"),
+    *("report.html", "critical.png", "active/node-*/*.npz", "clients/*/round-*", "tensorboard/events.out.tfevents.*"),
 )
 """All files that a run leaves in its folder."""
 

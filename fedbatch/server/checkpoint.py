@@ -67,6 +67,11 @@ def _header(line: bytes) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def rounds(folder: Path) -> list[int]:
+    """Rounds done in the checkpoints that are there, ascending."""
+    return sorted(int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.ckpt"))
+
+
 def load_latest(folder: Path, run: str | None = None) -> ServerState:
     """The newest checkpoint whose checksum holds; see `load`."""
     return load(folder, run)[0]

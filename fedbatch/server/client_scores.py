@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedbatch.server import algorithm
 from fedbatch.server.exchange import exchange
 from fedbatch.server.plausible import check_evaluation
 from fedbatch.server.server import Row, Server
@@ -52,8 +53,11 @@ def ask_clients(server: Server, state: ServerState) -> ClientScores:
     """
     task, hosts = server.task, server.hosts
     at = torch.from_numpy(task.learning.at)
+    phase = server.phase(state.control)
     plans = {
-        node: EvaluatePlan(state.params, state.buffers, clients, at)
+        node: EvaluatePlan(
+            state.params, state.buffers, clients, at, phase.name, algorithm.versions(server, state, phase, clients)
+        )
         for node, clients in hosts.by_node(hosts.clients).items()
     }
     check = partial(check_evaluation, server)

@@ -14,10 +14,10 @@ from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
-from fedbatch.server import measure
+from fedbatch.server import algorithm, measure
 from fedbatch.server.exchange import exchange_in_turn, tell_once
 from fedbatch.server.groups import dealt, measured_groups
-from fedbatch.server.plausible import check_update
+from fedbatch.server.plausible import check_besides, check_update
 from fedbatch.server.server import Collected, Server
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
@@ -48,12 +48,13 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
     else:
         singles = [answer for answer in answers if isinstance(answer, Updates)]
         total = combine_single(singles, server.task.aggregator, state.buffers)
+    update, changes = algorithm.aggregated(server, state, phase, total)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
     if len(turns) > 1 and all(any(len(answer.clients) for answer in group) for group in found):
         measured = replace(measured, groups=measured_groups(server, found, measured.unit))
     clock.lap("aggregate_seconds")
     return Collected(
-        update=total.mean_update,
+        update=update,
         buffers=total.mean_buffers,
         clients=total.clients,
         num_examples=total.num_examples,
@@ -71,8 +72,9 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             "rejected_replies": len(rejected),
             "executor": answers[0].executor if answers else "",
             **({"bounded_nodes": len(bounds)} if bounds else {}),
+            **({"lost_client_states": total.lost} if "versions" in changes else {}),
         },
-        changes={"norms": norms},
+        changes={"norms": norms} | changes,
     )
 
 
@@ -132,6 +134,7 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
     """One plan for each node that hosts a client of the cohort."""
     noise = server.task.config.noise_scale
     halves = noise.halves and server.task.work(phase.name).is_gradient
+    besides = algorithm.asked(server, state, phase)
     return {
         node: TrainPlan(
             params=state.params,
@@ -144,6 +147,8 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, s
             cosine=noise.cosine,
             executor=state.executor(phase.name, server.task.config.executor),
             single=server.task.aggregator is not None,
+            versions=algorithm.versions(server, state, phase, clients),
+            **besides,
         )
         for node, clients in server.hosts.by_node(cohort).items()
     }
@@ -166,3 +171,5 @@ def check_sizes(
     if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
         raise MessageError("weights are not those of the run's weighting")
     check_update(answer, squares)
+    if isinstance(answer, Contribution):
+        check_besides(work, answer, plan)

@@ -20,7 +20,7 @@ def evaluate(server: Server, state: ServerState, average: Average, is_due: bool)
 
     Args:
         server: has the parameters after the round.
-        state: before it.
+        state: before it, but for what clients keep.
         average: of parameters, after it.
         is_due: whether the model is evaluated in this round.
     """

@@ -37,7 +37,13 @@ class NoAnswerError(RunFailedError):
     """No node gave a valid answer, so the round cannot be completed."""
 
 
-VECTORS = {"update_sum": "params", "unit_sum": "params", "updates": "params", "buffer_sum": "buffers"}
+VECTORS = {
+    "update_sum": "params",
+    "extra_sums": "params",
+    "unit_sum": "params",
+    "updates": "params",
+    "buffer_sum": "buffers",
+}
 """The vectors of an answer, and those of the plan whose dtype they have."""
 
 MESSAGE_TYPE = {
@@ -157,6 +163,7 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
         "update_sum": size,
         "buffer_sum": plan.buffers.numel(),
         "unit_sum": size if plan.cosine else 0,
+        "extra_sums": plan.extras,
     }
 
 
@@ -192,6 +199,8 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
             raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
     elif len(answer.half_dots) and not plan.halves:
         raise MessageError("half_dots were not asked for")
+    if not 0 <= answer.lost <= (kept := int(np.count_nonzero(plan.versions))):
+        raise MessageError(f"lost must be in 0 .. {kept}, the clients that were to go on from what they keep")
     for name, model in VECTORS.items():
         values = getattr(answer, name, None)
         if values is not None and values.numel() and values.dtype != getattr(plan, model).dtype:

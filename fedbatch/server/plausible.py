@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedbatch.clients import work as works
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import LEAST, MOST
@@ -21,6 +22,7 @@ from fedbatch.wire.messages import (
     Sums,
     SumsPlan,
     Temperatures,
+    TrainPlan,
     Updates,
 )
 from fedbatch.wire.schema import Vector
@@ -66,6 +68,10 @@ def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> Non
         "buffer_sum is beyond what can be added up",
     )
     require(
+        length(squares, "extra_sums") <= math.sqrt(LARGEST) * max(weight, 1.0),
+        "extra_sums are beyond what can be added up",
+    )
+    require(
         length(squares, "unit_sum") <= (1 + ROUNDING) * len(answer.clients) + LEAST_LENGTH,
         "unit_sum is longer than so many unit vectors",
     )
@@ -77,6 +83,23 @@ def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> Non
         require(bool((answer.half_sq_diffs <= LARGEST).all()), "half_sq_diffs are beyond what can be added up")
         inside = (lowest <= answer.half_dots) & (answer.half_dots <= highest)
         require(bool(inside.all()), "half_dots are not those of halves of such updates")
+
+
+def check_besides(work: Any, answer: Contribution, plan: TrainPlan) -> None:
+    """What is sent besides updates is no longer than it can be, where the client work knows.
+
+    Raises:
+        MessageError: it is longer.
+    """
+    if not len(answer.extra_sums) or not hasattr(work, "longest"):
+        return
+    extras, sizes = (works.lengths(work, kind, plan.params, plan.buffers) for kind in ("extras", "shared"))
+    updates, weight = float(answer.weights @ np.sqrt(answer.sq_norms)), float(answer.weights.sum())
+    steps = float(answer.weights @ answer.num_examples)  # a step has at least one example
+    most = work.longest(updates, weight, steps, works.split(plan.shared, sizes))
+    for name, vector in works.split(answer.extra_sums, extras).items():
+        limit = (1 + ROUNDING) * most[name] + LEAST_LENGTH * weight
+        require(float(vector.double().norm()) <= limit, f"extra_sums: {name} is longer than updates allow")
 
 
 def check_private(

@@ -25,22 +25,26 @@ from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 
 log = logging.getLogger("fedbatch")
+BEST = "best"
+"""Folder of the checkpoint with the best ``target_metric``, in that of the run."""
 
 
-def begin(server: Server) -> Identity:
-    """A new run in the folder."""
+def begin(server: Server, state: ServerState) -> tuple[Identity, ServerState]:
+    """A new run in the folder, and the state it starts from."""
     identity = fingerprint(server).begun()
     identities.write(server.folder, identity)
-    return identity
+    return identity, state
 
 
-def save(server: Server, identity: Identity, state: ServerState, durable: bool = True) -> None:
-    """Write a checkpoint of this run."""
+def save(
+    server: Server, identity: Identity, state: ServerState, durable: bool = True, place: str = "checkpoints"
+) -> None:
+    """Write a checkpoint of this run to the folder ``place`` in its own."""
     if server.task.config.faults:
         state = replace(state, answered=tuple(sorted(cast(FaultyGrid, server.grid).answered)))
     if server.task.privacy:
         state = replace(state, noise_history=state.noise_history.sealed(server.task.privacy.randomness))
-    checkpoint.save(state, server.folder / "checkpoints", asdict(identity), durable)
+    checkpoint.save(state, server.folder / place, asdict(identity), durable)
 
 
 def resume(server: Server) -> tuple[Identity, ServerState]:
@@ -91,6 +95,7 @@ def load(server: Server, saved: ServerState) -> ServerState:
         buffers=model.buffers,
         optimizer=server.optimizer.state_dict(),
         average={name: values.to(model.params.device) for name, values in saved.average.items()},
+        shared={name: values.to(model.params.device) for name, values in saved.shared.items()},
     )
 
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.server import measure
+from fedbatch.server.algorithm import bytes_besides
 from fedbatch.server.average import moved
+from fedbatch.server.best import plateau, waited_enough
 from fedbatch.server.charging import BudgetSpent
 from fedbatch.server.collect import collect
 from fedbatch.server.collect_private import collect_private
@@ -31,8 +33,13 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
         except BudgetSpent as reason:
             log.info("%s", reason)
             return
+        target = server.task.target
+        state = replace(state, best=state.best.after(row, target, config.min_delta))
         yield state, row
-        if reached_target(row, server.task.target, config.target_value):
+        if reached_target(row, target, config.target_value):
+            return
+        if waited_enough(state.best, config.patience):
+            log.info("%s", plateau(state.best, target))
             return
 
 
@@ -69,7 +76,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     changed = control.is_change_of(state.control)
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         kept = averages.restarted()  # examples and clients have no common average
-    totals = add_costs(server, state, collected, sum(clock.laps.values()))
+    besides = bytes_besides(server, phase, state)
+    totals = add_costs(server, state, collected, sum(clock.laps.values()), besides)
     executor = collected.executor
     after = replace(
         state,
@@ -88,7 +96,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     clock.lap("step_seconds")
 
     is_due = is_over(server, after) or is_evaluated(server.task.config, state.round)
-    tests = evaluate(server, state, average, is_due)
+    tests = evaluate(server, replace(state, **collected.changes), average, is_due)
     if privacy is not None and is_due:
         noised, ledger = noised_accuracy(server, privacy, replace(state, **collected.changes))
         tests, after = tests | noised, replace(after, ledger=ledger)
@@ -157,16 +165,21 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
     return phase.cohort_size * (per_client if gradient else 1.0)
 
 
-def add_costs(server: Server, state: ServerState, collected: Collected, measured_seconds: float) -> Totals:
-    """Totals after this round: what each client would have sent, received and computed on its own device."""
+def add_costs(
+    server: Server, state: ServerState, collected: Collected, measured_seconds: float, besides: tuple[int, int]
+) -> Totals:
+    """Totals after this round: what each client would have sent, received and computed on its own device.
+
+    ``besides`` are bytes up and down of one client beside the model.
+    """
     clients, num_examples = collected.clients, collected.num_examples
-    one_way = model_bytes(state)
-    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, one_way, one_way)
+    up, down = (model_bytes(state) + more for more in besides)
+    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     old = state.totals
     return Totals(
         examples=old.examples + int(num_examples.sum()),
-        bytes_up=old.bytes_up + one_way * len(clients),
-        bytes_down=old.bytes_down + one_way * len(clients),
+        bytes_up=old.bytes_up + up * len(clients),
+        bytes_down=old.bytes_down + down * len(clients),
         simulated_seconds=old.simulated_seconds + seconds,
         measured_seconds=old.measured_seconds + measured_seconds,
     )

@@ -16,6 +16,7 @@ from fedbatch.controllers.phase import ControlState
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.ledger import Ledger, LedgerEntry
 from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
+from fedbatch.server.best import Best
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ class ServerState:
         answered: nodes that have answered, which ``faults.stale`` needs to know.
         norms: average length of the longest update of nodes, by phase and first client; see `aggregation.bounded`.
         average: ``params`` and ``buffers`` averaged over rounds; empty without ``averaging``.
+        shared: the server's own vectors for the client work, by name.
+        versions: int64 (P,) of each client, one more than the last round of which its contribution was taken, 0 if
+            there is none; (0,) where clients keep nothing.
         noise_history: what the next round's noise is correlated with, under privacy; no released value.
+        best: the best value of ``target_metric`` so far.
     """
 
     round: int
@@ -80,6 +85,9 @@ class ServerState:
     norms: dict[str, float] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     noise_history: NoiseHistory = UNCORRELATED
+    best: Best = field(default_factory=Best)
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    versions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""
@@ -88,7 +96,7 @@ class ServerState:
     def to_bytes(self) -> bytes:
         """The state as `from_bytes` reads it."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("control", "averages", "totals"):
+        for name in ("control", "averages", "totals", "best"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
         values |= {"labels": vars(self.labels), "noise_history": vars(self.noise_history)}
@@ -138,6 +146,7 @@ PARTS: dict[str, Any] = {
     "labels": Labels,
     "averages": Averages,
     "noise_history": NoiseHistory,
+    "best": Best,
 }
 AVERAGES = {"noise", "within", "between"}
 

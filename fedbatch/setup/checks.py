@@ -76,6 +76,30 @@ def check_batches(
             )
 
 
+def check_works(works: Iterable[ClientWork], aggregator: object | None) -> None:
+    """Refuse client work that sends or keeps vectors where nobody could make sense of them.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    kept = []
+    for work in works:
+        name = f"client_work: {type(work).__name__}"
+        if (getattr(work, "extras", {}) or getattr(work, "shared", {})) and not hasattr(work, "aggregate"):
+            raise ConfigError(f"{name} declares extras or shared vectors but has no aggregate; see docs/algorithms.md")
+        if getattr(work, "extras", {}) and aggregator is not None:
+            raise ConfigError(
+                f"{name} sends vectors besides updates, and an aggregator of single updates would leave them out; use "
+                "aggregator=mean, or client_work=local_sgd"
+            )
+        if (own := getattr(work, "own", {})) and own not in kept:
+            kept.append(own)
+    if len(kept) > 1:
+        raise ConfigError(
+            "controller: two phases have client work whose clients keep different vectors; give all phases the same"
+        )
+
+
 def trial_sizes(
     phases: Iterable[Phase], works: Mapping[str, ClientWork], default: ClientWork, partition: HoldoutPartition
 ) -> list[int]:

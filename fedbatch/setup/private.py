@@ -67,7 +67,7 @@ def privacy_of(
 
     refuse(config, terms, model, loss, (default_work, *works.values()), controller.phases, steps)
     last = getattr(temperature, "relative_noise", None)  # of one that is private
-    adaptive = controller.adaptive or config.target_value is not None
+    adaptive = controller.adaptive or config.is_ended_by_score
     bands = getattr(mechanism, "bands", 1)
     refuse_bands(config, terms, controller.phases, adaptive, bands)
     evaluations = evaluations_of(config)

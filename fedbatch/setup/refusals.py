@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 from fedbatch.clients.job import ClientWork
+from fedbatch.clients.work import protected
 from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
@@ -205,7 +206,7 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         "training_set_examples: loss on training data is not covered by the guarantee; set it to 0",
     )
     yield (
-        config.target_metric == "train_loss" and config.target_value is not None,
+        config.target_metric == "train_loss" and (config.is_ended_by_score or config.keep_best),
         "target_metric=train_loss is not released; use test_loss or test_accuracy",
     )
 
@@ -225,9 +226,14 @@ def _of_model(
     )
     for work in works:
         yield (
-            example_level and not getattr(work, "is_plain_sgd", False),
+            example_level and "example" not in protected(work),
             f"client_work: {type(work).__name__} has no example-level form; use fedsgd, local_sgd, or "
             "privacy=client_central",
+        )
+        yield (
+            not example_level and terms.mechanism.unit not in protected(work),
+            f"client_work: {type(work).__name__} sends or keeps more than one update a client, which clipping does not "
+            "cover; use client_work=local_sgd, or privacy=none",
         )
         yield (
             example_level and terms.mechanism.server_adds_noise and not work.is_gradient,

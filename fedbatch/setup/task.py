@@ -43,6 +43,7 @@ from fedbatch.setup.checks import (
     check_batches,
     check_loss,
     check_model,
+    check_works,
     trial_sizes,
     warn_of_small_batches,
 )
@@ -172,7 +173,7 @@ class Task:
         draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
         made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
         made = made if self.augment is None else augmented(made, self.augment, self.config.seed, round_)
-        return replace(made, seeds=self.seeds(clients, round_))
+        return replace(made, seeds=self.seeds(clients, round_), round=round_)
 
     def weights(self, num_examples: Ints) -> np.ndarray:
         """Weights (K,) of the updates of clients that used ``num_examples`` (K,)."""
@@ -269,6 +270,9 @@ def load(config_json: str) -> Task:
     if config.compile:
         model.compile()
     check_model(config, model)
+    aggregator = aggregator_of(config, model, controller.phases) if config.aggregator else None
+    check_works((default_work, *works.values()), aggregator)
+    default_work, works = on_model(default_work, model), {name: on_model(work, model) for name, work in works.items()}
     temperature = temperature_of(config)
     privacy = None
     if config.privacy:
@@ -295,7 +299,7 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         learning=learning,
-        aggregator=aggregator_of(config, model, controller.phases) if config.aggregator else None,
+        aggregator=aggregator,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
@@ -306,6 +310,18 @@ def load(config_json: str) -> Task:
     if config.executor not in ("auto", "loop"):
         _check_executor(task)
     return task
+
+
+def on_model(work: ClientWork, model: FlatModel) -> ClientWork:
+    """Client work for a model, if that makes a difference to it.
+
+    Raises:
+        ConfigError: it does not go with the model.
+    """
+    try:
+        return work.on_model(model) if hasattr(work, "on_model") else work
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_executor(task: Task) -> None:

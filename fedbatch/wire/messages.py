@@ -1,10 +1,22 @@
 """The messages between server and node, one frozen dataclass each; `fedbatch.wire.codec` carries and validates them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from fedbatch.wire.schema import Counts, Ids, IfHalved, Listed, Numbers, Positive, Squares
+from fedbatch.wire.schema import Counts, Ids, IfHalved, IfKept, Listed, Numbers, Positive, Squares, Vector
+
+
+def no_numbers() -> Tensor:
+    """A vector of no numbers."""
+    return torch.zeros(0)
+
+
+def no_counts() -> Vector:
+    """A column without entries."""
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,11 @@ class TrainPlan:
         cosine: whether to send the sum of unit updates, for the mean pairwise cosine.
         executor: how to run the clients; "auto" measures and answers what it took.
         single: whether to answer with `Updates`, every client's own, and not with a `Contribution`.
+        extras: numbers that the client work sends besides each update.
+        shared: (s,) the server's vectors for the client work, one after the other.
+        versions: int64 (K,) of each client, one more than the last round of which the server took its contribution, and
+            0 if there is none: what the client keeps is as it was after that round. (0,) where clients keep nothing.
+        checkpoints: int64 (n,) rounds done in the checkpoints from which the run may be resumed.
     """
 
     params: Tensor
@@ -47,6 +64,10 @@ class TrainPlan:
     cosine: bool
     executor: str
     single: bool = False
+    extras: int = 0
+    shared: Tensor = field(default_factory=no_numbers)
+    versions: IfKept = field(default_factory=no_counts)
+    checkpoints: Listed = field(default_factory=no_counts)
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,8 @@ class Contribution:
         excluded: int64 (E,) clients left out because their update was not finite.
         executor: what ran the clients.
         round: index of the round that this answers.
+        extra_sums: (e,) weighted sums of what the client work sends besides the update, one after the other.
+        lost: clients who did not have what they had kept, and began with zeros.
     """
 
     update_sum: Tensor
@@ -82,6 +105,8 @@ class Contribution:
     excluded: Listed
     executor: str = ""
     round: int = 0
+    extra_sums: Tensor = field(default_factory=no_numbers)
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +115,7 @@ class Updates:
 
     Attributes:
         updates: (K * d,) updates, one after the other in the order of ``clients``.
-        clients, num_examples, losses, excluded, executor, round: as in `Contribution`.
+        clients, num_examples, losses, excluded, executor, round, lost: as in `Contribution`.
     """
 
     updates: Tensor
@@ -100,6 +125,7 @@ class Updates:
     excluded: Listed
     executor: str
     round: int
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,18 +177,22 @@ class PrivateContribution:
 
 @dataclass(frozen=True)
 class EvaluatePlan:
-    """Evaluate the global model on the held-out part of these clients.
+    """Evaluate the model on the held-out part of these clients: the global one, or with what they keep their own.
 
     Attributes:
         params, buffers: the global model, (d,) and (m,).
         clients: int64 (K,) ids, ascending.
         at: float64 (m,) constants that the task's sums are taken at.
+        phase: gives the client work.
+        versions: int64 (K,) of what each client keeps, as in `TrainPlan`.
     """
 
     params: Tensor
     buffers: Tensor
     clients: Ids
     at: Tensor
+    phase: str = ""
+    versions: IfKept = field(default_factory=no_counts)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ Listed = Annotated[Vector, Column("int64", "not negative", length="any")]
 Numbers = Annotated[Vector, Column("float64")]
 Squares = Annotated[Vector, Column("float64", "not negative")]
 Positive = Annotated[Vector, Column("float64", "positive")]
+IfKept = Annotated[Vector, Column("int64", "not negative", length="clients or none")]
+"""One for each client, or none where clients keep nothing."""
 IfHalved = Annotated[Vector, Column("float64", length="clients or none")]
 """One for each client, or none where batches were not halved."""
 

@@ -13,7 +13,7 @@ from fedbatch.config.compose import config_dir
 
 ROOT = Path(config_dir())
 FILES = sorted(ROOT.glob("*/*.yaml"))
-INJECTED = {"input_shape", "num_classes", "dataset", "params", "label_kind"}
+INJECTED = {"input_shape", "num_classes", "dataset", "params", "places", "label_kind"}
 
 
 def nodes(value):
@@ -54,6 +54,8 @@ SETTINGS = {
     "model/bert": [*TEXT, "dataset.task=masked", *TINY_TRANSFORMER],
     "dataset/shakespeare_roles": ["dataset.min_sequences=300", "model=gpt", *TINY_TRANSFORMER],
     "model/cnn": ["model.channels=4", "model.hidden=8"],
+    "client_work/fedbn": ["model=cnn", "model.channels=4", "model.hidden=8", "model.norm=group", "model.groups=2"],
+    "client_work/diloco": ["client_work.steps=3"],
     "model/resnet18": ["model.width=8"],
     "dataset/fashion_mini": ["model.width=8"],
     "controller/goodput": ["controller.phases.middle.cohort_size=8", "controller.phases.large.cohort_size=8"],

@@ -82,10 +82,11 @@ def test_a_simulation_that_breaks_down_ends_the_run(monkeypatch):
 
 
 PRIVATE = "privacy=client_central privacy.noise_multiplier=1.0 privacy.target_epsilon=null executor=fused".split()
+KEEPING = "client_work=scaffold executor=vmap cohort_size=15 rounds=6".split()  # actors change, what clients keep stays
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize("more", [[], PRIVATE, KEEPING], ids=["plain", "private", "keeping"])
 def test_ray_and_local_arrive_at_the_same_bits(tmp_path, more):
     pytest.importorskip("ray")
     told = {}

@@ -382,3 +382,22 @@ def test_adascale_scales_the_rate_by_the_gain_and_ends_by_its_clock(make_config)
         share = clock / 20
     assert summary["rounds"] == len(rows) < 20 and clock >= 20
     assert summary["phase_switches"] == [] and {row["switch"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        (
+            *("controller=goodput", "controller.cost=examples", "controller.budget=500"),
+            *("controller.phases.middle.cohort_size=8", "controller.phases.large.cohort_size=8"),
+        ),
+        ("learning_rate.decay=linear", "learning_rate.examples=500"),
+    ],
+    ids=["controller", "examples"],
+)
+def test_the_last_round_is_evaluated_also_where_another_clock_ends_the_run(make_config, clock):
+    rows, summary, _ = run(make_config(*clock, "rounds=100", "evaluate_every_rounds=90"))
+    assert len(rows) < 90 and rows[-1]["examples"] >= 500
+    evaluated = [row["rounds"] for row in rows if not np.isnan(row["test_accuracy"])]
+    assert evaluated == [len(rows)]
+    assert summary["test_accuracy"] == rows[-1]["test_accuracy"]

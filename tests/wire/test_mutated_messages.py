@@ -22,12 +22,13 @@ SCALARS = [None, True, -1, 0, 1, 7, 2.0, "", "Contribution", "Updates", "TrainPl
 NUMBERS = [np.nan, np.inf, -np.inf, -1.0, 0.0, 0.5, 1e9, 1e300]
 
 
-@pytest.fixture(params=["sums", "updates", "halves"])
+@pytest.fixture(params=["sums", "updates", "halves", "besides"])
 def answered(make_config, request):
     """A server, the plan of one of its nodes, and that node's valid reply."""
     more = {
         "sums": [],
         "updates": ["aggregator=median"],
+        "besides": ["client_work=scaffold"],
         "halves": ["noise_scale.halves=true", "noise_scale.cosine=true"],
     }
     config = make_config("controller=fixed", "nodes=2", "cohort_size=20", *more[request.param], "executor=loop")
@@ -71,7 +72,17 @@ def spoiled_values(name, values, generator):
     """Other values of the same dtype and shape, such that the protocol can tell; any finite update may be honest."""
     values = values.copy()
     where = generator.randrange(len(values))
-    measured = ("update_sum", "buffer_sum", "unit_sum", "updates", "losses", "half_dots", "half_sq_diffs", "sq_norms")
+    measured = (
+        "update_sum",
+        "extra_sums",
+        "buffer_sum",
+        "unit_sum",
+        "updates",
+        "losses",
+        "half_dots",
+        "half_sq_diffs",
+        "sq_norms",
+    )
     if name in measured:
         values[where] = generator.choice([np.nan, np.inf, -np.inf])
     elif name == "weights":
@@ -130,7 +141,7 @@ def mutated(content, generator):
     elif how == "record":
         del records[generator.choice(sorted(records))]
     else:
-        how, name = "scalar", generator.choice(["schema", "kind", "round", "executor"])
+        how, name = "scalar", generator.choice(["schema", "kind", "round", "executor", "lost"])
         value = generator.choice(
             [v for v in SCALARS if type(v) is not type(records["plan"][name]) or v != records["plan"][name]]
         )
