@@ -105,6 +105,8 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
     [
         ("ronds=3", "fedbatch: unknown key 'ronds'; did you mean rounds?"),
         ("model.widht=3", "fedbatch: unknown key 'model.widht'; did you mean model.width?"),
+        ("privacy.clip_norm=1", "fedbatch: privacy.clip_norm: the chosen privacy has no such key; choose another with"),
+        ("task.standardise=true", "fedbatch: task.standardise: the chosen task has no such key; choose another with"),
         (
             "cohort_size=1000",
             "fedbatch: cohort_size (1000) is larger than population (100); lower it or raise population",
