@@ -149,10 +149,12 @@ def target_of(config: RunConfig, learning: "LearningTask") -> Target:
     return Target(column, known[column] == "higher")
 
 
-def scoring_of(learning: "LearningTask") -> Scoring:
-    """What the run says of its scores."""
+def scoring_of(config: RunConfig, learning: "LearningTask", loss: Any) -> Scoring:
+    """What the run says of its scores, and of a loss that took the place of the config's default one."""
     better = {each.name: each.better for each in learning.scores}
-    return Scoring(tuple(better), learning.score, better[learning.score], learning.facts())
+    name = type(loss).__name__
+    own = {"task_loss": name} if config.loss == DEFAULT_LOSS and name != "CrossEntropy" else {}
+    return Scoring(tuple(better), learning.score, better[learning.score], {**learning.facts(), **own})
 
 
 def check_sums(learning: "LearningTask", outputs: "Tensor", targets: "Tensor", at: "Tensor") -> None:

@@ -122,7 +122,7 @@ class Task:
     @property
     def scoring(self) -> Scoring:
         """What the run says of its scores."""
-        return scoring_of(self.learning)
+        return scoring_of(self.config, self.learning, self.loss)
 
     @property
     def labels_per_example(self) -> int:
