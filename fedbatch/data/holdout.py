@@ -46,3 +46,12 @@ class HoldoutPartition:
         held = int(self.whole.sizes(clients)[0]) - kept
         after = -(-np.arange(1, held + 1) * kept // max(held, 1))  # the k-th comes after a share k / held of the kept
         return self.whole.lookup(clients, after + np.arange(held))
+
+
+def spread_evenly(partition: HoldoutPartition, count: int) -> Ints:
+    """Positions of at most ``count`` examples to train on, always the same ones, spread evenly over all clients'."""
+    ends = np.cumsum(partition.sizes(np.arange(len(partition), dtype=np.int64)))
+    count = min(count, int(ends[-1]))
+    chosen = np.arange(count, dtype=np.int64) * int(ends[-1]) // count
+    owners = np.searchsorted(ends, chosen, side="right")
+    return partition.lookup(owners, chosen - np.append(0, ends)[owners])

@@ -20,6 +20,7 @@ from fedbatch.executors.choose import SAMPLE_CLIENTS
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
 from fedbatch.privacy.release import add_noise, add_shares
+from fedbatch.setup.executor import witness as witness_of
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, PrivateContribution, PrivatePlan
 
@@ -64,7 +65,7 @@ def client_sums(plan: PrivatePlan, task: Task, privacy: PrivacyPlan, phase: Phas
 
     fixed = fixed_clients(task)
     fixed_batches = phase.batch_sizes(task.partition.sizes(fixed))
-    witness = partial(task.witness, job, fixed, fixed_batches)
+    witness = partial(witness_of, task.partition, job, fixed, fixed_batches)
     executor = executor_of(task, plan.executor, job(fixed, fixed_batches), witness)
     contribution = run_unseen(task, job(clients, batches), executor, plan.executor, witness)
     squares = np.concatenate([contribution.sq_norms, np.zeros(np.count_nonzero(available == 0))])

@@ -15,6 +15,7 @@ from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
 from fedbatch.metrics.evaluate import example_scores, score_sums
 from fedbatch.node.own import OwnFiles, begun
+from fedbatch.setup.executor import witness as witness_of
 from fedbatch.setup.task import Task
 from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
 
@@ -38,7 +39,7 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
     if plan.single:
         answer: Contribution | Updates = single_updates(asked, plan)
     else:
-        witness = partial(task.witness, job, clients, plan.batch_sizes)
+        witness = partial(witness_of, task.partition, job, clients, plan.batch_sizes)
         answer = replace(task.execute(asked, plan.executor, witness), round=plan.round)
     for client in answer.excluded.tolist():  # what came of its round is not finite
         files.delete(client, plan.round + 1)

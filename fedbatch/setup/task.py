@@ -20,7 +20,7 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.core.scores import Scoring, checked
 from fedbatch.core.transfer import to_device
-from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.data.holdout import HoldoutPartition, spread_evenly
 from fedbatch.executors.choose import Executors
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.losses.reduced import by_example
@@ -150,12 +150,7 @@ class Task:
 
     def training_set_sample(self) -> tuple[Tensor, Tensor]:
         """The examples that are evaluated of those that clients train on: always the same, spread evenly over them."""
-        ends = np.cumsum(self.partition.sizes(np.arange(len(self.partition), dtype=np.int64)))
-        count = min(self.config.training_set_examples, int(ends[-1]))
-        chosen = np.arange(count, dtype=np.int64) * int(ends[-1]) // count
-        owners = np.searchsorted(ends, chosen, side="right")
-        positions = self.partition.lookup(owners, chosen - np.append(0, ends)[owners])
-        return self.examples(positions)
+        return self.examples(spread_evenly(self.partition, self.config.training_set_examples))
 
     def examples(self, positions: Ints) -> tuple[Tensor, Tensor]:
         """Inputs (n, ...) and labels (n, ...) at positions (n,) in the training set."""
@@ -201,18 +196,6 @@ class Task:
         return (bits(key(self.config.seed, "layers", *moment), clients, np.zeros(1, np.int64)) >> np.uint64(2)).astype(
             np.int64
         )
-
-    def witness(self, job: Callable[[Ints, Ints], Job], clients: Ints, batch_sizes: Ints) -> Job:
-        """The job on which executors are compared: two of ``clients``, and the client with the fewest examples."""
-        sizes = self.partition.sizes(np.arange(min(len(self.partition), 100_000)))
-        smallest = int(np.where(sizes > 0, sizes, sizes.max()).argmin())
-        few = clients[:2]
-        try:
-            self.partition.lookup(np.array([smallest]), np.zeros(1, np.int64))
-            few = np.unique([*few, smallest])
-        except IndexError:  # another node's client
-            pass
-        return job(few, np.minimum(batch_sizes.max(), self.partition.sizes(few)))
 
     def execute(self, job: Job, executor: str, witness: Callable[[], Job]) -> Contribution:
         """The contribution of a job's clients; see `Executors.execute`.
