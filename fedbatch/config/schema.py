@@ -72,6 +72,7 @@ class RunConfig:
     temperature: Node = field(default_factory=dict)
     averaging: Node = field(default_factory=dict)
     aggregator: Node = field(default_factory=dict)
+    compression: Node = field(default_factory=dict)
     faults: Node = field(default_factory=dict)
     tracker: Node = field(default_factory=dict)
     active: Node = field(default_factory=dict)

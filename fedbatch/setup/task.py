@@ -14,7 +14,10 @@ from fedbatch.aggregation.robust import Aggregator
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.outbox import Outbox
+from fedbatch.clients.own import OwnVectors
 from fedbatch.clients.per_example import as_examples
+from fedbatch.compression import Compression
 from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
@@ -44,6 +47,7 @@ from fedbatch.setup.checks import (
     trial_sizes,
     warn_of_small_batches,
 )
+from fedbatch.setup.compression import compression_of
 from fedbatch.setup.device import memory_bytes, prepare
 from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
@@ -66,6 +70,7 @@ class Task:
         node_model: scratch model of the nodes in this process.
         num_classes: classes of the labels.
         aggregator: of single updates; None adds weighted sums up.
+        compression: of clients' updates on their way to the server; None without.
         privacy: the run's mechanism, ready to use; None without privacy.
         calibration: scores of calibration for the record; None without.
         temperature: how a temperature is found after training; None without.
@@ -88,6 +93,7 @@ class Task:
     node_model: FlatModel
     num_classes: int
     aggregator: Aggregator | None = None
+    compression: Compression | None = None
     privacy: PrivacyPlan | None = None
     calibration: Calibration | None = None
     temperature: Scaling | None = None
@@ -154,6 +160,10 @@ class Task:
             buffers=model.buffers.clone(),
             memory_bytes=self.memory_bytes,
         )
+
+    def outbox(self, round_: int, residuals: OwnVectors | None = None) -> Outbox | None:
+        """Where clients put their updates in a round, with what is left of earlier ones; None without compression."""
+        return None if self.compression is None else Outbox(self.compression, self.config.seed, round_, residuals)
 
     def seeds(self, clients: Ints, *moment: int) -> Ints | None:
         """Keys (K,) of what random layers draw for clients, or examples, in a round and what else names the moment."""
@@ -228,6 +238,7 @@ def load(config_json: str) -> Task:
     check_model(config, model)
     aggregator = aggregator_of(config, model, controller.phases) if config.aggregator else None
     check_works((default_work, *works.values()), aggregator)
+    compression = compression_of(config, model, (default_work, *works.values())) if config.compression else None
     default_work, works = on_model(default_work, model), {name: on_model(work, model) for name, work in works.items()}
     temperature = temperature_of(config)
     privacy = None
@@ -255,6 +266,7 @@ def load(config_json: str) -> Task:
         node_model=model,
         num_classes=dataset.num_classes,
         aggregator=aggregator,
+        compression=compression,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
@@ -291,7 +303,7 @@ def _check_executor(task: Task) -> None:
         sizes = task.partition.sizes(clients)
         batches = phase.batch_sizes(sizes)
         make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
-        job = task.witness(make, clients, np.maximum(batches, 1))
+        job = replace(task.witness(make, clients, np.maximum(batches, 1)), outbox=task.outbox(0))
         if task.privacy is not None and task.privacy.mechanism.clips_examples:
             clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
             job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)
