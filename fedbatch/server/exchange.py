@@ -206,7 +206,8 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
         if len(answer.half_dots) and not plan.halves:
             raise MessageError("half_dots were not asked for")
         check_payload(answer, plan)
-    if not 0 <= answer.lost <= (kept := int(np.count_nonzero(plan.versions))):
+    kept = int(np.count_nonzero(plan.versions))
+    if not 0 <= answer.lost <= kept:
         raise MessageError(f"lost must be in 0 .. {kept}, the clients that were to go on from what they keep")
     for name, model in VECTORS.items():
         values = getattr(answer, name, None)
