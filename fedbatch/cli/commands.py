@@ -171,6 +171,21 @@ def export(arguments: list[str], trust: list[str]) -> None:
     print(f"{visible(arguments[1])}: {Path(arguments[1]).stat().st_size / 1e6:.2f} MB")
 
 
+def new(folders: list[str], _: list[str]) -> None:
+    """A project of your own that runs, with data, model, config and test to change: ``fedbatch new FOLDER``."""
+    from fedbatch.cli.project import new
+
+    if len(folders) != 1:
+        raise ConfigError("give the name of a folder, e.g. fedbatch new my_project")
+    paths = new(Path(folders[0]))
+    for path in paths:
+        print(f"  {visible(str(path))}")
+    print("\nTo run it:")
+    print(f"  cd {visible(folders[0])}")
+    print("  fedbatch --config-dir conf experiment=first")
+    print("  python -m pytest -q")
+
+
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
     "spent": spent,
@@ -181,5 +196,6 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "advise": advise,
     "evaluate": evaluate,
     "export": export,
+    "new": new,
     "doctor": doctor,
 }
