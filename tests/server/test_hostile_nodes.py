@@ -164,7 +164,9 @@ def extreme(content, generator):
         return extreme(content, generator)
     where = slice(None) if generator.random() < 0.3 else generator.randrange(len(values))
     with np.errstate(all="ignore"):
-        values[where] = generator.choice(BYTES if values.dtype == np.uint8 else WHOLE if values.dtype == np.int64 else EXTREME)
+        values[where] = generator.choice(
+            BYTES if values.dtype == np.uint8 else WHOLE if values.dtype == np.int64 else EXTREME
+        )
     records = {key: dict(content[key]) for key in ("arrays", "clients", "plan")}
     records[group][name] = array(values)
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
