@@ -62,6 +62,8 @@ class Aggregate:
         lost: clients who had lost what they kept.
         compression_energy: ``sum w_k^2 |C(u_k) - u_k|^2 / (sum w_k)^2``, the squared length that independent errors of
             compression add to the mean update; None where nothing is compressed.
+        compression_overlap: sum over pairs of clients of the trace of the product of their errors' covariances, in the
+            unit of the mean update's squared length, squared.
     """
 
     mean_update: Tensor
@@ -80,6 +82,7 @@ class Aggregate:
     mean_extras: Tensor = field(default_factory=lambda: torch.zeros(0))
     lost: int = 0
     compression_energy: float | None = None
+    compression_overlap: float = 0.0
 
     @property
     def loss(self) -> float:

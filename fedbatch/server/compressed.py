@@ -1,10 +1,11 @@
 """The server's half of compression: what nodes sent is checked, decoded one client after the other, and added up."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedbatch.aggregation.sums import Sum, nobody
 from fedbatch.compression import Compression
@@ -18,6 +19,51 @@ from fedbatch.wire.check import MessageError
 from fedbatch.wire.codec import encode
 from fedbatch.wire.messages import Contribution, TrainPlan
 
+TINY = 1e-300  # nothing over nothing has no share
+
+
+@dataclass
+class Spread:
+    """How independent errors of clients' compression are spread over coordinates.
+
+    Errors e_k of the mean have ``E sum e_jk e_ji`` = 0 for two clients j and i, so that the energy that they add to it
+    is known on average. How far it is from that in one round depends on whether they meet in the same coordinates.
+
+    Attributes:
+        variances: float64 (d,) sum over clients of what their errors, times their weights, have on average squared.
+        squares: sum over clients and coordinates of the same, squared.
+    """
+
+    variances: Tensor
+    squares: float = 0.0
+
+    @classmethod
+    def none(cls, like: Tensor) -> "Spread":
+        """Of nobody, in as many coordinates as ``like`` (d,) has."""
+        return cls(torch.zeros_like(like, dtype=torch.float64))
+
+    def count(self, decoded: Tensor, weight: float, sq_error: float) -> None:
+        """Count one client.
+
+        The share |error|^2 / |decoded|^2 of what is decoded is taken for error in every coordinate: on average this is
+        right for random places, and near for random rounding.
+        """
+        energies = decoded.double().square()
+        share = min(sq_error / max(float(energies.sum()), TINY), 1.0)
+        own = energies * (share * weight**2)
+        self.variances += own
+        self.squares += float(own.dot(own))
+
+    def add(self, other: "Spread") -> None:
+        """Count the clients of another one."""
+        self.variances += other.variances
+        self.squares += other.squares
+
+    @property
+    def overlap(self) -> float:
+        """Sum over pairs of different clients, and over coordinates, of the products of their variances."""
+        return max(float(self.variances.dot(self.variances)) - self.squares, 0.0)
+
 
 def payload_bytes(server: Server, state: ServerState) -> int:
     """Bytes in which each client sends its update; 0 where updates are added up."""
@@ -25,8 +71,10 @@ def payload_bytes(server: Server, state: ServerState) -> int:
     return compression.num_bytes(len(state.params), state.params.dtype) if compression else 0
 
 
-def opened(server: Server, answer: Contribution, plan: TrainPlan) -> Contribution:
+def opened(server: Server, spread: Spread, answer: Contribution, plan: TrainPlan) -> Contribution:
     """The answer with the sum of decoded updates in the place of their payload; as it is where none is compressed.
+
+    Errors of a valid answer are counted in ``spread``.
 
     Raises:
         MessageError: a payload is nothing that the run's compression gives, or has another length than was told.
@@ -35,8 +83,8 @@ def opened(server: Server, answer: Contribution, plan: TrainPlan) -> Contributio
     if compression is None:
         return answer
     params, seed = plan.params, server.task.config.seed
-    payloads = torch.from_numpy(answer.payload).to(params.device).view(len(answer.clients), -1)
-    total = Sum(params)
+    payloads = torch.from_numpy(answer.payload).to(params.device).view(len(answer.clients), plan.payload)
+    total, own = Sum(params), Spread.none(params)
     for row, client in enumerate(answer.clients.tolist()):
         key = client_key(seed, plan.round, client)
         try:
@@ -45,11 +93,13 @@ def opened(server: Server, answer: Contribution, plan: TrainPlan) -> Contributio
             raise MessageError(f"payload: {error}") from error
         _check_length(compression, answer, row, float(vector.double().square().sum()))
         total.add(vector, float(answer.weights[row]))
+        own.count(vector, float(answer.weights[row]), float(answer.sq_errors[row]))
+    spread.add(own)
     return replace(answer, update_sum=total.value(), payload=answer.payload[:0])
 
 
 def _check_length(compression: Compression, answer: Contribution, row: int, squared: float) -> None:
-    """What is decoded has the length that was told, and that is no further from the update's than the error.
+    """What is decoded has the length that was told, and with the update and the error it makes a triangle.
 
     With error feedback, more than the update is encoded, so that nothing follows from its length.
     """
@@ -59,11 +109,10 @@ def _check_length(compression: Compression, answer: Contribution, row: int, squa
     require(close, "payload has another length than sent_sq_norms")
     if compression.error_feedback:
         return
-    far = abs(math.sqrt(told) - math.sqrt(answer.sq_norms[row]))
-    require(
-        far <= (1 + ROUNDING) * math.sqrt(error) + ROUNDING * math.sqrt(told) + LEAST_LENGTH,
-        "sq_errors are smaller than the difference of lengths",
-    )
+    sent, update = math.sqrt(told), math.sqrt(answer.sq_norms[row])
+    slack = ROUNDING * (sent + update) + LEAST_LENGTH
+    inside = abs(sent - update) - slack <= math.sqrt(error) <= sent + update + slack
+    require(inside, "sq_errors are not those of an update and a payload of such lengths")
 
 
 def message_bytes(server: Server, phase: Phase, state: ServerState, extras: int) -> int:

@@ -57,8 +57,11 @@ def measure(total: Aggregate, work: ClientWork, population: int, compression: Co
         added = energy * total.weight_sum**2 / float(total.weights**2 @ (1 / sizes))
     if len(total.clients) < 2 or (compression is not None and not compression.keeps_length):
         return Measured(float(sizes.sum()), unit, None, None, compression=added)
-    sq_norm_of_mean = total.sq_norm_of_mean - (energy if compression is not None and compression.is_unbiased else 0.0)
-    noise = estimate_weighted(total.sq_norms, sizes, sq_norm_of_mean, weights=total.weights)
+    sq_norm_of_mean, variance = total.sq_norm_of_mean, 0.0
+    if compression is not None and compression.is_unbiased:
+        sq_norm_of_mean -= energy
+        variance = error_variance(energy, total.compression_overlap, sq_norm_of_mean)
+    noise = estimate_weighted(total.sq_norms, sizes, sq_norm_of_mean, weights=total.weights, error_variance=variance)
     separated = None
     if len(total.half_dots):
         separated = drift.separate(
@@ -71,6 +74,16 @@ def measure(total: Aggregate, work: ClientWork, population: int, compression: Co
             all_clients=len(total.clients) == population,
         )
     return Measured(float(sizes.sum()), unit, noise, separated, compression=added)
+
+
+def error_variance(energy: float, overlap: float, sq_norm_of_mean: float) -> float:
+    """Variance of ``|mean + error|^2 - energy``, for errors with that energy and overlap of different clients.
+
+    It is ``2 overlap + 4 mean' D mean``, D the variances of the error. The mean is taken to point where errors do, as
+    `noise_scale` does with sampling noise, since the errors of a coordinate grow with its numbers.
+    """
+    along = max(sq_norm_of_mean, 0.0) * overlap / energy if energy else 0.0
+    return 2 * overlap + 4 * along
 
 
 def deciding(noise: RunningNoiseScale, measured: Measured) -> Interval | None:

@@ -10,6 +10,7 @@ import torch
 
 from fedbatch import client_app, server_app
 from fedbatch.aggregation.sums import combine
+from fedbatch.clients import FedSGD
 from fedbatch.compression import QSGD, Compression, Half, RandK, Sign, TopK
 from fedbatch.compression.chain import client_key
 from fedbatch.config.schema import parse
@@ -19,7 +20,7 @@ from fedbatch.node import train as node
 from fedbatch.runtime.flower import num_bytes
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.collect import make_plans, plan_cohort
-from fedbatch.server.compressed import opened
+from fedbatch.server.compressed import Spread, opened
 from fedbatch.server.exchange import NoAnswerError
 from fedbatch.server.measure import measure
 from fedbatch.setup import task
@@ -86,7 +87,7 @@ def test_the_sum_of_decoded_updates_is_that_of_single_ones(make_config):
     (plan,) = plans.values()
     answer = node.train(plan, server.task)
     assert len(answer.update_sum) == 0 and len(answer.payload) == 10 * 4 * (n // 10)
-    mean = combine([opened(server, answer, plan)]).mean_update.numpy()
+    mean = combine([opened(server, Spread.none(plan.params), answer, plan)]).mean_update.numpy()
     weights = answer.weights / answer.weights.sum()
     np.testing.assert_allclose(mean, weights @ kept, rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(answer.sq_norms, (rows**2).sum(axis=1), rtol=1e-4)
@@ -129,8 +130,8 @@ def test_what_is_sent_is_small(make_config):
         assert run(make_config(*settings, f"compression={name}", folder=name))[1]["bytes_up"] < most * plain
 
 
-@pytest.mark.parametrize("stage", [RandK(0.2), QSGD(1), Half(), None])
-def test_the_noise_scale_stays_unbiased(stage):
+@pytest.mark.parametrize("stage", [RandK(0.2), RandK(0.05), QSGD(1), Half(), None], ids=repr)
+def test_the_noise_scale_stays_unbiased_and_knows_its_error(stage):
     """|G|^2 and tr(S) of Gaussian gradients, over 400 rounds of 8 clients with unequal batches."""
     d, chain = 60, None if stage is None else Compression({"a": stage})
     generator = torch.Generator().manual_seed(1)
@@ -140,33 +141,38 @@ def test_the_noise_scale_stays_unbiased(stage):
     for round_ in range(400):
         noise = torch.randn(len(sizes), d, generator=generator) * sigma
         updates = truth + noise / torch.from_numpy(sizes).sqrt()[:, None].float()
-        answer = contribution(updates, sizes, chain, round_)
-
-        class Work:
-            is_gradient = True
-
-        measured = measure(combine([answer]), Work(), 100, chain)
-        found.append((measured.noise.grad_sq, measured.noise.trace, measured.compression or 0.0))
-    grad_sq, trace, added = np.array(found).T
-    for values, expected in ((grad_sq, float(truth.square().sum())), (trace, d * sigma**2)):
+        total, spread = sent(updates, sizes, chain, round_)
+        total = replace(total, compression_overlap=spread.overlap / total.weight_sum**4)
+        measured = measure(total, FedSGD(), 100, chain)
+        now = measured.noise
+        found.append((now.grad_sq, now.grad_sq_se, now.trace, now.trace_se, measured.compression or 0.0))
+    grad_sq, grad_sq_se, trace, trace_se, added = np.array(found).T
+    for values, told, expected in (
+        (grad_sq, grad_sq_se, float(truth.square().sum())),
+        (trace, trace_se, d * sigma**2),
+    ):
         z = (values.mean() - expected) / (values.std(ddof=1) / len(values) ** 0.5)
         assert abs(z) < 4
+        assert 0.75 < told.mean() / values.std() < 1.5
     if isinstance(stage, RandK):  # sum w^2 (n/k - 1) |u|^2 over sum w^2 / b, with w = b
-        energy = (1 / 0.2 - 1) * float((sizes**2 * (truth.square().sum().item() + d * sigma**2 / sizes)).sum())
-        assert added.mean() == pytest.approx(energy / sizes.sum(), rel=0.05)
+        energies = sizes**2 * (float(truth.square().sum()) + d * sigma**2 / sizes)
+        assert added.mean() == pytest.approx((1 / stage.share - 1) * energies.sum() / sizes.sum(), rel=0.05)
 
 
-def contribution(updates, sizes, chain, round_):
+def sent(updates, sizes, chain, round_):
+    """What the server makes of the updates (K, d) of clients with so many examples, and where errors are."""
     keys = [client_key(0, round_, client) for client in range(len(updates))]
     n = updates.shape[1]
-    sent = updates
+    arrived, spread = updates, Spread.none(updates[0])
     if chain is not None:
         decoded = [chain.decode(chain.encode(u, k), n, u.dtype, k) for u, k in zip(updates, keys, strict=True)]
-        sent = torch.stack(decoded)
-    squares = (sent - updates).double().square().sum(dim=1).numpy() if chain else np.zeros(0)
+        arrived = torch.stack(decoded)
+    squares = (arrived - updates).double().square().sum(dim=1).numpy() if chain else np.zeros(0)
+    for each in zip(arrived, sizes.tolist(), squares.tolist(), strict=False):
+        spread.count(*each)
     weights, none = sizes.astype(np.float64), np.zeros(0)
-    return Contribution(
-        update_sum=(torch.from_numpy(weights)[:, None] * sent).sum(dim=0),
+    answer = Contribution(
+        update_sum=(torch.from_numpy(weights)[:, None] * arrived).sum(dim=0),
         buffer_sum=torch.zeros(0),
         unit_sum=torch.zeros(0),
         clients=np.arange(len(sizes)),
@@ -179,6 +185,7 @@ def contribution(updates, sizes, chain, round_):
         excluded=np.zeros(0, np.int64),
         sq_errors=squares,
     )
+    return combine([answer]), spread
 
 
 def test_a_biased_stage_says_so_once_at_the_start(make_config, caplog):

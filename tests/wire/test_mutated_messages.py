@@ -11,7 +11,7 @@ from fedbatch import client_app, server_app
 from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.collect import check_sizes, make_plans, plan_cohort
-from fedbatch.server.compressed import opened
+from fedbatch.server.compressed import Spread, opened
 from fedbatch.server.exchange import answer_lengths, check_clients
 from fedbatch.setup import task
 from fedbatch.wire.check import MessageError
@@ -50,7 +50,8 @@ def accept(server, phase, plan, content):
     answer, squares = decode_measured(kind, content, answer_lengths(plan))
     check_clients(answer, plan)
     check_sizes(server, server.task.work(phase.name), answer, plan, squares)
-    return opened(server, answer, plan) if kind is Contribution else answer
+    spread = Spread.none(plan.params)
+    return opened(server, spread, answer, plan) if kind is Contribution else answer
 
 
 def same(answer, good):
