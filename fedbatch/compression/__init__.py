@@ -6,7 +6,7 @@ from fedbatch.compression.power_sgd import PowerSGD
 from fedbatch.compression.qsgd import QSGD
 from fedbatch.compression.rand_k import RandK
 from fedbatch.compression.sign import Sign
-from fedbatch.compression.stage import Side, Stage
+from fedbatch.compression.stage import Side, Stage, uniform
 from fedbatch.compression.top_k import TopK
 
-__all__ = ["QSGD", "Compression", "Half", "PowerSGD", "RandK", "Side", "Sign", "Stage", "TopK"]
+__all__ = ["QSGD", "Compression", "Half", "PowerSGD", "RandK", "Side", "Sign", "Stage", "TopK", "uniform"]
