@@ -28,6 +28,7 @@ PACKAGES = (
         "averaging",
         "batch",
         "clients",
+        "compression",
         "controllers",
         "data",
         "losses",
