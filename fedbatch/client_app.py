@@ -70,7 +70,7 @@ def evaluate(message: Message, context: Context) -> Message:
     run = load(context)
     if run.privacy is not None:
         raise MessageError("a private run does not tell scores of clients' own data")
-    plan = decode(EvaluatePlan, message.content)
+    plan = decode(EvaluatePlan, message.content, {"at": len(run.learning.at)})
     check_hosted(plan.clients, run, context.node_config)
     return Message(reply(node.evaluate(plan, run), message.content), reply_to=message)
 

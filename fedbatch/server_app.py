@@ -36,9 +36,10 @@ from fedbatch.server.average import average_scores
 from fedbatch.server.hosts import check_hosts, discover
 from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.server.resume import BEST, begin, resume, save
-from fedbatch.server.rounds import run_rounds
+from fedbatch.server.rounds import is_over, run_rounds
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
+from fedbatch.server.views import write_views
 from fedbatch.server.warm_start import warm_start
 from fedbatch.setup import device, task
 from fedbatch.setup.task import Task
@@ -78,7 +79,7 @@ def main(grid: Grid, context: Context) -> None:
         if config.overwrite and not config.resume:
             clear(folder)
         identity, state = resume(server) if config.resume else begin(server, start(server))
-        store = RunStore(folder, config, identity.run, partial(spent_so_far, server, state.ledger))
+        store = RunStore(folder, config, identity.run, partial(spent_so_far, server, state.ledger), loaded.scoring)
         if not config.resume:  # with a ledger there is a checkpoint, so that it can be resumed whenever it is killed
             save(server, identity, state, durable=server.task.privacy is not None)
         try:
@@ -92,7 +93,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
     """All rounds from the first state on, their record, and the summary."""
     config, state = server.task.config, first
     every = config.checkpoint_every_rounds
-    shown = Progress(config.rounds, state.round)
+    shown = Progress(config.rounds, state.round, server.task.scoring)
     followed = following(trackers(config), store.folder, asdict(config), state.round)
     with store.recording(state.round, asdict(state.totals)), shown as progress, followed as follow:
         try:
@@ -100,7 +101,8 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
                 store.append(row)
                 progress.show(row)
                 follow(row)
-                refuse_divergence(row)
+                if is_over(server, state) or evaluation.is_evaluated(config, row["round"]):
+                    refuse_divergence(row)
                 if config.keep_best and state.best.rounds == state.round:
                     save(server, identity, state, durable=False, place=BEST)
                 if asked.signal or (every and state.round % every == 0):
@@ -116,6 +118,7 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
         if scored is not state:  # a private temperature has been charged
             state = scored
             save(server, identity, state)
+        write_views(server, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
         layers = {"layers": server.optimizer.model.layer_names} if config.noise_scale.layers else {}
         store.finish(state.summary() | layers, guarantee, calibration, scores)
@@ -143,18 +146,18 @@ def last_scores(server: Server, state: ServerState) -> Row:
     """Scores of the last parameters, where a budget or a target has ended the run between two evaluations."""
     scores = evaluation.on_server(server)
     refuse_divergence(scores)
-    last = {name: value for name, value in scores.items() if name in ("test_loss", "test_accuracy")}
-    return last | average_scores(server, state.average)
+    own = ("test_loss", *(f"test_{name}" for name in server.task.scoring.names))
+    return {name: scores[name] for name in own} | average_scores(server, state.average)
 
 
 def refuse_divergence(row: Mapping[str, Any]) -> None:
-    """End a run whose model has no finite loss any more, wherever it was evaluated.
+    """End a run whose model has no finite loss any more, by a row with scores.
 
     Raises:
         DivergedError: the loss is not finite.
     """
-    loss, evaluated = row["test_loss"], not math.isnan(row["test_accuracy"])
-    if evaluated and not math.isfinite(loss):
+    loss = row["test_loss"]
+    if not math.isfinite(loss):
         raise DivergedError(f"test_loss is {loss}: training has diverged; lower server_optimizer.lr")
 
 

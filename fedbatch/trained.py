@@ -17,7 +17,6 @@ from fedbatch.config.schema import RunConfig
 from fedbatch.config.trust import OF_A_FOLDER, named, refuse_strangers
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import write_atomically
-from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.metrics.evaluate import example_sums, labelled_logits, logits_of
 from fedbatch.metrics.report import Predicted
@@ -28,6 +27,7 @@ from fedbatch.results.own import trusted_in
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.resume import BEST
 from fedbatch.setup import task
+from fedbatch.setup.learning import read_dataset, targets_of
 from fedbatch.setup.task import Task
 
 EVALUATED = ("dataset", "metrics")
@@ -67,7 +67,8 @@ def evaluate(
         values: ``dataset`` or ``metrics`` as an object, and the objects that `fedbatch.run` was given.
 
     Returns:
-        ``dataset``, ``examples``, ``test_accuracy``, ``test_loss``, and ``test_*`` of ``metrics=calibration``.
+        ``dataset``, ``examples``, ``test_loss``, the scores of the task, such as ``test_accuracy``, and ``test_*`` of
+        ``metrics=calibration``.
 
     Raises:
         ConfigError: the data do not fit the model, or an override is not one of these.
@@ -78,10 +79,12 @@ def evaluate(
         parts = {**chosen(held.config, overrides), **{name: nodes[name] for name in EVALUATED if name in nodes}}
         data = fitting(held, parts["dataset"])
         metrics = build("metrics", parts["metrics"]) if parts["metrics"] else None
-    x, y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
+    if metrics is not None and not held.learning.rule.has_classes:
+        raise ConfigError("metrics: needs one class an example, and labels are none in this task; set metrics=accuracy")
+    x, y = torch.from_numpy(data.test_x), targets_of(held.learning, data.test_y)
     x = x.to(model.params.dtype) if x.is_floating_point() else x
-    sums = example_sums(model, held.loss, x, y)
-    scores = {"dataset": data.name, "examples": sums.count, "test_accuracy": sums.accuracy, "test_loss": sums.loss}
+    sums = example_sums(model, held.loss, held.of_each, x, y)
+    scores = {"dataset": data.name, "examples": sums.count} | held.scores(sums, "test_")
     columns = metrics.columns(Predicted(*labelled_logits(logits_of(model, x), y))) if metrics else {}
     return {f"test_{name}": value for name, value in columns.items() if name != "examples"} | scores
 
@@ -92,15 +95,15 @@ def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
     Raises:
         ConfigError: it has other inputs, or more classes.
     """
-    try:
-        data = checked(build("dataset", node))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    data = read_dataset(node, held.config.task)
     shape = tuple(held.train_x.shape[1:])
-    if data.input_shape != shape or data.num_classes > held.num_classes:
+    outputs = data.num_classes or data.train_y.shape[1]
+    more = outputs > held.learning.outputs if data.num_classes else outputs != held.learning.outputs
+    if data.input_shape != shape or more:
+        what = "classes" if data.num_classes else "labels an example"
         raise ConfigError(
-            f"dataset: {data.name} has inputs {data.input_shape} and {data.num_classes} classes, and the model takes "
-            f"{shape} and {held.num_classes}"
+            f"dataset: {data.name} has inputs {data.input_shape} and {outputs} {what}, and the model takes {shape} and "
+            f"{held.learning.outputs}"
         )
     return data
 

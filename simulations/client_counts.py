@@ -1,6 +1,6 @@
 """Benchmark client counts: what larger cohorts buy in rounds, and what they cost in examples.
 
-    make data && python -m simulations.client_counts    the full grid, about HALF an hour of a core
+    make data && python -m simulations.client_counts    the full grid, 25 minutes of a busy core
     python -m simulations.client_counts --quick         a small grid on digits, under a minute and a half
 
 The server's learning rate of each method is tuned at one cohort size, by the training loss; other sizes reuse it (rule

@@ -176,7 +176,7 @@ def draw_clients(axes: Axes, table: pl.DataFrame) -> None:
     for q, style in zip(PERCENTILES, (":", "--", "-", "--", ":"), strict=True):
         values = rows[f"client_accuracy_p{q}"]
         axes.plot(rows["cohort_size"], values, style, marker="o", ms=3, color=COLORS["FedAvg"])
-        offset = (6, {75: -9, 95: 3}.get(q, -3))  # these two often coincide
+        offset = (6, {75: -1, 95: 3}.get(q, -5))
         axes.annotate(f"p{q}", (rows["cohort_size"][-1], values[-1]), xytext=offset, textcoords="offset points")
     axes.set(
         ylabel="accuracy of a client on its own examples", title="FedAvg, constant rule, end of the run", ylim=(0, 1.05)

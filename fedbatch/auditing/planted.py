@@ -28,7 +28,8 @@ PLAIN: dict[str, Any] = {
     "report": "none",
     "resume": None,
     "overwrite": False,
-    **{part: {} for part in ("metrics", "temperature", "aggregator", "compression", "faults", "tracker", "active")},
+    **dict.fromkeys(("task", "augment", "metrics", "temperature", "aggregator", "compression", "faults"), {}),
+    **dict.fromkeys(("tracker", "active"), {}),
 }
 """What is the same in every audit: parameters that tell each release, and nothing beside the releases."""
 

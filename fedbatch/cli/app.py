@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -85,6 +86,13 @@ def main() -> None:
         write_reports()
 
 
+def reached(summary: Mapping[str, Any], metric: str) -> float | None:
+    """What a sweep compares runs by: the target metric, or the score of a task that has no such column."""
+    from fedbatch.core.scores import score_of
+
+    return summary.get(metric, summary.get(score_of(summary)))
+
+
 @hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")
 def _main(composed: DictConfig) -> float | None:
     folder, in_sweep = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
@@ -102,7 +110,7 @@ def _main(composed: DictConfig) -> float | None:
 
             if (earlier := finished_before(config)) is not None:
                 print(f"{visible(earlier)}: finished before, left as it is")
-                return summary_of(earlier).get(config.target_metric)
+                return reached(summary_of(earlier), config.target_metric)
             config = placed(config)
         with locked(Path(config.run_dir)):  # the run itself will ask again, after what takes its time
             if not config.resume and not config.overwrite:
@@ -112,7 +120,7 @@ def _main(composed: DictConfig) -> float | None:
         task.load(config.to_json())  # what only torch can refuse, before the rest is imported
         from fedbatch.cli.run import run
 
-        return run(config).get(config.target_metric)
+        return reached(run(config), config.target_metric)
     except ConfigError as error:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

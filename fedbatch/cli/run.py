@@ -8,6 +8,7 @@ from rich.console import Console
 from fedbatch.api import execute
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.files import from_json
+from fedbatch.core.scores import in_words, number, score_of
 from fedbatch.core.visible import visible
 from fedbatch.privacy.statement import headline
 from fedbatch.results.figure import save_figure
@@ -32,12 +33,13 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 def report(folder: Path) -> dict[str, Any]:
     """Draw the figure of a run that ended, show its table, and return its summary."""
-    save_figure(sample(folder / FILE, DRAWN), folder / "noise_scale.png")
     summary = from_json((folder / "summary.json").read_bytes())
+    score = score_of(summary)
+    save_figure(sample(folder / FILE, DRAWN), folder / "noise_scale.png", score)
     console = Console(markup=False)
-    console.print(phase_table(each_row(folder / FILE)))
-    if "average_test_accuracy" in summary:
-        scores = f"accuracy {summary['average_test_accuracy']:.3f}, loss {summary['average_test_loss']:.3f}"
+    console.print(phase_table(each_row(folder / FILE), score))
+    if (averaged := f"average_{score}") in summary:
+        scores = f"{in_words(score)} {number(summary[averaged])}, loss {number(summary['average_test_loss'])}"
         console.print(f"averaged parameters: {scores} (evaluate and export take these)", highlight=False)
     if "calibration" in summary:
         console.print(calibration_table(summary["calibration"]))

@@ -22,6 +22,10 @@ PROTOCOLS = {
     "partitioner": ("sizes", "lookup", "__len__"),
     "model": (),
     "loss": ("__call__",),
+    "task": (
+        *("rule", "scores", "score", "class_axis", "fitted", "targets", "loss", "output_shape"),
+        *("trial", "sums", "bounds", "columns", "facts"),
+    ),
     "client_work": ("is_gradient", "draw", "num_examples", "smallest_batch", "num_steps", *STEPS),
     "controller": ("adaptive", "phases", "start", "next"),
     "server_optimizer": ("step", "param_groups", "state_dict", "load_state_dict"),
@@ -30,6 +34,7 @@ PROTOCOLS = {
     "privacy": ("unit", "clip_norm", "noise_shares"),
     "metrics": ("columns",),
     "temperature": ("is_private",),
+    "augment": ("__call__",),
     "averaging": ("weight",),
     "aggregator": ("__call__",),
     "compression": ("on_model", "is_unbiased", "keeps_length", "encode", "decode", "aggregated", "num_bytes"),

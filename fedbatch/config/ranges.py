@@ -128,7 +128,11 @@ RANGES = {
     "faults.straggler_seconds": "[0, 1e9]",
     "faults.*": SHARE,
     "loss.beta": "[0, 1e6]",
+    "loss.class_weights": "[0, 1e6]",
+    "loss.delta": "(0, 1e38]",
     "loss.gamma": "[0, 1e3]",
+    "task.ignore_index": "[-1e9, 1e9]",
+    "task.auroc_bins": "[0, 1e6]",
     "loss.weight": "[0, 1e6]",
     "loss.*label_smoothing": "[0, 1)",
     "loss.secondary.accuracies": SHARE,
@@ -161,6 +165,8 @@ RANGES = {
     "privacy.count_noise": "(0, 1e6]",
     "privacy.delta": "(0, 1)",
     "privacy.min_clients": FROM_ONE,
+    "augment.padding": "[0, 1e4]",
+    "augment.transform.*": "[-1e6, 1e6]",
     "averaging.decay": "[0, 1)",
     "averaging.power": "[0, 1e6]",
     "privacy.accuracy_noise": "(0, 1e6]",
@@ -184,7 +190,7 @@ RANGES = {
 }
 
 
-LISTS = {"betas", "accuracies"}
+LISTS = {"betas", "accuracies", "class_weights"}
 """Keys whose value is a list of numbers, each in the range."""
 
 

@@ -67,9 +67,11 @@ class RunConfig:
     client_batch_size: int | None
     rounds: int
     run_dir: str
+    task: Node = field(default_factory=dict)
     privacy: Node = field(default_factory=dict)
     metrics: Node = field(default_factory=dict)
     temperature: Node = field(default_factory=dict)
+    augment: Node = field(default_factory=dict)
     averaging: Node = field(default_factory=dict)
     aggregator: Node = field(default_factory=dict)
     compression: Node = field(default_factory=dict)

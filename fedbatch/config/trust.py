@@ -25,6 +25,7 @@ PACKAGES = (
     *(
         "active",
         "aggregation",
+        "augment",
         "averaging",
         "batch",
         "clients",

@@ -79,6 +79,7 @@ COLUMNS = (
         shown=SCORE,
     ),
     Column("training_set_accuracy", "share of these that is right", better="higher", shown=("summary", "curve")),
+    Column("training_set_*", "other scores of these, by `task`"),
     Column(
         "average_test_accuracy",
         "the same of the averaged parameters",
@@ -87,6 +88,7 @@ COLUMNS = (
         group="test",
     ),
     Column("average_test_loss", "the same of the averaged parameters", better="lower", shown=SCORE, group="test"),
+    Column("average_test_*", "other scores of the averaged parameters, by `task`", group="test"),
     Column(
         "noised_accuracy",
         "share of what clients hold out that is right, with privacy noise",
@@ -225,6 +227,7 @@ COLUMNS = (
         shown=("curve",),
         group="clients",
     ),
+    Column("client_*_p*", "the same of the score of another `task`", shown=("curve",), group="clients"),
     Column(
         "test_ece",
         "calibration error of the test split: 15 bins of equal width, l1",
@@ -235,7 +238,7 @@ COLUMNS = (
     Column(
         "held_out_ece", "calibration error of what clients hold out", better="lower", shown=("curve",), group="held_out"
     ),
-    Column("test_*", "further scores of the test split, with `metrics=calibration`", group="test"),
+    Column("test_*", "further scores of the test split, by `task` and with `metrics=calibration`", group="test"),
     Column("held_out_*", "the same of what clients hold out", group="held_out"),
     Column("attention_logit_max", "largest attention logit of each layer and head, with `record_attention`"),
     Column("query_max", "largest entry of each layer's query matrix, with `record_attention`"),
@@ -265,6 +268,8 @@ COLUMNS = (
     Column("*_seconds", "of the round, by stage, on this machine; to a tenth under privacy", SECONDS, group=SECONDS),
 )
 
+DEFAULT_SCORE = "test_accuracy"
+"""The score of ``target_metric`` where a run sets none; for a task without it, its own score."""
 TARGETS = tuple(column.name for column in COLUMNS if "target" in column.shown)
 """Scores that may end a run as ``target_metric``."""
 

@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch.data import check_inputs, check_labels
+from fedbatch.data import check_inputs
 from fedbatch.data.dataset import Dataset
+from fedbatch.data.label_rules import CLASSES, LabelRule
 from fedbatch.data.rows import failing, listed
 
 Array = npt.NDArray[Any]
 
 
-def checked(dataset: Any) -> Dataset:
-    """The data set with inputs of float32, or int64 tokens, and labels of int64, all in range; see Dataset.
+def checked(dataset: Any, rule: LabelRule = CLASSES) -> Dataset:
+    """The data set with inputs of float32, or int64 tokens, and labels as ``rule`` has them, all in range; see Dataset.
 
     Inputs of any real type become float32 as they are: nothing is rescaled. Integers of 64 bits are tokens, as are
-    others where each position has a label. Labels may be whole numbers of any type, also as a column ``(examples, 1)``.
-    Arrays that are right already are not copied.
+    others where each position has a label. Classes may be whole numbers of any type, also as a column
+    ``(examples, 1)``. Arrays that are right already are not copied.
 
     Raises:
         ValueError: what is wrong, in which array and rows, and what to do.
@@ -29,11 +30,12 @@ def checked(dataset: Any) -> Dataset:
         raise ValueError(f"dataset: the target returned a {type(dataset).__name__}; it must return {wanted}")
     raw = {name: _array(name, getattr(dataset, name)) for name in ("train_x", "train_y", "test_x", "test_y")}
     _check_shapes(raw)
-    num_classes = _num_classes(dataset.num_classes)
-    tokens = check_inputs.are_tokens(raw["train_x"], raw["test_x"], raw["train_y"])
+    num_classes = rule.num_classes(getattr(dataset, "num_classes", None))
+    per_position = rule.has_positions and raw["train_y"].ndim == 2 and raw["train_y"].shape[1] > 1
+    tokens = check_inputs.are_tokens(raw["train_x"], raw["test_x"], per_position)
     x = [check_inputs.inputs(name, raw[name], tokens) for name in ("train_x", "test_x")]
-    y = [check_labels.labels(name, raw[name], num_classes, x[0]) for name in ("train_y", "test_y")]
-    check_labels.tell_unseen_classes(*y)
+    y = [rule.labels(name, raw[name], num_classes, x[0]) for name in ("train_y", "test_y")]
+    rule.compare(*y)
     owner = getattr(dataset, "owner", None)
     if owner is not None:
         owner = _owner(_array("owner", owner), len(y[0]))
@@ -71,13 +73,6 @@ def _array(name: str, value: Any) -> Array:
         raise ValueError(f"dataset: {name} is a {told}; {remedy}")
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("=")) if array.ndim else array
     return array if array.flags.writeable else array.copy()
-
-
-def _num_classes(value: Any) -> int:
-    whole = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not whole or value != int(value) or value < 2:
-        raise ValueError(f"dataset: num_classes must be a whole number of at least 2 (got {value!r})")
-    return int(value)
 
 
 def _owner(owner: Array, examples: int) -> npt.NDArray[np.int64]:

@@ -12,13 +12,12 @@ Array = npt.NDArray[Any]
 FEWEST_STEPS = 1000  # float32 values between the smallest and the largest of a feature
 
 
-def are_tokens(train: Array, test: Array, labels: Array) -> bool:
+def are_tokens(train: Array, test: Array, per_position: bool) -> bool:
     """Whether inputs are tokens: integers of 64 bits, and of 16 or 32 where each position of a sequence has a label.
 
     Raises:
         ValueError: one split holds tokens and the other numbers.
     """
-    per_position = labels.ndim == 2 and labels.shape[1] > 1
     tokens = [
         x.dtype.kind in "iu" and (x.dtype.itemsize == 8 or (per_position and x.ndim == 2 and x.dtype.itemsize > 1))
         for x in (train, test)

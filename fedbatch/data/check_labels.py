@@ -28,14 +28,19 @@ def labels(name: str, y: Array, num_classes: int, x: Array) -> npt.NDArray[np.in
     if y.ndim > 2:
         told = f"{name} has shape {y.shape}"
         raise ValueError(
-            f"dataset: {told}; labels are (examples,), or (examples, positions) with one output a position"
+            f"dataset: {told}; labels are (examples,), or (examples, positions) with one output a position; for a "
+            "class a pixel set task=segmentation"
         )
     if y.dtype.kind == "f":
         broken = failing(y, lambda block: np.isfinite(block) & (block == np.floor(block)))
         if broken.any():
-            raise ValueError(f"dataset: {name} is no whole number in {listed(broken)}; labels are classes")
+            remedy = "labels are classes; for numbers to predict set task=regression"
+            raise ValueError(f"dataset: {name} is no whole number in {listed(broken)}; {remedy}")
     if y.ndim == 2 and y.shape[1] == num_classes and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
-        raise ValueError(f"dataset: {name} is one-hot, {y.shape}; take {name}.argmax(axis=1)")
+        raise ValueError(
+            f"dataset: {name} is one-hot, {y.shape}; take {name}.argmax(axis=1), or set task=multi_label if an example "
+            "may have several"
+        )
     low, high = (float(edge(y)) for edge in (np.min, np.max))
     outside = failing(y, lambda block: ((block >= 0) & (block < num_classes)) | ((block == NO_LABEL) & (y.ndim == 2)))
     if outside.any():

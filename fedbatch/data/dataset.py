@@ -8,28 +8,28 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification data set with a held-out test split that stays on the server.
+    """A data set with a held-out test split that stays on the server.
 
-    One label an example, or one a position where an example is a sequence. What a target returns is checked, and
-    converted to these types where that is safe: see docs/own.md.
+    One label an example, or one a position where an example is a sequence; other tasks have other labels, see
+    docs/tasks.md. What a target returns is checked, and converted to these types where that is safe: see docs/own.md.
 
     Attributes:
         name: short name for records and messages.
         train_x: ``(examples, *input_shape)``: float32, already scaled, or int64 tokens in ``0 .. num_classes - 1``.
         train_y: int64 ``(examples,)``, labels in ``0 .. num_classes - 1``, or ``(examples, positions)`` with -100 where
-            there is nothing to tell.
+            there is nothing to tell. Numbers to predict are float64 ``(examples, numbers)``.
         test_x: ``(test_examples, *input_shape)``.
-        test_y: int64 ``(test_examples,)`` or ``(test_examples, positions)``.
-        num_classes: number of labels, or of tokens.
+        test_y: likewise.
+        num_classes: number of labels, or of tokens; None where labels are no classes.
         owner: int64 ``(examples,)``, the natural client of each training example, or None.
     """
 
     name: str
     train_x: npt.NDArray[np.float32] | npt.NDArray[np.int64]
-    train_y: npt.NDArray[np.int64]
+    train_y: npt.NDArray[np.int64] | npt.NDArray[np.float64]
     test_x: npt.NDArray[np.float32] | npt.NDArray[np.int64]
-    test_y: npt.NDArray[np.int64]
-    num_classes: int
+    test_y: npt.NDArray[np.int64] | npt.NDArray[np.float64]
+    num_classes: int | None = None
     owner: npt.NDArray[np.int64] | None = None
 
     @property

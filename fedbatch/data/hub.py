@@ -1,4 +1,4 @@
-"""Any image, text or tabular classification set of the Hugging Face hub, or of a local folder or file."""
+"""Any image, text or tabular set of the Hugging Face hub, or of a local folder or file."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from fedbatch.data import columns, images, tabular, texts
 from fedbatch.data import source as sources
 from fedbatch.data.bundled import held_out
 from fedbatch.data.dataset import Dataset
-from fedbatch.data.labels import labels, owners
+from fedbatch.data.labels import labels, numbers, owners
 from fedbatch.data.standardise import standardise
 
 Floats = npt.NDArray[np.float32]
@@ -22,15 +22,16 @@ def hugging_face(
     source: str,
     *,
     input_column: str | Sequence[str],
-    label_column: str,
+    label_column: str | Sequence[str],
     owner_column: str | None = None,
     train_split: str = "train",
     test_split: str | None = "test",
     test_fraction: float = 0.2,
     text_features: int = 1024,
     missing: str = "refuse",
+    label_kind: str = "classes",
 ) -> Dataset:
-    """Load a classification set through ``datasets``.
+    """Load a data set through ``datasets``.
 
     Images become ``(C, H, W)``, standardised per channel at the depth that they were saved with. One column of texts
     becomes ``(text_features,)``, hashed counts of unit length. Other columns become ``(width,)``: numbers, truth
@@ -41,6 +42,7 @@ def hugging_face(
         source: a name on the hub, a folder (of ``save_to_disk``, csv, parquet, json or images), or one file.
         input_column: a column of images, texts, numbers or vectors, or several of numbers, vectors or categories.
         label_column: integers, truth values or strings; the classes are the sorted distinct values of all splits used.
+            Where the task predicts numbers: a column of numbers or vectors, or several of them.
         owner_column: whose example it is; integers or strings.
         train_split: name of the split to train on.
         test_split: name of the split to test on. Where the source has one split only, or with None, a
@@ -49,26 +51,35 @@ def hugging_face(
         text_features: length of the vector that stands for a text, at least 1.
         missing: ``refuse`` rows without a value, or ``impute`` it: the median of a number, with a column that says
             where; a category of its own. A text without a word is allowed, and counted in one line.
+        label_kind: "classes" or "numbers", as the task has it.
 
     Raises:
         ConnectionError: not a local path, not in the local cache, and the hub cannot be reached.
         ValueError: the source cannot be read, lacks a column or split, or has values that are not of these kinds.
     """
     inputs = [input_column] if isinstance(input_column, str) else list(input_column)
-    _check_request(inputs, label_column, test_fraction, text_features, missing)
-    names = [label_column, owner_column] if owner_column else [label_column]
-    splits = sources.load(source, train_split, inputs, names)
+    targets = [label_column] if isinstance(label_column, str) else list(label_column)
+    _check_request(inputs, targets, label_kind, test_fraction, text_features, missing)
+    as_numbers, as_names = (targets, []) if label_kind == "numbers" else ([], targets)
+    names = [*as_names, owner_column] if owner_column else as_names
+    splits = sources.load(source, train_split, [*inputs, *as_numbers], names)
     wanted = [train_split] if test_split is None or len(splits) == 1 else [train_split, test_split]
-    sources.check_names(source, splits, wanted, [*inputs, label_column])
+    sources.check_names(source, splits, wanted, [*inputs, *targets])
     used = {split: splits[split] for split in wanted}
 
     fit = _read(used, inputs, missing == "impute")
-    y, num_classes = labels(used, label_column)
+    y: list[npt.NDArray[Any]]
+    if label_kind == "numbers":
+        y, num_classes = [*numbers(used, targets)], None
+    else:
+        found, num_classes = labels(used, targets[0])
+        y = [*found]
     owner = None
     if owner_column:
         sources.check_names(source, splits, [train_split], [owner_column])
         owner = owners(splits[train_split], train_split, owner_column)
-    test = held_out(y[0], test_fraction) if len(wanted) == 1 else None
+    strata: npt.NDArray[np.int64] = y[0] if num_classes else np.zeros(len(y[0]), np.int64)
+    test = held_out(strata, test_fraction) if len(wanted) == 1 else None
     if test is not None:
         if not test.any() or test.all():
             which, change = ("training", "lower") if test.any() else ("test", "raise")
@@ -81,7 +92,9 @@ def hugging_face(
     return Dataset(Path(source).stem, x[0], y[0], x[1], y[1], num_classes, owner)
 
 
-def _check_request(inputs: list[str], label: str, test_fraction: float, text_features: int, missing: str) -> None:
+def _check_request(
+    inputs: list[str], targets: list[str], label_kind: str, test_fraction: float, text_features: int, missing: str
+) -> None:
     if not 0 < test_fraction < 1:
         raise ValueError(f"dataset.test_fraction must be between 0 and 1 (got {test_fraction})")
     if text_features < 1:
@@ -90,8 +103,16 @@ def _check_request(inputs: list[str], label: str, test_fraction: float, text_fea
         raise ValueError(f"dataset.missing must be refuse or impute (got {missing})")
     if not inputs or len({*inputs}) < len(inputs):
         raise ValueError(f"dataset.input_column must name each column once (got {inputs})")
-    if label in inputs:
-        raise ValueError(f"dataset.input_column: {label} is the label_column, and would be all that a model needs")
+    if not targets or len({*targets}) < len(targets):
+        raise ValueError(f"dataset.label_column must name each column once (got {targets})")
+    if label_kind == "classes" and len(targets) > 1:
+        raise ValueError(
+            f"dataset.label_column must be one column of classes (got {targets}); for several set task=multi_label or "
+            "task=regression"
+        )
+    for label in targets:
+        if label in inputs:
+            raise ValueError(f"dataset.input_column: {label} is the label_column, and would be all that a model needs")
 
 
 def _read(used: dict[str, Any], names: list[str], impute: bool) -> Callable[[Mask | None, int], list[Floats]]:

@@ -1,4 +1,4 @@
-"""Classes and owners of examples from a column of any kind."""
+"""Classes, numbers and owners of examples from columns of any kind."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedbatch.data import columns
 from fedbatch.data.rows import listed
 
 FEW_CLASSES = 20
@@ -32,9 +33,35 @@ def labels(splits: dict[str, Any], column: str) -> tuple[list[npt.NDArray[np.int
         )
     if len(classes) > max(FEW_CLASSES, len(y) / 2):
         told = f"{len(classes):,} values in {len(y):,} rows are no classes"
-        raise ValueError(f"{field}: {told}; set dataset.label_column, or put the values in groups")
+        remedy = "set dataset.label_column, task=regression for numbers to predict, or put the values in groups"
+        raise ValueError(f"{field}: {told}; {remedy}")
     ends = np.cumsum([len(each) for each in values])[:-1]
     return [part.astype(np.int64) for part in np.split(y, ends)], len(classes)
+
+
+def numbers(splits: dict[str, Any], names: list[str]) -> list[npt.NDArray[np.float64]]:
+    """The labels of each split, float64 ``(rows, width)``, from columns of numbers or of vectors of one length.
+
+    Raises:
+        ValueError: a row without a label, or text.
+    """
+    by_column = []
+    for name in names:
+        field = f"dataset.label_column={name}"
+        try:
+            parts = columns.read(splits, name)
+        except ValueError as error:
+            raise ValueError(str(error).replace("dataset.input_column=", "dataset.label_column=", 1)) from error
+        for part in parts:
+            if part.is_text:
+                raise ValueError(f"{field}: holds text in split {part.split}; numbers are predicted, set task=auto")
+            if part.rows_missing.any():
+                raise ValueError(f"{field}: {listed(part.rows_missing)} of split {part.split} have no label; drop them")
+        widths = {part.values.shape[1] for part in parts}
+        if len(widths) > 1:
+            raise ValueError(f"{field}: holds vectors of {' and of '.join(map(str, sorted(widths)))} numbers")
+        by_column.append([part.values.astype(np.float64) for part in parts])
+    return [np.concatenate(each, axis=1) for each in zip(*by_column, strict=True)]
 
 
 def owners(rows: Any, split: str, column: str) -> npt.NDArray[np.int64]:
@@ -81,6 +108,6 @@ def _values(rows: Any, split: str, field: str, complaint: str) -> npt.NDArray[An
         broken = plain != np.floor(plain)
         broken |= ~np.isfinite(plain)
         if broken.any():
-            remedy = "must hold integers or strings, one per row; put numbers in groups"
+            remedy = "must hold integers or strings, one per row; set task=regression, or put numbers in groups"
             raise ValueError(f"{field} {remedy}: a fraction in {listed(broken)} of split {split}")
     return plain

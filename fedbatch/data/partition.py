@@ -110,8 +110,8 @@ def drawn(dataset: Dataset, *, population: int, examples_per_client: int, seed: 
 def from_flower(dataset: Dataset, *, kind: str, seed: int, **arguments: Any) -> IndexPartition:
     """A split by one of Flower's partitioners, computed once and then read from a cache.
 
-    The partitioner sees the columns ``idx``, ``label`` where an example has one label, and ``owner`` for a data set
-    with natural clients.
+    The partitioner sees the columns ``idx``, ``label`` where an example has one class, ``label_bin`` where its label is
+    one number (see `tenths`), and ``owner`` for a data set with natural clients.
 
     Args:
         dataset: only its training labels and owners matter.
@@ -139,12 +139,20 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
         near = difflib.get_close_matches(kind, kinds, cutoff=0.4) or kinds
         raise ValueError(f"partitioner.kind={kind} is not a partitioner of Flower; did you mean {' or '.join(near)}?")
 
-    columns = {"idx": np.arange(len(dataset.train_y))}
+    columns: dict[str, npt.NDArray[Any]] = {"idx": np.arange(len(dataset.train_y))}
     if dataset.train_y.ndim == 1:
         columns["label"] = dataset.train_y
+    elif dataset.num_classes is None and dataset.train_y.shape[1] == 1:
+        columns["label_bin"] = tenths(dataset.train_y[:, 0].astype(np.float64))
     if dataset.owner is not None:
         columns["owner"] = dataset.owner
     by = arguments.get("partition_by")
+    if by in ("label", "label_bin") and dataset.num_classes is None and by not in columns:
+        told = "set partitioner.partition_by=label_bin to go by tenths of their ranks, or use partitioner=iid"
+        raise ValueError(
+            f"partitioner.partition_by={by}: the labels of {dataset.name} are no classes; "
+            + (told if "label_bin" in columns else "use partitioner=iid, or owners and partitioner=natural")
+        )
     if by is not None and by not in columns:
         raise ValueError(
             f"partitioner.partition_by={by}: data set {dataset.name} has only {', '.join(columns)}; "
@@ -171,6 +179,16 @@ def _assign(dataset: Dataset, kind: str, seed: int, arguments: dict[str, Any]) -
     if empty := sum(len(examples) == 0 for examples in parts):
         raise ValueError(_remedy(dataset, kind, arguments, f"{empty} of {len(parts)} clients get no example."))
     return client_of
+
+
+def tenths(labels: npt.NDArray[np.float64]) -> Ints:
+    """Which tenth of all labels, by rank, each label (N,) is in, 0 .. 9; equal labels are in one tenth.
+
+    >>> tenths(np.array([5.0, 1.0, 1.0, 9.0])).tolist()
+    [5, 0, 0, 7]
+    """
+    ordered = np.sort(labels)
+    return np.searchsorted(ordered, labels) * 10 // len(labels)
 
 
 def _remedy(dataset: Dataset, kind: str, arguments: dict[str, Any], reason: str) -> str:

@@ -35,6 +35,8 @@ def long_tail(base: Dataset, ratio: float) -> Dataset:
     """Classes from frequent to rare: their sizes fall geometrically, the last has ``1 / ratio`` of the first's."""
     if not ratio >= 1:
         raise ValueError(f"ratio must be at least 1 (got {ratio})")
+    if base.num_classes is None:
+        raise ValueError(f"long_tail makes classes rare, and {base.name} has none; use another data set")
     order = keys.generator(SEED, "long tail").permutation(len(base.train_y))
     largest = np.bincount(base.train_y).min()
     kept = []

@@ -14,7 +14,7 @@ LIMIT = 1e-9
 
 @dataclass(frozen=True)
 class Reduced:
-    """The mean of a loss's own values for single examples.
+    """The mean of a loss's own values for single examples, which may be means over the numbers of an example.
 
     Attributes:
         loss: as it was given, for its name and its settings.
@@ -29,26 +29,26 @@ class Reduced:
     def __call__(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The mean over examples, or with "none" their values (n,)."""
         values = self.single(logits, labels)
+        values = values.flatten(1).mean(dim=1) if values.dim() > 1 else values
         return values.mean() if reduction == "mean" else values
 
 
-def by_example(loss: Any, num_classes: int) -> Any:
+def by_example(loss: Any, trial: tuple[Tensor, Tensor]) -> Any:
     """The loss as one by example where it is the mean of its own values for single examples; else as it is.
 
-    That is tried on random logits and labels of all classes, so a mean with class weights, or one that leaves labels
-    out, stays what it is: a loss of the whole batch.
+    That is tried on float64 outputs and labels, at least two examples. With labels of all classes a mean with class
+    weights, or one that leaves labels out, stays what it is: a loss of the whole batch.
 
-    >>> by_example(torch.nn.functional.cross_entropy, 3).per_example
+    >>> trial = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    >>> by_example(torch.nn.functional.cross_entropy, trial).per_example
     True
-    >>> hasattr(by_example(torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])), 3), "per_example")
+    >>> hasattr(by_example(torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])), trial), "per_example")
     False
     """
     single = None if hasattr(loss, "per_example") else _single(loss)
     if single is None:
         return loss
-    source = torch.Generator().manual_seed(0)
-    labels = torch.arange(num_classes, device=_device(loss)).repeat(2)[: max(2 * num_classes, 4)]
-    logits = torch.randn(len(labels), num_classes, generator=source, dtype=torch.float64).to(labels.device)
+    logits, labels = (each.to(_device(loss)) for each in trial)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             given = copy.deepcopy(loss).double() if isinstance(loss, torch.nn.Module) else loss

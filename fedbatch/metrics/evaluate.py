@@ -1,6 +1,6 @@
-"""Loss and accuracy of a model, as sums over examples."""
+"""Loss of a model and what scores are computed of, as sums over examples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,22 +9,17 @@ from torch import Tensor
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.models.flat import FlatModel, Loss
 
+OfEach = Callable[[Tensor, Tensor], Tensor]
+"""Outputs (n, ...) and labels (n, ...) to what is added up of each example, float64 (n, S); see `fedbatch.tasks`."""
+
 
 @dataclass(frozen=True)
 class ExampleSums:
-    """Sums over ``count`` examples; sums add over clients where means do not.
-
-    Of an example with a label a position, ``correct`` is the share of its positions that are right.
-    """
+    """Sums over ``count`` examples, those of the task and that of the loss; sums add over clients, means do not."""
 
     count: int
-    correct: float
+    sums: tuple[float, ...]
     loss_sum: float
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction of examples classified right, in [0, 1]; NaN without examples."""
-        return self.correct / self.count if self.count else float("nan")
 
     @property
     def loss(self) -> float:
@@ -32,32 +27,36 @@ class ExampleSums:
         return self.loss_sum / self.count if self.count else float("nan")
 
 
-def example_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int = 1024) -> ExampleSums:
-    """Evaluate ``model`` on inputs ``x`` (N, ...), labels ``y`` (N,) or (N, T); see `score_sums`."""
-    return ExampleSums(len(y), *score_sums(model, loss, x, y, batch_size).tolist())
+def example_sums(
+    model: FlatModel, loss: Loss, of_each: OfEach, x: Tensor, y: Tensor, batch_size: int = 1024
+) -> ExampleSums:
+    """Evaluate ``model`` on inputs ``x`` (N, ...), at least one, with labels ``y`` (N, ...); see `score_sums`."""
+    *sums, loss_sum = score_sums(model, loss, of_each, x, y, batch_size).tolist()
+    return ExampleSums(len(y), tuple(sums), loss_sum)
 
 
-def score_sums(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """``correct`` and ``loss_sum`` (2,) of examples, ``batch_size`` at a time, left on their device.
+def score_sums(model: FlatModel, loss: Loss, of_each: OfEach, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """The sums of ``of_each`` and of the loss (S + 1,), ``batch_size`` examples at a time, left on their device.
 
     A loss that couples examples has no sum over them: that of each ``batch_size`` counts as many times as it has
     examples, so its mean depends on ``batch_size``.
     """
-    sums = torch.zeros(2, dtype=torch.float64, device=y.device)
-    for logits, labels in _predictions(model, x, y, batch_size):
-        sums += torch.stack([_share_right(logits.argmax(dim=-1), labels).sum(), _loss_sum(loss, logits, labels)])
+    sums = torch.zeros((), dtype=torch.float64, device=y.device)
+    for logits, labels in predictions(model, x, y, batch_size):
+        found = of_each(logits, labels).T.contiguous().sum(dim=1)  # each as if it were alone, to the last bit
+        sums = sums + torch.cat([found, _loss_sum(loss, logits, labels)[None]])
     return sums
 
 
-def example_scores(model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-    """The share that is right and the loss of each example (n, 2), by a loss that does not couple them."""
+def example_scores(model: FlatModel, loss: Loss, of_each: OfEach, x: Tensor, y: Tensor) -> Tensor:
+    """What is added up of each example, and its loss, (n, S + 1), by a loss that does not couple examples."""
     logits = logits_of(model, x, len(x))
-    return torch.stack([_share_right(logits.argmax(dim=-1), y), loss(logits, y, reduction="none").double()], dim=1)
+    return torch.cat([of_each(logits, y), loss(logits, y, reduction="none").double()[:, None]], dim=1)
 
 
 @torch.no_grad()
-def _predictions(model: FlatModel, x: Tensor, y: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels, ``batch_size`` examples at a time."""
+def predictions(model: FlatModel, x: Tensor, y: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and labels, ``batch_size`` examples at a time, in evaluation mode."""
     with model.unchanged():
         model.module.eval()
         for start in range(0, len(y), batch_size):
@@ -85,9 +84,3 @@ def _loss_sum(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     if getattr(loss, "per_example", False):
         return loss(logits, labels, reduction="none").double().sum()
     return loss(logits, labels).double() * len(labels)
-
-
-def _share_right(predicted: Tensor, labels: Tensor) -> Tensor:
-    """1 or 0 for each example (N,), or the share of those of its positions that have a label."""
-    right = (predicted == labels).double()
-    return right if labels.dim() == 1 else right.sum(dim=1) / (labels != NO_LABEL).sum(dim=1).clamp(min=1)

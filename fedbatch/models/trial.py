@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +21,41 @@ KEY = torch.zeros((), dtype=torch.int64)
 TOGETHER = 8  # examples of a batch in which they are looked for to meet
 
 
-def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int, sizes: list[int]) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """What the outputs of a model must be.
+
+    Attributes:
+        shape: of the outputs for labels of a shape.
+        class_axis: axis with a number for each class, which may have more than there are; None for numbers.
+    """
+
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+    class_axis: int | None = -1
+
+    @property
+    def name(self) -> str:
+        """What outputs are called."""
+        return "numbers" if self.class_axis is None else "logits"
+
+    @property
+    def axis_in_words(self) -> str:
+        """Where classes lie, to append to a shape."""
+        if self.class_axis is None:
+            return ""
+        which = "the last axis" if self.class_axis == -1 else f"axis {self.class_axis}"
+        return f", one for each class along {which}"
+
+    def fits(self, found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+        """Whether outputs have the shape that is expected, or more classes."""
+        if self.class_axis is None or len(found) != len(expected):
+            return found == expected
+        few = list(found)
+        few[self.class_axis] = min(found[self.class_axis], expected[self.class_axis])
+        return tuple(few) == expected
+
+
+def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, wanted: Wanted, sizes: list[int]) -> None:
     """Call ``model`` and ``loss`` on batches of ``sizes``, and set what was found on the model.
 
     Sets ``changing`` buffers, ``is_random``, ``writes_inputs`` and ``examples_meet``. All else stays as it was.
@@ -29,8 +64,8 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
         model: fresh, with no changing buffers.
         loss: of the run.
         x: inputs (n, ...), at least ``max(sizes)``.
-        y: labels (n,) or (n, positions).
-        num_classes: of the labels.
+        y: labels (n, ...).
+        wanted: what outputs must be.
         sizes: batch sizes that occur in the run, the smallest among them.
 
     Raises:
@@ -38,14 +73,14 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
     """
     frozen = {name: p.detach().clone() for name, p in model.module.named_parameters() if not p.requires_grad}
     places = {name: (p, p.data_ptr()) for name, p in model.module.named_parameters()}
-    with own_generators(True), model.unchanged(), _buffers_restored(model.module) as buffers:
+    with torch.enable_grad(), own_generators(True), model.unchanged(), _buffers_restored(model.module) as buffers:
         model.module.train()
         before = generator_states()
         for size in sizes:
             given = x[:size].clone()
-            _check_batch(model, loss, given, y[:size].clone(), num_classes)
+            _check_batch(model, loss, given, y[:size].clone(), wanted)
             model.writes_inputs |= not _equal(given, x[:size])
-        _check_evaluation(model, x, y, num_classes)
+        _check_evaluation(model, x, y, wanted)
         is_random = generator_states() != before
         found, parameters = dict(model.module.named_buffers()), dict(model.module.named_parameters())
         changing = [name for name, b in buffers.items() if name not in found or not _equal(found[name], b)]
@@ -76,7 +111,7 @@ def try_out(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int
     model.is_random, model.examples_meet = is_random, examples_meet
 
 
-def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes: int) -> None:
+def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, wanted: Wanted) -> None:
     """A forward, a loss and a backward.
 
     Raises:
@@ -86,8 +121,8 @@ def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes
     batch = f"a batch of {size} example{'s' * (size > 1)} of shape {tuple(x.shape[1:])}"
     with _refusing(f"model: cannot be called on {batch}", _remedy(model, x)):
         output = model.module(x)
-    _check_output(output, y, num_classes, batch)
-    with _refusing(f"loss: cannot be computed from logits {tuple(output.shape)} and labels {tuple(y.shape)}"):
+    _check_output(output, y, wanted, batch)
+    with _refusing(f"loss: cannot be computed from {wanted.name} {tuple(output.shape)} and labels {tuple(y.shape)}"):
         value = loss(output, y)
         if not (isinstance(value, Tensor) and value.dim() == 0):
             raise TypeError(f"its value must be one number (got shape {tuple(getattr(value, 'shape', ()))})")
@@ -102,28 +137,27 @@ def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, num_classes
             raise RuntimeError("the loss depends on no parameter that is trained")
 
 
-def _check_evaluation(model: FlatModel, x: Tensor, y: Tensor, num_classes: int) -> None:
+def _check_evaluation(model: FlatModel, x: Tensor, y: Tensor, wanted: Wanted) -> None:
     """A forward as in evaluation, which some models answer in another form."""
     batch = f"a batch of {len(y)} example{'s' * (len(y) > 1)} in evaluation"
     model.module.eval()
     with _refusing(f"model: cannot be called on {batch}"), torch.no_grad():
         output = model.module(x.clone())
     model.module.train()
-    _check_output(output, y, num_classes, batch)
+    _check_output(output, y, wanted, batch)
 
 
-def _check_output(output: Tensor, y: Tensor, num_classes: int, batch: str) -> None:
-    expected = (*y.shape, num_classes)
+def _check_output(output: Tensor, y: Tensor, wanted: Wanted, batch: str) -> None:
+    expected = wanted.shape(tuple(y.shape))
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"model: its output is a {type(output).__name__}; it must be one tensor of logits of shape {expected} for "
-            f"{batch}"
+            f"model: its output is a {type(output).__name__}; it must be one tensor of {wanted.name} of shape "
+            f"{expected} for {batch}"
         )
-    fits = output.is_floating_point() and output.shape[:-1] == y.shape and output.shape[-1] >= num_classes
-    if output.dim() == 0 or not fits:
+    if not (output.is_floating_point() and wanted.fits(tuple(output.shape), expected)):
         raise ValueError(
             f"model: its output for {batch} has shape {tuple(output.shape)} and type {output.dtype}; it must hold "
-            f"logits of shape {expected}, one for each class along the last axis"
+            f"{wanted.name} of shape {expected}{wanted.axis_in_words}"
         )
 
 

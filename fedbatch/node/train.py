@@ -88,30 +88,35 @@ def compressed(answer: Contribution, outbox: Outbox) -> Contribution:
 
 
 def evaluate(plan: EvaluatePlan, task: Task) -> Evaluation:
-    """Loss and accuracy sums on the held-out part of each client, of the global model or of each client's own."""
+    """Sums of the loss and of the task's scores on the held-out part of each client, of the model that it uses."""
     if hasattr(task.work(plan.phase), "own_params"):
         return evaluate_own(plan, task)
-    model, loss = task.node_model, task.loss
+    model, loss, at = task.node_model, task.loss, plan.at.double().to(task.train_y.device)
+    of_each, width = partial(task.learning.sums, at=at), task.learning.bounds().shape[1]
     model.load(plan.params.to(model.params), plan.buffers.to(model.buffers))
     positions = [task.held_out(int(client)) for client in plan.clients]
     sizes = [len(own) for own in positions]
     if getattr(loss, "per_example", False):
         owners, together = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(positions)
-        sums = torch.zeros(len(sizes), 2, dtype=torch.float64, device=task.train_y.device)
+        sums = torch.zeros(len(sizes), width + 1, dtype=torch.float64, device=task.train_y.device)
         for start in range(0, len(owners), EVALUATE_BATCH):
             batch = slice(start, start + EVALUATE_BATCH)
-            scores = example_scores(model, loss, *task.examples(together[batch]))
+            scores = example_scores(model, loss, of_each, *task.examples(together[batch]))
             sums.index_add_(0, to_device(owners[batch], sums.device), scores)
     else:
-        sums = torch.stack([score_sums(model, loss, *task.examples(own), EVALUATE_BATCH) for own in positions])
-    correct, losses = sums.T.cpu().numpy()
-    return Evaluation(plan.clients, np.array(sizes), correct, losses)
+        nothing = torch.zeros(width + 1, dtype=torch.float64, device=task.train_y.device)
+        rows = [score_sums(model, loss, of_each, *task.examples(own), EVALUATE_BATCH) for own in positions if len(own)]
+        filled = iter(rows)
+        sums = torch.stack([next(filled) if size else nothing for size in sizes])
+    sums = sums.cpu()
+    return Evaluation(plan.clients, np.array(sizes), sums[:, :-1].flatten(), sums[:, -1].numpy().copy())
 
 
 def evaluate_own(plan: EvaluatePlan, task: Task) -> Evaluation:
     """The same of the models that clients use themselves, one after the other."""
     work: Any = task.work(plan.phase)
-    model, loss = task.node_model, task.loss
+    model, loss, at = task.node_model, task.loss, plan.at.double().to(task.train_y.device)
+    of_each, width = partial(task.learning.sums, at=at), task.learning.bounds().shape[1]
     params, buffers = plan.params.to(model.params), plan.buffers.to(model.buffers)
     sizes = lengths(work, "own", params, buffers)
     files, sums, counts = OwnFiles(Path(task.config.run_dir) / "clients"), [], []
@@ -121,8 +126,10 @@ def evaluate_own(plan: EvaluatePlan, task: Task) -> Evaluation:
         model.load(
             work.own_params(params, own), work.own_buffers(buffers, own) if hasattr(work, "own_buffers") else buffers
         )
-        examples = task.examples(task.held_out(client))
-        counts.append(len(examples[1]))
-        sums.append(score_sums(model, loss, *examples, EVALUATE_BATCH))
-    correct, losses = torch.stack(sums).T.cpu().numpy()
-    return Evaluation(plan.clients, np.array(counts), correct, losses)
+        positions = task.held_out(client)
+        counts.append(len(positions))
+        nothing = torch.zeros(width + 1, dtype=torch.float64, device=at.device)
+        examples = task.examples(positions)
+        sums.append(score_sums(model, loss, of_each, *examples, EVALUATE_BATCH) if len(positions) else nothing)
+    found = torch.stack(sums).cpu()
+    return Evaluation(plan.clients, np.array(counts), found[:, :-1].flatten(), found[:, -1].numpy().copy())

@@ -52,13 +52,21 @@ function noiseScale(run, axis) {
   };
 }
 
+const shortScore = run => scoreOf(run).replace(/^test_/, "");
+
+function score(run, axis) {
+  const name = shortScore(run), columns = [[`test_${name}`, "test", GREEN], [`training_set_${name}`, "training set", BLUE, "dash"]];
+  const below = columns.some(([column]) => (run.curves[column] || []).some(v => v < 0));
+  return overTime(name, capital(name.replaceAll("_", " ")), columns, { yaxis: { rangemode: below ? "normal" : "nonnegative" } })(run, axis);
+}
+
 function clients(run, axis) {
-  const at = q => run.curves[`client_accuracy_p${q}`], x = run.curves[axis];
+  const name = shortScore(run), at = q => run.curves[`client_${name}_p${q}`], x = run.curves[axis];
   if (!at(50)) return null;
   return {
-    id: "clients", title: "Accuracy of clients on what they hold out", note: "median over clients, and the middle half and nine tenths of them",
+    id: "clients", title: `${capital(name.replaceAll("_", " "))} of clients on what they hold out`, note: "median over clients, and the middle half and nine tenths of them",
     data: [band(x, at(5), at(95), "5 to 95 %", BLUE), band(x, at(25), at(75), "25 to 75 %", BLUE), line(x, at(50), "median", BLUE)],
-    layout: { shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { range: [0, 1.02] } },
+    layout: { shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { rangemode: "tozero" } },
   };
 }
 
@@ -122,12 +130,55 @@ function reliability(run) {
   };
 }
 
+// Of the tables after the last round; they are not over time.
+function confusion(run) {
+  const counts = (run.views || {}).confusion;
+  if (!counts) return null;
+  const sums = counts.map(row => row.reduce((a, b) => a + b, 0)), shares = counts.map((row, i) => row.map(n => sums[i] ? n / sums[i] : null));
+  return {
+    id: "confusion", title: "Which class is taken for which", note: "shares of each class of the test split, after the last round",
+    data: [{
+      type: "heatmap", z: shares, customdata: counts, zmin: 0, zmax: 1, colorscale: [[0, "#ffffff"], [1, BLUE]], xgap: 1, ygap: 1,
+      hovertemplate: "class %{y}, taken for %{x}: %{customdata} (%{z:.1%})<extra></extra>",
+    }],
+    layout: { showlegend: false, xaxis: { title: { text: "taken for class" }, constrain: "domain" }, yaxis: { title: { text: "class" }, autorange: "reversed" } },
+  };
+}
+
+function recall(run) {
+  const shares = (run.views || {}).recall;
+  if (!shares) return null;
+  const there = shares.map((_, i) => i).filter(i => shares[i] !== null);
+  return {
+    id: "recall", title: "Recall by class", note: "share of each class of the test split that is found, after the last round",
+    data: [{ type: "bar", x: there, y: there.map(i => shares[i]), marker: { color: GREEN } }],
+    layout: { showlegend: false, xaxis: { title: { text: "class" } }, yaxis: { range: [0, 1.02] } },
+  };
+}
+
+function worstClients(run) {
+  const [ids, examples, scores] = (run.views || {}).worst || [];
+  if (!ids) return null;
+  const kept = ids.map((_, i) => i).filter(i => scores[i] !== null).reverse(), name = shortScore(run).replaceAll("_", " ");
+  return {
+    id: "worst", title: `Clients with the worst ${name}`, note: "on what they hold out, after the last round",
+    data: [{
+      type: "bar", orientation: "h", x: kept.map(i => scores[i]), y: kept.map(i => `client ${ids[i]}`), marker: { color: BLUE },
+      text: kept.map(i => `${number(scores[i], 3)}, ${examples[i]} examples`), textposition: "auto", cliponaxis: false,
+    }],
+    layout: { showlegend: false, xaxis: { title: { text: name } }, yaxis: { automargin: true } },
+  };
+}
+
 const CHARTS = [
-  overTime("accuracy", "Accuracy", [["test_accuracy", "test", GREEN], ["training_set_accuracy", "training set", BLUE, "dash"]], { yaxis: { rangemode: "nonnegative" } }),
+  score,
   overTime("loss", "Loss", [["train_loss", "of the round's clients", BLUE], ["test_loss", "test", GREEN], ["training_set_loss", "training set", ORANGE, "dash"]], { yaxis: { rangemode: "tozero" } }),
   noiseScale,
   overTime("rate", "Server learning rate", [["lr", "learning rate", ORANGE]], { yaxis: { rangemode: "tozero" } }),
   clients,
+  recall,
+  confusion,
+  worstClients,
   privacyLoss,
   overTime("calibration", "Calibration error (ECE)", [["test_ece", "test split", GREEN], ["held_out_ece", "held out by clients", BLUE]], { yaxis: { rangemode: "tozero" } }),
   reliability,

@@ -2,9 +2,12 @@
 // Runs beside each other: groups of runs that agree in a key, seeds aggregated, cost against quality.
 
 // What columns are called and where they are shown is told by fedbatch/core/columns.py.
-const { labels: LABELS, compare: COMPARED, cost: COSTLY } = JSON.parse(document.getElementById("data").textContent).columns;
+const { labels: LABELS, compare: COMPARED, cost: COSTLY, scores: SCORES } = JSON.parse(document.getElementById("data").textContent).columns;
 const labelled = names => Object.fromEntries(names.map(name => [name, LABELS[name] || name.replaceAll("_", " ")]));
 const METRICS = labelled(COMPARED), COSTS = labelled([...COSTLY, "bytes"]);
+// The score of a run's task, as its summary has it; runs of an earlier fedbatch do not say it.
+const scoreOf = run => run.summary.score || "test_accuracy";
+const labelOfScore = name => LABELS[name] || name.replaceAll("_", " ");
 const EVERYTHING = "all that differs but the seed", EACH = "run";
 
 const last = values => values && [...values].reverse().find(v => v !== null);
@@ -72,21 +75,22 @@ function pareto(points) {
   return [...points].sort((a, b) => a.x - b.x || b.y - a.y).filter(p => p.y > best && (best = p.y, true));
 }
 
-function paretoChart(groups, cost) {
+function paretoChart(groups, cost, score) {
+  const sign = SCORES[score] === "lower" ? -1 : 1, name = labelOfScore(score);
   const points = groups.map(group => {
-    const x = moments(group.runs.map(run => final(run, cost))), y = moments(group.runs.map(run => final(run, "test_accuracy")));
+    const x = moments(group.runs.map(run => final(run, cost))), y = moments(group.runs.map(run => final(run, score)));
     return { group, x: x.mean, y: y.mean, dx: x.sd, dy: y.sd };
   }).filter(p => p.x !== null && p.y !== null);
-  const front = pareto(points);
+  const front = pareto(points.map(p => ({ ...p, y: sign * p.y }))).map(p => ({ ...p, y: sign * p.y }));
   const data = points.map(p => ({
     type: "scatter", mode: "markers", name: p.group.name, x: [p.x], y: [p.y], showlegend: false,
-    marker: { color: p.group.color, size: 10, symbol: front.includes(p) ? "circle" : "circle-open" },
+    marker: { color: p.group.color, size: 10, symbol: front.some(f => f.group === p.group) ? "circle" : "circle-open" },
     error_x: { array: [p.dx], color: p.group.color, thickness: 1 }, error_y: { array: [p.dy], color: p.group.color, thickness: 1 },
   }));
   data.push({ type: "scatter", mode: "lines", x: front.map(p => p.x), y: front.map(p => p.y), name: "Pareto front", line: { color: GREY, dash: "dot", shape: "hv" }, hoverinfo: "skip" });
   return {
-    id: "pareto", title: `Accuracy against ${COSTS[cost]}`, note: "mean and standard deviation of a group; full marks: no group is both better and cheaper", data,
-    layout: { xaxis: { title: { text: COSTS[cost] } }, yaxis: { title: { text: "test accuracy" } } },
+    id: Object.keys(SCORES).length > 1 ? `pareto-${score}` : "pareto", title: `${capital(name.replace(/^test /, ""))} against ${COSTS[cost]}`, note: "mean and standard deviation of a group; full marks: no group is both better and cheaper", data,
+    layout: { xaxis: { title: { text: COSTS[cost] } }, yaxis: { title: { text: name } } },
   };
 }
 
@@ -109,8 +113,11 @@ function compare(box, table, runs, differing, { group, metric, over, cost }) {
     data: groups.flatMap(g => together(g, metric, over)),
     layout: { showlegend: legend, xaxis: { title: { text: AXES[over] } }, yaxis: { title: { text: METRICS[metric] } } },
   });
-  chart(box, paretoChart(groups, cost));
-  const columns = ["test_accuracy", "test_loss", "rounds", "examples", "simulated_seconds", "noise_scale"];
-  fill(table, ["group", "runs", ...columns.map(name => name.replace("_", " "))], groups.map(g =>
+  for (const score of Object.keys(SCORES)) {
+    const drawn = groups.filter(g => g.runs.some(run => final(run, score) !== null));
+    if (drawn.length) chart(box, paretoChart(drawn, cost, score));
+  }
+  const columns = [...Object.keys(SCORES), "test_loss", "rounds", "examples", "simulated_seconds", "noise_scale"];
+  fill(table, ["group", "runs", ...columns.map(name => name.replaceAll("_", " "))], groups.map(g =>
     row([swatch(g), g.runs.length, ...columns.map(name => spread(moments(g.runs.map(run => final(run, name)))))])));
 }

@@ -16,13 +16,13 @@ function telling(keys) {
 }
 
 // The table of runs ----------------------------------------------------------------------------------------------
-const RESULTS = ["rounds", "examples", "test_accuracy", "test_loss", "noise_scale", "epsilon", "simulated_seconds"];
+const RESULTS = ["rounds", "examples", ...Object.keys(SCORES), "test_loss", "noise_scale", "epsilon", "simulated_seconds"];
 const columns = [
   { name: "run", value: run => run.name },
   { name: "status", value: run => run.status },
   ...differing.map(key => ({ name: labelOf(key), value: run => valueOf(run, key) })),
   ...RESULTS.filter(name => page.runs.some(run => final(run, name) !== null))
-    .map(name => ({ name: name.replace("_", " "), value: run => final(run, name) })),
+    .map(name => ({ name: name.replaceAll("_", " "), value: run => final(run, name) })),
   ...(page.runs.some(run => run.summary.error) ? [{ name: "error", value: run => run.summary.error }] : []),
 ];
 const described = run => columns.map(c => `${c.name}=${c.value(run)}`).join(" ").toLowerCase() + " " + run.status;
@@ -91,7 +91,7 @@ function headline(run) {
   const entries = [
     ["status", run.status],
     ["rounds", final(run, "rounds")],
-    ["test accuracy", final(run, "test_accuracy")],
+    [labelOfScore(scoreOf(run)), final(run, scoreOf(run))],
     ["test loss", final(run, "test_loss")],
     ["noise scale", s.noise_scale, known(s.noise_scale) ? `${number(s.noise_scale_low)} to ${number(s.noise_scale_high)} ${unit}` : ""],
     ["epsilon", s.epsilon, s.privacy && `delta ${number(s.privacy.delta)}, ${s.privacy.unit} level`],

@@ -12,11 +12,13 @@ import yaml
 
 from fedbatch.config.compose import config_json
 from fedbatch.config.trust import OF_A_FOLDER, refuse_strangers
-from fedbatch.core.columns import COLUMNS, column, named, seen_as
+from fedbatch.core.columns import COLUMNS, DEFAULT_SCORE, column, named, seen_as
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import from_json
+from fedbatch.core.scores import score_of
 from fedbatch.privacy.statement import headline
 from fedbatch.report.critical import critical_values
+from fedbatch.report.views import views_of
 from fedbatch.results.folder import config_values, leaves
 from fedbatch.results.load import run_folders
 from fedbatch.results.own import trusted_in
@@ -53,7 +55,8 @@ def read_runs(folders: Sequence[Path], top: Path, trust: Sequence[str] = ()) -> 
     common = {key: value for key, value in configs[0].items() if _all_have(configs, key, value)} if configs else {}
     for run in runs:
         run["config"] = {key: value for key, value in run["config"].items() if key not in common}
-    return {"runs": runs, "common": common, "defaults": flat(json.loads(config_json({}))), "columns": columns()}
+    defaults = flat(json.loads(config_json({})))
+    return {"runs": runs, "common": common, "defaults": defaults, "columns": columns(scores(runs))}
 
 
 def link(place: str) -> str:
@@ -78,10 +81,18 @@ def strangers(paths: Iterable[Path], trust: Sequence[str]) -> Iterator[str]:
             yield f"{folder / 'config.yaml'}: {error}"
 
 
-def columns() -> dict[str, Any]:
-    """What the page's scripts know of columns: their names in words, and where they are shown."""
+def scores(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns of the runs' scores, and which way each is better."""
+    summaries = [run["summary"] for run in runs]
+    return {score_of(summary): str(summary.get("score_better", "higher")) for summary in summaries}
+
+
+def columns(scores: Mapping[str, str]) -> dict[str, Any]:
+    """What the page's scripts know of columns: their names in words, where they are shown, and which are scores."""
     places = {place: named(place) for place in ("summary", "compare", "cost")}
-    return {"labels": {each.name: each.label for each in COLUMNS}, **places}
+    places["compare"] = [*dict.fromkeys([*places["compare"], *scores])]
+    labels = {name: name.replace("_", " ") for name in scores} | {each.name: each.label for each in COLUMNS}
+    return {"labels": labels, "scores": dict(scores), **places}
 
 
 def read_run(folder: Path, most: int) -> dict[str, Any]:
@@ -95,13 +106,20 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
         rows, status, stages = sample(folder / FILE, most), state(folder), seconds(folder / FILE)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return {"status": "unreadable", "summary": {"error": reason}, "config": {}, "curves": {}, "stages": {}}
+        return {
+            "status": "unreadable",
+            "summary": {"error": reason},
+            "config": {},
+            "curves": {},
+            "views": {},
+            "stages": {},
+        }
     summary |= {name: summary[seen_as(name, summary)] for name in named("summary") if name in summary}
     if "privacy" in summary:
         summary["statement"] = headline(summary["privacy"])
-    return plain({"status": status, "summary": summary, "curves": curves(rows, len(rows)), "stages": stages}) | {
-        "config": config
-    }
+    score = score_of(summary)
+    shown = {"curves": curves(rows, len(rows), score), "views": views_of(folder, score.removeprefix("test_"))}
+    return plain({"status": status, "summary": summary, "stages": stages, **shown}) | {"config": config}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,15 +141,19 @@ def seconds(record: Path) -> dict[str, float]:
     return sums
 
 
-def curves(rows: Sequence[Row], most: int) -> dict[str, list[Any]]:
-    """Columns over the rounds that are kept, those without any value left out; bytes of both ways are added up."""
+def curves(rows: Sequence[Row], most: int, score: str = DEFAULT_SCORE) -> dict[str, list[Any]]:
+    """Columns over the rounds that are kept, those without any value left out; bytes of both ways are added up.
+
+    The column ``score`` is among them, of the test split and of examples of the training set.
+    """
     rows = [rows[i] for i in thinned(rows, most)]
     drawn = {name: [row[name] for row in rows] for name in ("rounds", "examples", "simulated_seconds", "phase")}
     drawn["bytes"] = [row["bytes_up"] + row["bytes_down"] for row in rows]
     drawn["switch"] = [row["switch"] for row in rows]
     if rows:
         there = dict.fromkeys(name for row in rows for name in row)
-        names = [name for name in there if (known := column(name)) and "curve" in known.shown]
+        own = (score, score.replace("test_", "training_set_", 1))
+        names = [name for name in there if name in own or ((known := column(name)) and "curve" in known.shown)]
         found = {name: [_number(row.get(seen_as(name, row))) for row in rows] for name in names}
         if "epsilon" not in names and "epsilon_rdp" in there:  # a run of an earlier fedbatch has only this reading
             found["epsilon"] = [_number(row.get("epsilon_rdp")) for row in rows]

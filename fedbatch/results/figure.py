@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fedbatch.core.columns import seen_as
 
 Row = dict[str, Any]
-NOISE, BATCH, ACCURACY, SHADE = (
+NOISE, BATCH, SCORE, SHADE = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -20,8 +20,8 @@ NOISE, BATCH, ACCURACY, SHADE = (
 )  # Okabe and Ito: safe for colour-blind eyes
 
 
-def save_figure(rows: Sequence[Row], path: Path) -> None:
-    """Two panels over rounds: noise scale with its band against the global batch, and test accuracy."""
+def save_figure(rows: Sequence[Row], path: Path, score: str = "test_accuracy") -> None:
+    """Two panels over rounds: noise scale with its band against the global batch, and the column ``score``."""
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     rounds = np.array([row["rounds"] for row in rows])
@@ -48,10 +48,10 @@ def save_figure(rows: Sequence[Row], path: Path) -> None:
     top.step(rounds, batch, color=BATCH, where="mid", label="global batch")
     top.set(yscale="log", ylabel="clients" if in_clients else "examples")
     top.legend(frameon=False, loc="best")
-    accuracy = _column(rows, "test_accuracy")
-    tested = np.isfinite(accuracy)
-    bottom.plot(rounds[tested], accuracy[tested], color=ACCURACY)
-    bottom.set(ylabel="test accuracy", xlabel="rounds")
+    scores = _column(rows, score)
+    tested = np.isfinite(scores)
+    bottom.plot(rounds[tested], scores[tested], color=SCORE)
+    bottom.set(ylabel=score.replace("_", " "), xlabel="rounds")
     for axes in (top, bottom):
         _shade_phases(axes, rows)
         axes.spines[["top", "right"]].set_visible(False)

@@ -23,6 +23,7 @@ LEFT = (
     *TRACES,
     *("nonce", "answers.jsonl", "best/round-*.ckpt", "best/round-*.partial"),
     *("checkpoints/round-*.partial", "rounds.jsonl.damaged*", "run.json", "config.yaml", "noise_scale.png"),
+    *("confusion.parquet", "classes.parquet", "clients.parquet"),
     *("report.html", "critical.png", "active/node-*/*.npz", "clients/*/round-*", "tensorboard/events.out.tfevents.*"),
 )
 """All files that a run leaves in its folder."""

@@ -10,10 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from fedbatch.core.columns import seen_as
+from fedbatch.core.scores import Scoring, in_words, number
 from fedbatch.core.visible import visible
 
 log = logging.getLogger("fedbatch")
 PLAIN_LINES = 20
+ACCURACY = Scoring()
 
 
 class Progress:
@@ -22,22 +24,23 @@ class Progress:
     Nothing is shown where logging of fedbatch is set to show warnings only.
     """
 
-    def __init__(self, rounds: int, done: int):
-        self._rounds = rounds
+    def __init__(self, rounds: int, done: int, scoring: Scoring = ACCURACY):
+        self._rounds, self._column = rounds, f"test_{scoring.score}"
+        self._name = in_words(self._column)
         is_quiet = log.level != logging.NOTSET and not log.isEnabledFor(logging.INFO)
         self._console = Console(markup=False, quiet=is_quiet)  # names of phases and folders are anybody's
-        self._accuracy = math.nan
+        self._score = math.nan
         self._bar = Bar(
             TextColumn("[bold]{task.fields[phase]:>6}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("accuracy {task.fields[accuracy]}  noise scale {task.fields[noise]}"),
+            TextColumn("{task.fields[score]}  noise scale {task.fields[noise]}"),
             TextColumn("eta"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("rounds", total=rounds, completed=done, phase="", accuracy="", noise="")
+        self._task = self._bar.add_task("rounds", total=rounds, completed=done, phase="", score=self._name, noise="")
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -48,17 +51,17 @@ class Progress:
 
     def show(self, row: dict[str, Any]) -> None:
         """Show one round; a change of phase is always told, with its reason."""
-        if not math.isnan(row["test_accuracy"]):
-            self._accuracy = row["test_accuracy"]
+        if not math.isnan(row[self._column]):
+            self._score = row[self._column]
         noise = f"{row[seen_as('noise_scale', row)]:.4g} {row['noise_scale_unit']}"
-        accuracy = "-" if math.isnan(self._accuracy) else f"{self._accuracy:.3f}"
+        score = f"{self._name} {'-' if math.isnan(self._score) else number(self._score)}"
         self._bar.update(
-            self._task, completed=row["rounds"], phase=escape(visible(row["phase"])), accuracy=accuracy, noise=noise
+            self._task, completed=row["rounds"], phase=escape(visible(row["phase"])), score=score, noise=noise
         )
         if not self._console.is_terminal and row["rounds"] % max(1, self._rounds // PLAIN_LINES) == 0:
             self._console.print(
                 f"round {row['rounds']:>5}/{self._rounds}  {visible(row['phase']):<6} batch {row['global_batch']:>6}  "
-                f"accuracy {accuracy}  noise scale {noise}",
+                f"{score}  noise scale {noise}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from fedbatch.core.scores import in_words, number, score_of
 from fedbatch.core.visible import visible
 from fedbatch.results.folder import summary_of
 from fedbatch.results.load import run_folders
@@ -21,17 +22,21 @@ def status_table(path: str | Path) -> Table:
         FileNotFoundError: there is no run.
     """
     table = Table()
-    for name in ("run", "status", "rounds", "accuracy", ""):
+    folders = run_folders(path)
+    scores = {score_of(summary_of(folder)) for folder in folders}
+    for name in ("run", "status", "rounds", in_words(*scores) if len(scores) == 1 else "score", ""):
         table.add_column(name, overflow="fold")
-    for folder in run_folders(path):
+    for folder in folders:
         summary = summary_of(folder)
         kind = state(folder)
-        accuracy = summary.get("test_accuracy")
+        score = summary.get(score_of(summary))
         remark = summary.get("error", "")
         if kind in ("killed", "interrupted", "failed") and any((folder / "checkpoints").glob("*")):
             remark = f"{remark}; " if remark else ""
             remark += f"fedbatch resume={folder}"
-        shown = f"{accuracy:.3f}" if isinstance(accuracy, float) and accuracy == accuracy else ""
+        shown = number(score) if isinstance(score, float) and score == score else ""
+        if shown and len(scores) > 1:
+            shown = f"{in_words(score_of(summary))} {shown}"
         cells = (folder, kind, rounds_done(folder), shown, remark)
         table.add_row(*(Text(visible(cell)) for cell in cells))  # what others wrote is no markup
     return table

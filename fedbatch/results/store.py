@@ -20,10 +20,12 @@ from fedbatch.config import trust
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.columns import named
 from fedbatch.core.files import to_json, write_atomically
+from fedbatch.core.scores import Scoring
 from fedbatch.results import own, record
 from fedbatch.results.record import Row
 from fedbatch.results.record import read_rows as read_rows
 
+ACCURACY = Scoring()
 PACKAGES = ("torch", "flwr", "hydra-core", "numpy", "polars")
 
 
@@ -35,15 +37,22 @@ class RunStore:
         config: written resolved as ``config.yaml``.
         run: id of the run.
         spent: what a run that breaks off says of its privacy.
+        scoring: what its scores are.
     """
 
     def __init__(
-        self, folder: Path, config: RunConfig, run: str = "", spent: Callable[[], Mapping[str, Any]] | None = None
+        self,
+        folder: Path,
+        config: RunConfig,
+        run: str = "",
+        spent: Callable[[], Mapping[str, Any]] | None = None,
+        scoring: Scoring = ACCURACY,
     ):
         self.folder = folder
         self.config = config
         self._run = run
         self._spent = spent or dict
+        self._scoring = scoring
         self._record = folder / record.FILE
         self._missing: list[int] = []
         self._last: Row | None = None
@@ -102,7 +111,8 @@ class RunStore:
         if last is None or tested is None:
             return {"rounds": 0}
         found = {name: last[name] for name in named("summary") if name in last and name != "epsilon"}
-        evaluated = ("test_accuracy", "test_loss", "training_set_loss", "training_set_accuracy")
+        splits, scores = ("test", "training_set", "average_test"), ("loss", *self._scoring.names)
+        evaluated = [f"{split}_{score}" for score in scores for split in splits]
         return found | {name: tested[name] for name in evaluated if name in tested}
 
     def finish(
@@ -134,6 +144,7 @@ class RunStore:
     def _write_summary(self, values: Mapping[str, Any]) -> None:
         summary = {
             **values,
+            **self._scoring.summary,
             **({"missing_rounds": record.ranges(self._missing)} if self._missing else {}),
             **({"run_id": self._run} if self._run else {}),
             "seed": self.config.seed,

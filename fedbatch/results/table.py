@@ -7,19 +7,20 @@ from typing import Any
 from rich.table import Table
 
 from fedbatch.core.columns import seen_as
+from fedbatch.core.scores import in_words, number
 from fedbatch.core.visible import visible
 
 Row = dict[str, Any]
 
 
-def phase_table(rows: Iterable[Row]) -> Table:
-    """Rounds, global batch, examples, accuracy, loss and noise scale at the end of each stretch."""
+def phase_table(rows: Iterable[Row], score: str = "test_accuracy") -> Table:
+    """Rounds, global batch, examples, the column ``score``, loss and noise scale at the end of each stretch."""
     rows = iter(rows)
     first = next(rows, {})
     table = Table()
     private, queried = "epsilon_rdp" in first, "labels_used" in first
     spent = "epsilon" if "epsilon" in first else "epsilon_rdp"  # runs of an earlier fedbatch have only the latter
-    names = ("phase", "rounds", "batch", "examples", "accuracy", "loss", "noise scale")
+    names = ("phase", "rounds", "batch", "examples", in_words(score), "loss", "noise scale")
     for name in (*names, *(["labels"] if queried else []), *([spent] if private else [])):
         table.add_column(name, justify="left" if name == "phase" else "right")
     # Between queries the cohort varies by the clients that have a label yet; elsewhere its size is the controller's.
@@ -35,8 +36,8 @@ def phase_table(rows: Iterable[Row]) -> Table:
             f"{begin['rounds']}-{last['rounds']}",
             f"{last['global_batch']:,}",
             f"{last['examples']:,}",
-            f"{tested['test_accuracy']:.3f}",
-            f"{tested['test_loss']:.3f}",
+            number(tested[score]),
+            number(tested["test_loss"]),
             f"{last[seen_as('noise_scale', last)]:.4g} {visible(last['noise_scale_unit'])}",
             *([f"{last['labels_used']:,}"] if queried else []),
             *([f"{tested[spent]:.3g}"] if private else []),

@@ -37,5 +37,5 @@ def average_scores(server: Server, average: Average) -> Row:
     task, model = server.task, server.optimizer.model
     with model.unchanged(), torch.no_grad():
         model.load(average["params"], average["buffers"])
-        sums = example_sums(model, task.loss, task.test_x, task.test_y)
-    return {"average_test_loss": sums.loss, "average_test_accuracy": sums.accuracy}
+        sums = example_sums(model, task.loss, task.of_each, task.test_x, task.test_y)
+    return task.scores(sums, "average_test_")

@@ -3,9 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from fedbatch.config.schema import RunConfig
-from fedbatch.core.columns import column
 from fedbatch.server.server import Row
+from fedbatch.setup.learning import Target
 
 
 @dataclass(frozen=True)
@@ -22,31 +21,29 @@ class Best:
     rounds: int = 0
     waited: int = 0
 
-    def after(self, row: Row, config: RunConfig) -> "Best":
+    def after(self, row: Row, target: Target, min_delta: float) -> "Best":
         """With one more round; a round in which the metric was not measured changes nothing.
 
-        >>> from types import SimpleNamespace
-        >>> asked = SimpleNamespace(target_metric="test_loss", min_delta=0.1)
-        >>> first = Best().after({"rounds": 10, "test_loss": 1.0}, asked)
-        >>> first.after({"rounds": 20, "test_loss": 0.95}, asked)
+        >>> target = Target("test_loss", is_higher_better=False)
+        >>> first = Best().after({"rounds": 10, "test_loss": 1.0}, target, min_delta=0.1)
+        >>> first.after({"rounds": 20, "test_loss": 0.95}, target, min_delta=0.1)
         Best(value=1.0, rounds=10, waited=1)
         """
-        score = column(config.target_metric)
-        value = float(row.get(config.target_metric, math.nan))
-        if score is None or math.isnan(value):
+        value = float(row.get(target.column, math.nan))
+        if math.isnan(value):
             return self
-        ahead = value - self.value if score.better == "higher" else self.value - value
-        if math.isnan(self.value) or ahead > config.min_delta:
+        ahead = value - self.value if target.is_higher_better else self.value - value
+        if math.isnan(self.value) or ahead > min_delta:
             return Best(value, int(row["rounds"]))
         return replace(self, waited=self.waited + 1)
 
 
-def waited_enough(best: Best, config: RunConfig) -> bool:
+def waited_enough(best: Best, patience: int | None) -> bool:
     """Whether the run ends because the metric has not become better for ``patience`` measurements."""
-    return config.patience is not None and best.waited >= config.patience
+    return patience is not None and best.waited >= patience
 
 
-def plateau(best: Best, config: RunConfig) -> str:
+def plateau(best: Best, target: Target) -> str:
     """Why a run ends that has waited enough, in words."""
-    name = config.target_metric.replace("_", " ")
-    return f"{name} has not become better than {best.value:.4g} after round {best.rounds} (patience={config.patience})"
+    name = target.column.replace("_", " ")
+    return f"{name} has not become better than {best.value:.4g} after round {best.rounds} (patience={best.waited})"

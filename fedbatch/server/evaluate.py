@@ -1,16 +1,14 @@
 """What is measured of the model between rounds: all that the experimenter pays for, and no client's device."""
 
-from functools import partial
+import math
 
 from fedbatch.config.schema import RunConfig
-from fedbatch.metrics.evaluate import ExampleSums, example_sums
+from fedbatch.metrics.evaluate import example_sums
 from fedbatch.models.attention import attention_logits
-from fedbatch.server import algorithm
 from fedbatch.server import temperature as posthoc
 from fedbatch.server.average import Average, average_scores
-from fedbatch.server.exchange import per_client_accuracy
+from fedbatch.server.client_scores import of_clients
 from fedbatch.server.held_out import HeldOut
-from fedbatch.server.plausible import check_evaluation
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
 
@@ -28,8 +26,7 @@ def evaluate(server: Server, state: ServerState, average: Average, is_due: bool)
     """
     config = server.task.config
     if not is_due:
-        sums = ExampleSums(0, 0, 0.0)
-        return {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
+        return dict.fromkeys(["test_loss", *(f"test_{each.name}" for each in server.task.learning.scores)], math.nan)
     tests = on_server(server) | average_scores(server, average)
     return tests | (held_out(server, state) if config.client_holdout else {})
 
@@ -43,14 +40,13 @@ def is_evaluated(config: RunConfig, round_: int) -> bool:
 def on_server(server: Server) -> Row:
     """Scores of what the server itself has: the test split, examples of the training set, sizes of attention."""
     task, model = server.task, server.optimizer.model
-    sums = example_sums(model, task.loss, task.test_x, task.test_y)
-    row: Row = {"test_loss": sums.loss, "test_accuracy": sums.accuracy}
+    row: Row = dict(task.scores(example_sums(model, task.loss, task.of_each, task.test_x, task.test_y), "test_"))
     if task.calibration is not None:
         scores = task.calibration.columns(posthoc.test_pool(server))
         row = {f"test_{name}": value for name, value in scores.items()} | row
     if task.config.training_set_examples:
-        own = example_sums(model, task.loss, *task.training_set_sample())
-        row |= {"training_set_loss": own.loss, "training_set_accuracy": own.accuracy}
+        own = example_sums(model, task.loss, task.of_each, *task.training_set_sample())
+        row |= task.scores(own, "training_set_")
     if task.config.record_attention:
         sizes = attention_logits(model.module, task.test_x[:ATTENTION_EXAMPLES])
         row |= {name: values.tolist() for name, values in vars(sizes).items()}
@@ -61,9 +57,7 @@ def held_out(server: Server, state: ServerState) -> Row:
     """Scores of what clients hold out; with privacy, which does not cover them, none."""
     if server.task.privacy is not None:
         return {}
-    check = partial(check_evaluation, server)
-    versions = partial(algorithm.versions, server, state, server.phase(state.control))
-    row: Row = dict(per_client_accuracy(server.grid, server.hosts, state, server.task.config, check, versions))
+    row: Row = of_clients(server, state)
     if server.task.calibration is not None:
         columns = server.task.calibration.columns(HeldOut(server, state))
         row |= {f"held_out_{name}": value for name, value in columns.items()}

@@ -11,10 +11,7 @@ from flwr.serverapp import Grid
 from fedbatch.config.checks import CHOICES
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
-from fedbatch.core.random import Ints
 from fedbatch.server.ask import ask
-from fedbatch.server.hosts import Hosts
-from fedbatch.server.state import ServerState
 from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.messages import (
     Contribution,
@@ -230,28 +227,3 @@ def check_payload(answer: Contribution, plan: TrainPlan) -> None:
     for name in ("sq_errors", "sent_sq_norms"):
         if len(getattr(answer, name)) != (count if plan.payload else 0):
             raise MessageError(f"{name} must have one entry for each compressed update")
-
-
-def per_client_accuracy(
-    grid: Grid,
-    hosts: Hosts,
-    state: ServerState,
-    config: RunConfig,
-    check: Callable[[Evaluation, Any, SquaredLengths], None] | None = None,
-    versions: Callable[[Ints], Ints] = lambda clients: clients[:0],
-) -> dict[str, Any]:
-    """Percentiles over clients of the accuracy on each client's own held-out examples; arguments as in `exchange`.
-
-    ``versions`` gives those of what clients (K,) keep.
-    """
-    plans = {
-        node: EvaluatePlan(state.params, state.buffers, clients, state.control.phase, versions(clients))
-        for node, clients in hosts.by_node(hosts.clients).items()
-    }
-    answers, rejected = exchange(grid, plans, Evaluation, config, state.round, check)
-    counts = np.concatenate([a.counts for a in answers])
-    correct = np.concatenate([a.correct for a in answers])
-    accuracy = correct[counts > 0] / counts[counts > 0]
-    percentiles = np.percentile(accuracy, [5, 25, 50, 75, 95]) if len(accuracy) else np.full(5, np.nan)
-    columns = {f"client_accuracy_p{q}": float(v) for q, v in zip((5, 25, 50, 75, 95), percentiles, strict=True)}
-    return columns | ({"rejected_evaluations": len(rejected)} if rejected else {})

@@ -31,6 +31,8 @@ ROUNDING, LEAST_LENGTH = 0.05, 1e-5
 """By how much a sum may be longer than its parts: relatively, as low precision rounds, and in all."""
 LARGEST = 1e80
 """Of squared lengths: more is beyond float32, and its square beyond float64."""
+SLACK = 1e-9
+"""Of a task's sums, an example, which are rounded."""
 TAIL = 12.0
 """Standard deviations that noise never passes (1e-32)."""
 
@@ -153,15 +155,27 @@ def check_private(
 
 
 def check_evaluation(server: Server, answer: Evaluation, *_: object) -> None:
-    """Nobody has more right than examples, or more examples held out than there can be.
+    """Nobody's sums are more than so many examples can give, or of more examples than there can be.
 
     Raises:
         MessageError: somebody does.
     """
     most = most_held_out(server, answer.clients)
     require(bool((answer.counts <= most).all()), "counts are more than clients can hold out")
-    right = (answer.correct >= 0) & (answer.correct <= answer.counts * (1 + 1e-9))
-    require(bool(right.all()), "correct must be in 0 .. counts")
+    require(answer.score_sums.dtype == torch.float64, "score_sums must be float64")
+    least, most_each = server.task.learning.bounds()
+    size = len(answer.clients) * len(least)
+    require(len(answer.score_sums) == size, f"score_sums must have length {size} (got {len(answer.score_sums)})")
+    sums, counts = answer.score_sums.cpu().numpy().reshape(-1, len(least)), answer.counts[:, None].astype(np.float64)
+    low, high = (np.multiply(counts, each, out=np.zeros(sums.shape), where=counts > 0) for each in (least, most_each))
+    slack = SLACK * counts
+    inside = (low - slack <= sums) & (sums <= high + slack) & (np.abs(sums) <= LARGEST)
+    require(bool(inside.all()), "score_sums are not within what so many examples can give")
+    there = answer.counts > 0
+    try:
+        server.task.columns(counts[there, 0], sums[there], "client_")
+    except Exception as error:  # what else must hold of sums only the task knows, which may be anybody's
+        raise MessageError(f"score_sums give no scores: {error}") from error
     require(bool((answer.loss_sums[answer.counts == 0] == 0).all()), "loss_sums of no example must be 0")
     require(bool((np.abs(answer.loss_sums) <= LARGEST).all()), "loss_sums are beyond what can be added up")
 

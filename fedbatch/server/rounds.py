@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fedbatch.controllers.phase import ControlState, Observation, Phase
-from fedbatch.core.columns import column
 from fedbatch.server import measure
 from fedbatch.server.algorithm import bytes_sent
 from fedbatch.server.average import moved
@@ -19,6 +18,7 @@ from fedbatch.server.noised_accuracy import noised_accuracy
 from fedbatch.server.server import Collected, Row, Server
 from fedbatch.server.state import ServerState, Totals
 from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.setup.learning import Target
 
 log = logging.getLogger("fedbatch")
 
@@ -33,12 +33,13 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
         except BudgetSpent as reason:
             log.info("%s", reason)
             return
-        state = replace(state, best=state.best.after(row, config))
+        target = server.task.target
+        state = replace(state, best=state.best.after(row, target, config.min_delta))
         yield state, row
-        if reached_target(row, config.target_metric, config.target_value):
+        if reached_target(row, target, config.target_value):
             return
-        if waited_enough(state.best, config):
-            log.info("%s", plateau(state.best, config))
+        if waited_enough(state.best, config.patience):
+            log.info("%s", plateau(state.best, target))
             return
 
 
@@ -202,10 +203,9 @@ def switch(state: ServerState, control: ControlState) -> list[Row]:
     ]
 
 
-def reached_target(row: Row, metric: str, value: float | None) -> bool:
+def reached_target(row: Row, target: Target, value: float | None) -> bool:
     """Whether the target is reached: at least where a higher score is better, else at most. NaN never is."""
-    score = column(metric)
-    if value is None or score is None:
+    if value is None:
         return False
-    now = row.get(metric, float("nan"))
-    return bool(now >= value) if score.better == "higher" else bool(now <= value)
+    now = row.get(target.column, float("nan"))
+    return bool(now >= value) if target.is_higher_better else bool(now <= value)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
@@ -51,10 +52,17 @@ def on_own_data(config: RunConfig, node_config: Mapping[str, Any]) -> RunConfig:
     The folder takes the place of ``dataset.source``, and the partitioner divides it among the clients of this node.
 
     Raises:
-        ConfigError: the data set of the run is not one that lies in a folder, or the node hosts no client.
+        ConfigError: the data set of the run is not one that lies in a folder, a node alone cannot scale its labels, or
+            the node hosts no client.
     """
     if "source" not in config.dataset:
         raise ConfigError("node-config data: the run's data set has no folder; use dataset=hugging_face")
+    for field, node, remedy in (("task", config.task, "centre and task.scale"), ("loss", config.loss, "class_weights")):
+        if node and getattr(build(field, node), "needs_all_labels", False):
+            raise ConfigError(
+                f"node-config data: the {field} reads the labels of everybody, which a node with data of its own has "
+                f"not; give numbers as {field}.{remedy}"
+            )
     clients = hosted_clients(config.population, node_config)
     if not len(clients):
         raise ConfigError(f"node-config: no client of the {config.population} is left for this node; start fewer nodes")

@@ -23,21 +23,24 @@ from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints, bits, key
+from fedbatch.core.scores import Scoring, checked
 from fedbatch.core.transfer import to_device
 from fedbatch.data.holdout import HoldoutPartition
 from fedbatch.executors.agreement import SINGLE
 from fedbatch.executors.choose import Executors
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.losses.reduced import by_example
+from fedbatch.metrics.evaluate import ExampleSums
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
-from fedbatch.models.trial import try_out
+from fedbatch.models.trial import Wanted, try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
 from fedbatch.setup.aggregator import aggregator_of
+from fedbatch.setup.augment import Augment, augment_of, augmented
 from fedbatch.setup.checks import (
     check_active,
     check_batches,
@@ -49,8 +52,10 @@ from fedbatch.setup.checks import (
 )
 from fedbatch.setup.compression import compression_of
 from fedbatch.setup.device import memory_bytes, prepare
+from fedbatch.setup.learning import Target, learning_of, loss_of, scoring_of, target_of, targets_of
 from fedbatch.setup.model import new_model
 from fedbatch.setup.private import privacy_of, temperature_of
+from fedbatch.tasks.protocol import Floats, LearningTask
 from fedbatch.wire.messages import Contribution
 
 
@@ -68,13 +73,14 @@ class Task:
         works: client work of each phase that overrides the run's own.
         default_work: client work of the run.
         node_model: scratch model of the nodes in this process.
-        num_classes: classes of the labels.
+        learning: what labels and scores are.
         aggregator: of single updates; None adds weighted sums up.
         compression: of clients' updates on their way to the server; None without.
         privacy: the run's mechanism, ready to use; None without privacy.
         calibration: scores of calibration for the record; None without.
         temperature: how a temperature is found after training; None without.
         active: how the run gets its labels; None where all are there.
+        augment: what clients change at random in their examples; None without.
         executors: what runs the clients' work on this node.
         data_digests: of clients' examples, for their draws under privacy.
         memory_bytes: what clients that are computed at once may take; None on a CPU, whose caches decide.
@@ -91,13 +97,14 @@ class Task:
     works: dict[str, ClientWork]
     default_work: ClientWork
     node_model: FlatModel
-    num_classes: int
+    learning: LearningTask
     aggregator: Aggregator | None = None
     compression: Compression | None = None
     privacy: PrivacyPlan | None = None
     calibration: Calibration | None = None
     temperature: Scaling | None = None
     active: ActiveLearning | None = None
+    augment: Augment | None = None
     executors: Executors = field(default_factory=Executors)
     data_digests: DataDigests = field(default_factory=DataDigests)
     memory_bytes: float | None = None
@@ -111,10 +118,43 @@ class Task:
         return self.works.get(phase, self.default_work)
 
     @property
+    def num_classes(self) -> int:
+        """Classes of the labels, of a task that has them."""
+        return self.learning.outputs
+
+    @property
+    def target(self) -> Target:
+        """What may end the run."""
+        return target_of(self.config, self.learning)
+
+    @property
+    def scoring(self) -> Scoring:
+        """What the run says of its scores."""
+        return scoring_of(self.learning)
+
+    @property
     def labels_per_example(self) -> int:
         """1, or the tokens of a sequence that have a label."""
-        is_text = self.train_y.dim() == 2 and not self.train_x.is_floating_point()
-        return int((self.train_y[0] != NO_LABEL).sum()) if is_text else 1
+        is_text = self.learning.rule.has_positions and not self.train_x.is_floating_point()
+        return int((self.train_y[0] != NO_LABEL).sum()) if is_text and self.train_y.dim() == 2 else 1
+
+    def of_each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What is added up of each example for the task's scores, (n, S), taken at this end's own constants."""
+        return self.learning.sums(outputs, targets, torch.from_numpy(self.learning.at).to(targets.device))
+
+    def scores(self, sums: ExampleSums, prefix: str) -> dict[str, float]:
+        """The columns of a split, its loss first.
+
+        Raises:
+            RunFailedError: a score outside its range.
+        """
+        found = self.columns(np.array(sums.count, np.float64), np.array(sums.sums), prefix)
+        return {f"{prefix}loss": sums.loss} | {name: float(value) for name, value in found.items()}
+
+    def columns(self, counts: Floats, sums: Floats, prefix: str) -> dict[str, Floats]:
+        """The task's scores (...) under names of columns, from counts (...) and sums (..., S)."""
+        learning = self.learning
+        return checked(learning.scores, learning.columns(counts, sums, learning.at), prefix)
 
     def training_set_sample(self) -> tuple[Tensor, Tensor]:
         """The examples that are evaluated of those that clients train on: always the same, spread evenly over them."""
@@ -138,6 +178,7 @@ class Task:
         """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
         draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
         made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
+        made = made if self.augment is None else augmented(made, self.augment, self.config.seed, round_)
         return replace(made, seeds=self.seeds(clients, round_), round=round_)
 
     def weights(self, num_examples: Ints) -> np.ndarray:
@@ -196,7 +237,7 @@ class Task:
 
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""
-        model = new_model(self.config, self.train_x[:2], self.num_classes)
+        model = new_model(self.config, self.train_x[:2], self.learning.outputs)
         if model.module is self.node_model.module:
             raise ConfigError(
                 f"model: {self.config.model.get('_target_')} gives the same module twice, but server and nodes need "
@@ -219,17 +260,20 @@ def load(config_json: str) -> Task:
     device = prepare(config)
     dataset, partition = validate.data(config_json)
     controller = validate.controller(config_json)
-    loss = build("loss", config.loss)
+    learning = learning_of(config, dataset)
+    loss = loss_of(config, learning, dataset)
     check_loss(loss)
-    loss = by_example(loss, dataset.num_classes) if dataset.train_y.ndim == 1 else loss
+    trial = learning.trial()
+    loss = loss if trial is None else by_example(loss, trial)
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), dataset.num_classes)
+    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs)
     train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
-    train_y = torch.from_numpy(dataset.train_y).to(device)
+    train_y, test_y = (targets_of(learning, y).to(device) for y in (dataset.train_y, dataset.test_y))
+    wanted = Wanted(learning.output_shape, learning.class_axis)
     sizes = trial_sizes(controller.phases, works, default_work, partition)
     try:
-        try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], dataset.num_classes, sizes)
+        try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], wanted, sizes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     model.is_bfloat16 = config.precision == "bf16"
@@ -251,26 +295,28 @@ def load(config_json: str) -> Task:
         check_active(config, active, mechanism, dataset.train_y.ndim > 1, pool)
     if privacy is None or not privacy.mechanism.clips_examples:
         check_batches(config.small_clients, controller.phases, works, default_work, partition)
-    warn_of_small_batches(loss, controller.phases, partition, dataset.num_classes)
+    if learning.rule.has_classes:
+        warn_of_small_batches(loss, controller.phases, partition, learning.outputs)
     task = Task(
         config=config,
         train_x=train_x,
         train_y=train_y,
         test_x=test_x,
-        test_y=torch.from_numpy(dataset.test_y).to(device),
+        test_y=test_y,
         partition=partition,
         controller=controller,
         loss=loss,
         works=works,
         default_work=default_work,
         node_model=model,
-        num_classes=dataset.num_classes,
+        learning=learning,
         aggregator=aggregator,
         compression=compression,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
+        augment=augment_of(config, train_x, train_y, privacy.mechanism.clips_examples if privacy else False),
         memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):

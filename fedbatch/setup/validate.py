@@ -1,6 +1,5 @@
 """What can be built of a run without torch, and with it a quick check of the whole config."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -9,9 +8,9 @@ from fedbatch.config.build import build, require
 from fedbatch.config.checks import check_phases
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.core.errors import ConfigError
-from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.setup.learning import read_dataset
 
 
 @lru_cache(maxsize=1)
@@ -22,7 +21,7 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
         ConfigError: data that is not there, or cannot be split so.
     """
     config = from_json(config_json)
-    dataset = _dataset(config.dataset)
+    dataset = read_dataset(config.dataset, config.task)
     partition = HoldoutPartition(build("partitioner", config.partitioner, dataset), config.client_holdout)
     if len(partition) != config.population:
         raise ConfigError(
@@ -30,14 +29,6 @@ def data(config_json: str) -> tuple[Dataset, HoldoutPartition]:
             f"set population={len(partition)}"
         )
     return dataset, partition
-
-
-def _dataset(node: Mapping[str, Any]) -> Dataset:
-    """The data set of a target of anybody's, checked."""
-    try:
-        return checked(build("dataset", node))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 @lru_cache(maxsize=1)

@@ -212,6 +212,7 @@ class EvaluatePlan:
     Attributes:
         params, buffers: the global model, (d,) and (m,).
         clients: int64 (K,) ids, ascending.
+        at: float64 (m,) constants that the task's sums are taken at.
         phase: gives the client work.
         versions: int64 (K,) of what each client keeps, as in `TrainPlan`.
     """
@@ -219,17 +220,25 @@ class EvaluatePlan:
     params: Tensor
     buffers: Tensor
     clients: Ids
+    at: Tensor
     phase: str = ""
     versions: IfKept = field(default_factory=no_counts)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over each client's held-out examples: int64 (K,) counts, float64 (K,) correct and loss sums."""
+    """Sums over each client's held-out examples.
+
+    Attributes:
+        clients: int64 (K,) ids, ascending.
+        counts: int64 (K,) examples that each holds out.
+        score_sums: float64 (K * S,) the task's sums, client after client.
+        loss_sums: float64 (K,).
+    """
 
     clients: Ids
     counts: Counts
-    correct: Numbers
+    score_sums: Tensor
     loss_sums: Numbers
 
 

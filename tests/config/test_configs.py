@@ -13,7 +13,7 @@ from fedbatch.config.compose import config_dir
 
 ROOT = Path(config_dir())
 FILES = sorted(ROOT.glob("*/*.yaml"))
-INJECTED = {"input_shape", "num_classes", "dataset", "params", "places"}
+INJECTED = {"input_shape", "num_classes", "dataset", "params", "places", "label_kind"}
 
 
 def nodes(value):
@@ -48,6 +48,7 @@ def test_says_how_to_use_it(path):
 TEXT = ["dataset=shakespeare_roles", "dataset.min_sequences=300"]  # half a second of evaluation
 TINY_TRANSFORMER = ["model.layers=1", "model.heads=2", "model.width=8"]
 NO_TARGET = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0"]  # calibrating takes seconds
+TWO_CLASSES, SHAPES = "dataset=breast_cancer", (("dataset", "shapes"), ("model", "model"))
 SETTINGS = {
     "model/gpt": [*TEXT, *TINY_TRANSFORMER],
     "model/bert": [*TEXT, "dataset.task=masked", *TINY_TRANSFORMER],
@@ -90,6 +91,19 @@ SETTINGS = {
     ],
     "controller/norm_test": ["controller.max_cohort_size=8"],
     "controller/seesaw": ["controller.times=1"],
+    **{f"loss/{name}": ["task=regression", "server_optimizer.lr=0.001"] for name in ("mse", "mae", "huber")},
+    **{place: [TWO_CLASSES, "task=multi_label"] for place in ("loss/bce", "task/multi_label")},
+    **{
+        place: [
+            *(f"{part}._target_=tests.tasks.shapes.{name}" for part, name in SHAPES),
+            "task=segmentation",
+            "~model.width",
+            "~model.depth",
+        ]
+        for place in ("loss/pixel_cross_entropy", "task/segmentation")
+    },
+    "task/language": [*TEXT, "model=gpt", *TINY_TRANSFORMER],
+    "task/regression": ["server_optimizer.lr=0.001"],
     "temperature/shared": ["client_holdout=0.2"],
     "temperature/soft_bins": ["client_holdout=0.2"],
     "temperature/per_client": ["client_holdout=0.2"],

@@ -20,7 +20,7 @@ from fedbatch.models.flat import FlatModel
 from fedbatch.models.linear import logistic, mlp
 from fedbatch.models.resnet import resnet18
 from fedbatch.models.transformer import bert, gpt
-from fedbatch.models.trial import try_out
+from fedbatch.models.trial import Wanted, try_out
 from tests.virtual_gpu import VirtualGpu
 
 
@@ -199,7 +199,7 @@ def job_of(module, work="fedsgd", **options):
     """A job of a table model in float64, with what a trial finds of it."""
     job = make_job("mlp", work=work, **options)
     model = FlatModel(module.double(), changing=())
-    try_out(model, job.loss, job.x[:4], job.y[:4], 3, [2, 4])
+    try_out(model, job.loss, job.x[:4], job.y[:4], Wanted(lambda labels: (*labels, 3)), [2, 4])
     model.module.train()
     return replace(job, model=model, params=model.params.clone(), buffers=model.buffers.clone())
 

@@ -15,7 +15,7 @@ from fedbatch.executors.choose import EXECUTORS, Executors
 from fedbatch.executors.loop import loop
 from fedbatch.losses import CrossEntropy
 from fedbatch.models.flat import FlatModel
-from fedbatch.models.trial import try_out
+from fedbatch.models.trial import Wanted, try_out
 from tests.executors.zoo import IMAGE, IMAGES, TEXT, TEXTS
 
 SIZES = np.array([7, 5, 9, 6, 2, 8])
@@ -35,7 +35,7 @@ def make_job(name, work):
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     torch.manual_seed(1)
     model = FlatModel((TEXTS if is_text else IMAGES)[name](), channels_last=True, changing=())
-    try_out(model, CrossEntropy(), x[:2], y[:2], 7 if is_text else 3, [2])
+    try_out(model, CrossEntropy(), x[:2], y[:2], Wanted(lambda labels: (*labels, 7 if is_text else 3)), [2])
     model.module.train()
     partition = IndexPartition.from_assignment(np.repeat(np.arange(6), SIZES))
     clients, clip = np.arange(6), None

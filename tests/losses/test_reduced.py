@@ -9,6 +9,7 @@ from fedbatch.losses import MMCE, Focal
 from fedbatch.losses.reduced import by_example
 
 CLASSES = 4
+TRIAL = torch.randn(8, CLASSES, dtype=torch.float64), torch.arange(CLASSES).repeat(2)
 TORCHS = "loss._target_=torch.nn.CrossEntropyLoss"
 WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 4.0])
 
@@ -36,7 +37,7 @@ def halved(logits, labels, reduction="mean"):
 )
 def test_means_of_single_values_are_by_example(loss):
     logits, labels = torch.randn(9, CLASSES), torch.randint(CLASSES, (9,))
-    found = by_example(loss, CLASSES)
+    found = by_example(loss, TRIAL)
     assert found.per_example and torch.allclose(found(logits, labels), loss(logits, labels))
     values = found(logits, labels, reduction="none")
     alone = torch.stack([loss(z[None], y[None]) for z, y in zip(logits, labels, strict=True)])
@@ -58,17 +59,17 @@ def test_means_of_single_values_are_by_example(loss):
     ids=["weights", "ignored", "sum", "mixes", "halved", "no reduction", "other inputs", "of the batch"],
 )
 def test_all_else_stays_a_loss_of_the_batch(loss):
-    assert by_example(loss, CLASSES) is loss
+    assert by_example(loss, TRIAL) is loss
 
 
 def test_a_loss_that_says_so_itself_is_left_alone():
     loss = Focal(gamma=2.0)
-    assert by_example(loss, CLASSES) is loss
+    assert by_example(loss, TRIAL) is loss
 
 
 def test_the_module_that_was_given_keeps_its_reduction():
     loss = nn.CrossEntropyLoss()
-    by_example(loss, CLASSES)
+    by_example(loss, TRIAL)
     assert loss.reduction == "mean"
 
 

@@ -161,7 +161,7 @@ def test_a_node_of_a_private_run_answers_no_other_question(make_task):
     node = next(iter(server.hosts.by_node(server.hosts.clients)))
     ones = np.ones(20)
     plan = SumsPlan(state.params, state.buffers, np.arange(20), ones, "all", "counts_up_to", torch.ones(1))
-    scores = EvaluatePlan(state.params, state.buffers, np.arange(20))
+    scores = EvaluatePlan(state.params, state.buffers, np.arange(20), torch.zeros(0))
     for kind, question in (("evaluate.sums", plan), ("evaluate.temperatures", plan), ("evaluate", scores)):
         (reply,) = server.grid.send_and_receive([server.grid.create_message(encode(question), kind, node, "0")])
         assert reply.has_error(), kind

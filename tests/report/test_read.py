@@ -77,3 +77,17 @@ def test_where_the_page_is_written(write_run, tmp_path, monkeypatch):
 
 def test_no_rounds_no_curves():
     assert curves([], MOST)["rounds"] == []
+
+
+def test_a_run_of_another_task_is_shown_by_its_own_score():
+    """The page knows the column of the score, which way it is better, and draws it."""
+    from fedbatch.report.read import columns, curves, scores
+
+    runs = [{"summary": {"score": "test_mse", "score_better": "lower"}}, {"summary": {}}]
+    assert scores(runs) == {"test_mse": "lower", "test_accuracy": "higher"}
+    known = columns(scores(runs))
+    assert "test_mse" in known["compare"] and known["labels"]["test_mse"] == "test mse"
+    row = {"rounds": 1, "examples": 1, "simulated_seconds": 1.0, "phase": "a", "bytes_up": 1, "bytes_down": 1}
+    row |= {"switch": "", "test_mse": 0.5, "training_set_mse": 0.4, "client_mse_p50": 0.6, "test_mae": 0.1}
+    drawn = curves([row], 1, "test_mse")
+    assert (drawn["test_mse"], drawn["training_set_mse"], drawn["client_mse_p50"]) == ([0.5], [0.4], [0.6])

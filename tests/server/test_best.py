@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,14 +14,15 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.results.store import read_rows
 from fedbatch.server.best import Best
 from fedbatch.server.checkpoint import load_latest
+from fedbatch.setup.learning import Target
 from fedbatch.trained import evaluate, export, load_model
 
 
 def values(metric, min_delta, series):
-    config = SimpleNamespace(target_metric=metric, min_delta=min_delta)
+    target = Target(metric, is_higher_better=metric == "test_accuracy")
     best = Best()
     for number, value in enumerate(series, start=1):
-        best = best.after({"rounds": number, metric: value}, config)
+        best = best.after({"rounds": number, metric: value}, target, min_delta)
     return best
 
 

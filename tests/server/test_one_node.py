@@ -138,7 +138,7 @@ def test_honest_nodes_are_never_bounded(four):
 @pytest.mark.parametrize("value", [-3.4e38, 1e9, -1.0])
 def test_scores_are_within_their_counts(four, value, by_reference):
     config = four("client_holdout=0.3")
-    rows, _, _ = outcome(config, "evaluate", with_values(correct=lambda c: c * 0 + value), by_reference)
+    rows, _, _ = outcome(config, "evaluate", with_values(score_sums=lambda c: c * 0 + value), by_reference)
     tested = [row for row in rows if "client_accuracy_p50" in row]
     assert tested and all(row["rejected_evaluations"] == 1 and 0 <= row["client_accuracy_p5"] <= 1 for row in tested)
 
