@@ -55,7 +55,9 @@ def measure(total: Aggregate, work: ClientWork, population: int, compression: Co
     energy, added = total.compression_energy or 0.0, None
     if total.compression_energy is not None:
         added = energy * total.weight_sum**2 / float(total.weights**2 @ (1 / sizes))
-    if len(total.clients) < 2 or (compression is not None and not compression.keeps_length):
+    if compression is not None and not compression.keeps_length:
+        return Measured(float(sizes.sum()), unit, None, None)
+    if len(total.clients) < 2:
         return Measured(float(sizes.sum()), unit, None, None, compression=added)
     sq_norm_of_mean, variance = total.sq_norm_of_mean, 0.0
     if compression is not None and compression.is_unbiased:

@@ -14,8 +14,8 @@ from fedbatch.models.flat import FlatModel
 log = logging.getLogger("fedbatch")
 
 
-def compression_of(config: RunConfig, model: FlatModel, works: Collection[ClientWork]) -> Compression:
-    """The compression of the config, for the model.
+def compression_of(config: RunConfig, model: FlatModel, works: Collection[ClientWork], adaptive: bool) -> Compression:
+    """The compression of the config, for the model; ``adaptive`` controllers decide by what is measured.
 
     Raises:
         ConfigError: it does not go with this run's privacy, aggregator, measurements, faults, model or client work.
@@ -37,16 +37,17 @@ def compression_of(config: RunConfig, model: FlatModel, works: Collection[Client
             "phases the same, or set error_feedback=false"
         )
     if not made.is_unbiased:
-        log.warning("%s", _in_words(made))
+        log.warning("%s", _in_words(made, adaptive))
     return made
 
 
-def _in_words(compression: Compression) -> str:
+def _in_words(compression: Compression, adaptive: bool) -> str:
     biased = [name for name, stage in compression.stages.items() if not stage.is_unbiased]
-    why = f"stage {biased[0]} is biased" if biased else "error feedback carries errors from round to round"
+    why = f"stage {biased[0]} is biased" if biased else "error feedback makes single rounds biased"
     if not compression.keeps_length:
         return f"compression: {why} and keeps no lengths, so that the noise scale is not measured"
-    return f"compression: {why}, so that the noise scale is too, and compression_variance is a squared error"
+    deciding = ", by which the controller decides" if adaptive else ""
+    return f"compression: {why}, and so is the noise scale{deciding}; compression_variance is a squared error"
 
 
 def _refusals(config: RunConfig) -> Iterable[tuple[object, str]]:

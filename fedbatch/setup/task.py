@@ -282,7 +282,9 @@ def load(config_json: str) -> Task:
     check_model(config, model)
     aggregator = aggregator_of(config, model, controller.phases) if config.aggregator else None
     check_works((default_work, *works.values()), aggregator)
-    compression = compression_of(config, model, (default_work, *works.values())) if config.compression else None
+    compression = None
+    if config.compression:
+        compression = compression_of(config, model, (default_work, *works.values()), controller.adaptive)
     default_work, works = on_model(default_work, model), {name: on_model(work, model) for name, work in works.items()}
     temperature = temperature_of(config)
     privacy = None

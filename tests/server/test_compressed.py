@@ -188,13 +188,13 @@ def sent(updates, sizes, chain, round_):
     return combine([answer]), spread
 
 
-def test_a_biased_stage_says_so_once_at_the_start(make_config, caplog):
-    run(make_config(*FIXED, "compression=top_k"))
+@pytest.mark.parametrize(("controller", "decides"), [("fixed", ""), ("adaptive", ", by which the controller decides")])
+def test_a_biased_stage_says_so_once_at_the_start(make_config, caplog, controller, decides):
+    more = ["controller.max_cohort_size=20"] if controller == "adaptive" else []
+    run(make_config(f"controller={controller}", *more, "rounds=3", "compression=top_k"))
     said = [line for line in caplog.messages if line.startswith("compression:")]
-    assert said == [
-        "compression: stage top_k is biased, so that the noise scale is too, and compression_variance is a "
-        "squared error"
-    ]
+    expected = f"stage top_k is biased, and so is the noise scale{decides}; compression_variance is a squared error"
+    assert said == [f"compression: {expected}"]
 
 
 def test_an_unbiased_one_says_nothing(make_config, caplog):
@@ -210,7 +210,7 @@ def test_majority_steps_along_signs_and_measures_no_noise(make_config):
     task.forget()
     rows, _, state = run(config)
     assert set(((state.params - before) / 0.25).round(decimals=4).tolist()) <= {-1.0, 0.0, 1.0}
-    assert np.isnan(rows[0]["round_trace"])
+    assert np.isnan(rows[0]["round_trace"]) and "compression_variance" not in rows[0]
 
 
 def broken_from(round_):
