@@ -66,7 +66,7 @@ def active(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Loss and accuracy on the held-out part of the clients named in the plan."""
+    """Sums of the loss and of the scores on the held-out part of the clients named in the plan."""
     run = load(context)
     if run.privacy is not None:
         raise MessageError("a private run does not tell scores of clients' own data")

@@ -11,6 +11,9 @@ from fedbatch.clients.local_sgd import LocalSGD
 from fedbatch.clients.work import Finished, Lengths, Vectors
 from fedbatch.models.flat import FlatModel
 
+MOST_NAMED = 12
+"""Layers that a message names."""
+
 
 @dataclass(frozen=True)
 class FedPer(LocalSGD):
@@ -19,11 +22,12 @@ class FedPer(LocalSGD):
     A client's first values are the global ones, which never change: the update is 0 there.
 
     Attributes:
-        personal: names of layers or parameters that stay, or patterns such as ``*.bias``; None = the last layer.
+        personal: name, or names, of layers or parameters that stay, or patterns such as ``*.bias``; None = the last
+            layer.
         places: int64 (n,), where these lie in the flat vector; found by `on_model`.
     """
 
-    personal: Sequence[str] | None = None
+    personal: str | Sequence[str] | None = None
     places: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False, compare=False)
 
     is_plain_sgd = False
@@ -34,15 +38,16 @@ class FedPer(LocalSGD):
         Raises:
             ValueError: a name is nowhere in the model, or nothing is left to share.
         """
-        wanted = [model.layer_names[-1]] if self.personal is None else list(self.personal)
+        given = model.layer_names[-1] if self.personal is None else self.personal
+        wanted = [given] if isinstance(given, str) else map(str, given)  # a number is the name of a layer, too
         stays = torch.zeros(len(model.params), dtype=torch.bool)
         ends = torch.tensor([p.numel() for p in model.trainable]).cumsum(dim=0).tolist()
         for pattern in wanted:
             found = [i for i, name in enumerate(model.names) if is_named(name, pattern)]
             if not found:
+                some = ", ".join(model.layer_names[-MOST_NAMED:])
                 raise ValueError(
-                    f"client_work.personal: no parameter of the model is named {pattern}; its layers are "
-                    f"{', '.join(model.layer_names)}"
+                    f"client_work.personal: no parameter of the model is named {pattern}; its last layers are {some}"
                 )
             for i in found:
                 stays[ends[i] - model.trainable[i].numel() : ends[i]] = True

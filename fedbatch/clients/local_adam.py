@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.schedule import Schedule, clipped, rate
+from fedbatch.clients.schedule import Schedule, check, clipped, rate
 from fedbatch.clients.work import Finished, Lengths, Moment, Vectors
 
 
@@ -36,10 +36,9 @@ class LocalAdam(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(0 <= beta < 1 for beta in self.betas) or self.eps <= 0:
-            raise ValueError("client_work: betas must be in [0, 1) and eps > 0")
-        if self.weight_decay < 0 or (self.clip_norm or 1) < 0:
-            raise ValueError("client_work: weight_decay must be >= 0 and clip_norm > 0")
+        check(self.clip_norm, self.schedule)
+        if not all(0 <= beta < 1 for beta in self.betas) or self.eps <= 0 or self.weight_decay < 0:
+            raise ValueError("client_work: betas must be in [0, 1), eps > 0 and weight_decay >= 0")
 
     @property
     def own(self) -> Lengths:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.clients.local_sgd import LocalSGD
-from fedbatch.clients.schedule import Schedule, clipped, rate
+from fedbatch.clients.schedule import Schedule, check, clipped, rate
 from fedbatch.clients.work import Finished, Lengths, Moment, Vectors
 
 
@@ -34,8 +34,9 @@ class LocalMomentum(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum < 1 or self.weight_decay < 0 or (self.clip_norm or 1) < 0:
-            raise ValueError("client_work: momentum must be in [0, 1), weight_decay >= 0 and clip_norm > 0")
+        check(self.clip_norm, self.schedule)
+        if not 0 <= self.momentum < 1 or self.weight_decay < 0:
+            raise ValueError("client_work: momentum must be in [0, 1) and weight_decay >= 0")
 
     @property
     def own(self) -> Lengths:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedbatch.clients.own import OwnVectors
 from fedbatch.compression import Compression
-from fedbatch.compression.chain import client_key
+from fedbatch.compression.chain import NotFiniteError, client_key
 from fedbatch.core.random import Ints
 
 
@@ -51,7 +51,7 @@ class Outbox:
         payload = self.compression.encode(vector, key)
         try:
             decoded = self.compression.decode(payload, len(vector), vector.dtype, key)
-        except ValueError:  # what the stages cannot hold is not finite
+        except NotFiniteError:
             return False
         left = vector - decoded
         if self.residuals is not None:

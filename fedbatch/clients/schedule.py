@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,6 +63,20 @@ class Cosine:
         share = ((done - self.warmup_rounds) / (self.rounds - self.warmup_rounds)).clamp(0, 1)
         falling = self.final + (1 - self.final) * (1 + torch.cos(math.pi * share)) / 2
         return torch.minimum(falling, done / self.warmup_rounds) if self.warmup_rounds else falling
+
+
+def check(clip_norm: float | None, schedule: Any) -> None:
+    """Refuse what is no norm or no schedule.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"client_work: clip_norm must be > 0, or null for none (got {clip_norm})")
+    if schedule is not None and not callable(schedule):
+        raise ValueError(
+            f"client_work: schedule must be null or have a _target_, such as fedbatch.clients.Cosine (got {schedule})"
+        )
 
 
 def rate(lr: float, schedule: Schedule | None, now: Moment) -> Tensor | float:

@@ -11,6 +11,10 @@ from fedbatch.compression.stage import Field, Stage
 from fedbatch.core.random import key as derived
 
 
+class NotFiniteError(ValueError):
+    """What is decoded is not finite, as what a stage cannot hold is not."""
+
+
 @dataclass(frozen=True)
 class Compression:
     """How clients' updates are made smaller: stages, applied in order and undone in reverse.
@@ -78,7 +82,8 @@ class Compression:
         """The vector (n,) that bytes (`num_bytes`,), uint8, stand for.
 
         Raises:
-            ValueError: they are nothing that `encode` gives, or numbers are not finite.
+            NotFiniteError: numbers are not finite.
+            ValueError: they are nothing else that `encode` gives.
         """
         parts = payload.split([_bytes(each) for each in self._fields(n, dtype)])
         read = (part.clone().view(kind) for part, (kind, _) in zip(parts, self._fields(n, dtype), strict=True))
@@ -87,7 +92,7 @@ class Compression:
         for index, ((stage, m), side) in reversed(list(enumerate(zip(self._each(n), sides, strict=True)))):
             vector = stage.decode(vector, side, m, derived(key, "stage", index))
         if not vector.isfinite().all():
-            raise ValueError("numbers are not finite")
+            raise NotFiniteError("numbers are not finite")
         return vector
 
     def aggregated(self, mean: Tensor) -> Tensor:

@@ -149,8 +149,8 @@ def known_keys() -> list[str]:
     keys: list[str] = []
     root = Path(config_dir())
     for path in sorted(root.rglob("*.yaml")):
-        prefix = [] if path.parent == root else [path.parent.name]
-        _walk(OmegaConf.to_container(OmegaConf.load(path)), prefix, keys)
+        is_global = path.parent == root or path.read_text().startswith("# @package _global_")
+        _walk(OmegaConf.to_container(OmegaConf.load(path)), [] if is_global else [path.parent.name], keys)
     return [*dict.fromkeys(keys)]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedbatch.clients.job import ClientWork
 from fedbatch.compression import Compression
+from fedbatch.compression.chain import NotFiniteError
 from fedbatch.config.build import build, require
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
@@ -30,6 +31,7 @@ def compression_of(config: RunConfig, model: FlatModel, works: Collection[Client
         made: Compression = compression.on_model(model)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    _try_out(made, model)
     kept = [getattr(work, "own", {}) for work in works]
     if made.error_feedback and any(own != kept[0] for own in kept):
         raise ConfigError(
@@ -39,6 +41,30 @@ def compression_of(config: RunConfig, model: FlatModel, works: Collection[Client
     if not made.is_unbiased:
         log.warning("%s", _in_words(made, adaptive))
     return made
+
+
+def _try_out(compression: Compression, model: FlatModel) -> None:
+    """Stages give what they say, found out on the model's own parameters.
+
+    Raises:
+        ConfigError: they do not, or fail.
+    """
+    vector = model.params
+    try:
+        payload = compression.encode(vector, 0)
+        told = compression.num_bytes(len(vector), vector.dtype)
+        if len(payload) == told:
+            compression.decode(payload, len(vector), vector.dtype, 0)
+    except NotFiniteError:  # which is of these numbers, and not of the stages
+        return
+    except Exception as error:  # whatever a stage of one's own raises
+        text = " ".join(str(error).split())
+        raise ConfigError(f"compression: its stages fail on {len(vector):,} numbers: {text}") from error
+    if len(payload) != told:
+        raise ConfigError(
+            f"compression: its stages say that they send {told:,} bytes and give {len(payload):,}; let length and "
+            "fields of each be those of what encode gives"
+        )
 
 
 def _in_words(compression: Compression, adaptive: bool) -> str:

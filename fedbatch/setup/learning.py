@@ -14,6 +14,7 @@ from fedbatch.config.schema import Node, RunConfig
 from fedbatch.core.columns import DEFAULT_SCORE
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.scores import Scoring
+from fedbatch.core.scores import checked as in_range
 from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.label_rules import CLASSES, LabelRule
@@ -78,9 +79,7 @@ def learning_of(config: RunConfig, dataset: Dataset) -> "LearningTask":
         learning = task.fitted(dataset.train_y, dataset.num_classes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    names = [each.name for each in learning.scores]
-    if learning.score not in names:
-        raise ConfigError(f"task: its score {learning.score!r} must be one of its scores ({', '.join(names)})")
+    _check_scores(learning)
     if not learning.rule.has_classes:
         _refuse_what_needs_classes(config)
     target_of(config, learning)
@@ -150,10 +149,44 @@ def target_of(config: RunConfig, learning: "LearningTask") -> Target:
     return Target(column, known[column] == "higher")
 
 
-def scoring_of(learning: "LearningTask") -> Scoring:
-    """What the run says of its scores."""
+def scoring_of(config: RunConfig, learning: "LearningTask", loss: Any) -> Scoring:
+    """What the run says of its scores, and of a loss that took the place of the config's default one."""
     better = {each.name: each.better for each in learning.scores}
-    return Scoring(tuple(better), learning.score, better[learning.score], learning.facts())
+    name = type(loss).__name__
+    own = {"task_loss": name} if config.loss == DEFAULT_LOSS and name != "CrossEntropy" else {}
+    return Scoring(tuple(better), learning.score, better[learning.score], {**learning.facts(), **own})
+
+
+def check_sums(learning: "LearningTask", outputs: "Tensor", targets: "Tensor", at: "Tensor") -> None:
+    """Try a task on a few outputs and targets (n, ...), taken at its constants, before an evaluation does.
+
+    Raises:
+        ConfigError: its sums have another shape or type than they must, or its scores cannot be computed of them.
+    """
+    size = learning.bounds().shape[1]
+    try:
+        sums = learning.sums(outputs, targets, at)
+        if tuple(sums.shape) != (len(targets), size) or sums.element_size() != 8 or not sums.is_floating_point():
+            raise ValueError(
+                f"its sums must be float64 of shape {(len(targets), size)}, a row an example and as many columns as "
+                f"its bounds (got {tuple(sums.shape)} of {sums.dtype})"
+            )
+        whole = sums.sum(dim=0).cpu().numpy()
+        in_range(learning.scores, learning.columns(np.array(float(len(targets))), whole, learning.at), "test_")
+    except Exception as error:  # whatever a task of somebody's own raises is about the task
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(text if text.startswith("task") else f"task: {text}") from error
+
+
+def _check_scores(learning: "LearningTask") -> None:
+    names = [each.name for each in learning.scores]
+    if learning.score not in names:
+        raise ConfigError(f"task: its score {learning.score!r} must be one of its scores ({', '.join(names)})")
+    if len({*names, "loss"}) < len(names) + 1:
+        raise ConfigError(f"task: its scores ({', '.join(names)}) must have different names, and none may be 'loss'")
+    for each in learning.scores:
+        if each.better not in ("higher", "lower", "") or (each.name == learning.score and not each.better):
+            raise ConfigError(f"task: {each.name} must be better when 'higher' or 'lower' (got {each.better!r})")
 
 
 def _refuse_what_needs_classes(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor
 
+from fedbatch.clients.job import ClientWork
 from fedbatch.config.build import build, check_target
 from fedbatch.config.given import accepted
 from fedbatch.config.schema import RunConfig
@@ -30,5 +31,17 @@ def new_model(config: RunConfig, x: Tensor, num_classes: int) -> FlatModel:
             module.to(x.device)(x)  # lazy layers take their shapes from their first input
     try:
         return FlatModel(module, x.device, config.channels_last, changing=())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def on_model(work: ClientWork, model: FlatModel) -> ClientWork:
+    """Client work for a model, if that makes a difference to it.
+
+    Raises:
+        ConfigError: it does not go with the model.
+    """
+    try:
+        return work.on_model(model) if hasattr(work, "on_model") else work
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from fedbatch.active.learning import ActiveLearning
 from fedbatch.aggregation.robust import Aggregator
-from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
 from fedbatch.clients.outbox import Outbox
 from fedbatch.clients.own import OwnVectors
-from fedbatch.clients.per_example import as_examples
 from fedbatch.compression import Compression
 from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig, from_json
@@ -26,11 +24,10 @@ from fedbatch.core.random import Ints, bits, key
 from fedbatch.core.scores import Scoring, checked
 from fedbatch.core.transfer import to_device
 from fedbatch.data.holdout import HoldoutPartition
-from fedbatch.executors.agreement import SINGLE
 from fedbatch.executors.choose import Executors
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.losses.reduced import by_example
-from fedbatch.metrics.evaluate import ExampleSums
+from fedbatch.metrics.evaluate import ExampleSums, logits_of
 from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
@@ -52,8 +49,9 @@ from fedbatch.setup.checks import (
 )
 from fedbatch.setup.compression import compression_of
 from fedbatch.setup.device import memory_bytes, prepare
-from fedbatch.setup.learning import Target, learning_of, loss_of, scoring_of, target_of, targets_of
-from fedbatch.setup.model import new_model
+from fedbatch.setup.executor import check_executor
+from fedbatch.setup.learning import Target, check_sums, learning_of, loss_of, scoring_of, target_of, targets_of
+from fedbatch.setup.model import new_model, on_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.tasks.protocol import Floats, LearningTask
 from fedbatch.wire.messages import Contribution
@@ -130,7 +128,7 @@ class Task:
     @property
     def scoring(self) -> Scoring:
         """What the run says of its scores."""
-        return scoring_of(self.learning)
+        return scoring_of(self.config, self.learning, self.loss)
 
     @property
     def labels_per_example(self) -> int:
@@ -276,6 +274,10 @@ def load(config_json: str) -> Task:
         try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], wanted, sizes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    few = slice(max(sizes))
+    with own_generators(model.is_random):
+        outputs = logits_of(model, train_x[few])
+    check_sums(learning, outputs, train_y[few], torch.from_numpy(learning.at).to(device))
     model.is_bfloat16 = config.precision == "bf16"
     if config.compile:
         model.compile()
@@ -322,43 +324,8 @@ def load(config_json: str) -> Task:
         memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):
-        _check_executor(task)
+        check_executor(task)
     return task
-
-
-def on_model(work: ClientWork, model: FlatModel) -> ClientWork:
-    """Client work for a model, if that makes a difference to it.
-
-    Raises:
-        ConfigError: it does not go with the model.
-    """
-    try:
-        return work.on_model(model) if hasattr(work, "on_model") else work
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _check_executor(task: Task) -> None:
-    """Refuse an executor that is wrong for this model, or cannot do the work of a phase.
-
-    Raises:
-        ConfigError: with the reason.
-    """
-    name, params = task.config.executor, task.node_model.params.clone()
-    task.node_model.module.train()
-    for phase in task.controller.phases:
-        clients = np.arange(min(2, len(task.partition)), dtype=np.int64)
-        sizes = task.partition.sizes(clients)
-        batches = phase.batch_sizes(sizes)
-        make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
-        job = replace(task.witness(make, clients, np.maximum(batches, 1)), outbox=task.outbox(0))
-        if task.privacy is not None and task.privacy.mechanism.clips_examples:
-            clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
-            job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)
-        with own_generators(task.node_model.is_random):
-            reason = task.executors.unusable(name, job)
-        if reason:
-            raise ConfigError(f"executor={name} cannot run this: {reason}; use executor=auto")
 
 
 def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Tensor:

@@ -34,7 +34,8 @@ def test_a_run_ends_with_its_table_folder_and_report(tmp_path):
     assert "accuracy" in done.stdout and folder == f"run folder: {tmp_path / 'out'}"
     assert report.startswith(f"report: {Path('out', 'report.html')} (")
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet run.json summary.json"
+    files = "config.yaml noise_scale.png report.html rounds.jsonl rounds.parquet run.json summary.json "
+    files += "classes.parquet confusion.parquet"
     assert left == {"checkpoints", *files.split()}
 
 
@@ -104,6 +105,8 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
     [
         ("ronds=3", "fedbatch: unknown key 'ronds'; did you mean rounds?"),
         ("model.widht=3", "fedbatch: unknown key 'model.widht'; did you mean model.width?"),
+        ("privacy.clip_norm=1", "fedbatch: privacy.clip_norm: the chosen privacy has no such key; choose another with"),
+        ("task.standardise=true", "fedbatch: task.standardise: the chosen task has no such key; choose another with"),
         (
             "cohort_size=1000",
             "fedbatch: cohort_size (1000) is larger than population (100); lower it or raise population",
@@ -121,7 +124,7 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
         ("model.width=${oops", "fedbatch: a value cannot be read (mismatched input '{' expecting <EOF>); close each"),
         ("hydra.run.dir=x", "fedbatch: hydra.run.dir=x: the folder is called run_dir here; write run_dir=x"),
         ("device=gpu", "fedbatch: device must be cpu, cuda, cuda:1 (a number) or auto (got 'gpu')"),
-        ("client_work=true", "fedbatch: client_work=true: client_work needs a choice: fedsgd, local_sgd"),
+        ("client_work=true", "fedbatch: client_work=true: client_work needs a choice: diloco, ditto"),
         ("dataset=null", "fedbatch: dataset=null: dataset needs a choice: breast_cancer, digits"),
         ("run_dir=", "fedbatch: run_dir must name a folder (got nothing)"),
         (f"run_dir={__file__}", f"fedbatch: run_dir: {__file__} is a file; give a folder"),

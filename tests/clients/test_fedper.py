@@ -15,7 +15,7 @@ from tests.clients.quadratic import SIZE, Quadratic
 from tests.conftest import run
 
 LR, STEPS = 0.2, 4
-COHORTS = [[0, 2], [1, 3], [0, 1], [2, 3]] * 20
+COHORTS = [[0, 2], [1, 3], [0, 1], [2, 3]] * 6
 
 
 def fedper(problem, cohorts, stays):
@@ -45,6 +45,11 @@ def test_it_is_what_is_done_by_hand(executor):
         np.testing.assert_allclose(problem.kept[client].numpy(), [v[1], 1.0], rtol=1e-10)
 
 
+def test_a_layer_that_is_named_by_a_number():
+    model = FlatModel(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
+    assert FedPer(LR, personal=[2]).on_model(model).places.tolist() == list(range(9, 17))
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -59,6 +64,7 @@ class Net(nn.Module):
     [
         (None, range(36, 46)),
         (["head"], range(36, 46)),
+        ("head", range(36, 46)),
         (["*.bias"], [*range(12, 16), *range(32, 36), *range(44, 46)]),
         (["body.weight", "head.bias"], [*range(12), 44, 45]),
     ],
@@ -72,7 +78,7 @@ def test_names_of_layers_parameters_and_patterns(personal, expected):
 @pytest.mark.parametrize(
     ("personal", "message"),
     [
-        ("[haed]", "client_work.personal: no parameter of the model is named haed; its layers are"),
+        ("[haed]", "client_work.personal: no parameter of the model is named haed; its last layers are"),
         ('["*"]', "client_work.personal: all parameters stay"),
     ],
 )

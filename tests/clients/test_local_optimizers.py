@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from fedbatch.clients import Cosine, Exponential, LocalAdam, LocalMomentum, Moment
+from fedbatch.core.errors import ConfigError
 from fedbatch.executors import vmap
 from fedbatch.executors.loop import loop
+from fedbatch.setup import task
 from tests.clients.quadratic import EXAMPLES, SIZE, Quadratic
+from tests.conftest import run
 
 STEPS = 6
 EVERYONE = np.arange(4)
@@ -72,7 +75,36 @@ def test_the_cosine_rises_and_falls_and_stays():
     np.testing.assert_allclose(schedule(Moment(12, 0, steps)).numpy(), 0.1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"weight_decay": -1.0}, {"clip_norm": -1.0}, {"lr": 0.0}])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("client_work.schedule=cosine", "client_work.schedule must be"),
+        ("client_work.schedule={}", "client_work: schedule must be null or have a _target_"),
+        ("client_work.schedule={rounds: 3}", "client_work: schedule must be null or have a _target_"),
+        ("client_work.schedule={_target_: fedbatch.clients.Cosine}", "client_work: .*'rounds'"),
+        ("client_work.schedule={_target_: fedbatch.clients.Cosine, rounds: 2, warmup_rounds: 2}", "client_work: "),
+        (
+            "client_work.schedule={_target_: fedbatch.clients.Exponential, per_round: 0}",
+            "client_work.schedule: per_round",
+        ),
+        ("client_work.clip_norm=0", r"client_work.clip_norm must be in \(0"),
+        ("client_work.betas=[0.9]", "client_work.betas must be"),
+    ],
+)
+def test_a_bad_value_is_one_line_before_the_run(make_config, given, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        task.load(make_config("client_work=local_adamw", given).to_json())
+    assert "\n" not in str(refused.value)
+
+
+def test_a_schedule_from_the_command_line_is_used(make_config):
+    schedule = "client_work.schedule={_target_: fedbatch.clients.Exponential, per_round: 1e-9, per_step: 1.0}"
+    *_, one = run(make_config("client_work=local_adamw", "rounds=1", "server_optimizer.lr=1", folder="one"))
+    *_, two = run(make_config("client_work=local_adamw", "rounds=2", "server_optimizer.lr=1", schedule, folder="two"))
+    torch.testing.assert_close(two.params, one.params, rtol=0, atol=1e-6)  # nothing moves in the second round
+
+
+@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"weight_decay": -1.0}, {"clip_norm": 0.0}, {"lr": 0.0}])
 def test_what_cannot_be_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match="client_work: "):
         LocalMomentum(**({"lr": 0.1} | wrong))

@@ -7,9 +7,10 @@ from fedbatch.clients import LocalSGD, Scaffold
 from fedbatch.executors import vmap
 from fedbatch.executors.loop import loop
 from tests.clients.quadratic import SIZE, Quadratic
+from tests.conftest import run
 
 LR, STEPS = 0.2, 5
-COHORTS = [[0, 2], [1, 3], [0, 1], [2, 3], [0, 3]] * 60
+COHORTS = [[0, 2], [1, 3], [0, 1], [2, 3], [0, 3]] * 12
 
 
 def scaffold(problem, cohorts):
@@ -42,10 +43,10 @@ def test_it_is_the_published_algorithm_to_the_last_digits(executor):
 
 def test_it_finds_the_minimum_where_local_sgd_stalls_beside_it():
     problem = Quadratic()
-    everyone = [[0, 1, 2, 3]] * 400
+    everyone = [[0, 1, 2, 3]] * 80
     best = problem.minimum()
-    stalled = problem.run(LocalSGD(LR, epochs=None, steps=STEPS), everyone)
-    found = problem.run(Scaffold(LR, epochs=None, steps=STEPS), everyone)
+    stalled = problem.run(LocalSGD(LR, epochs=None, steps=STEPS), everyone, vmap.best)
+    found = problem.run(Scaffold(LR, epochs=None, steps=STEPS), everyone, vmap.best)
     assert np.linalg.norm(found[-1] - best) < 1e-6 < 1e-2 < np.linalg.norm(stalled[-1] - best)
     np.testing.assert_allclose(stalled[-1], stalled[-2], atol=1e-9)  # it has converged, to another point
 
@@ -54,3 +55,20 @@ def test_with_one_step_and_everybody_it_is_local_sgd():
     problem, everyone = Quadratic(), [[0, 1, 2, 3]] * 20
     plain = problem.run(LocalSGD(LR, epochs=None, steps=1), everyone)
     np.testing.assert_allclose(problem.run(Scaffold(LR, epochs=None, steps=1), everyone), plain, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_on_clients_with_two_classes_each_it_beats_fedavg_and_ditto_serves_clients_better(make_config, seed):
+    """Digits, 5 of 20 clients a round, 5 local epochs, 60 rounds; gaps found: 3.1 and 4.4 points, 4.9 and 5.6."""
+    task_ = ("population=20", "cohort_size=5", "partitioner=pathological", "partitioner.num_classes_per_partition=2")
+    work = ("client_batch_size=8", "client_work.epochs=5", "client_work.lr=0.1", "weighting=uniform", "rounds=60")
+    work = (*work, "server_optimizer.lr=1", "learning_rate.decay=none", "model.width=32", "client_holdout=0.2")
+    settings = ("dataset=digits", *task_, *work, "controller=fixed", "executor=vmap", f"seed={seed}")
+    last = {
+        name: run(make_config(f"client_work={name}", *settings, base=(), folder=name))[0][-1]
+        for name in ("local_sgd", "scaffold", "ditto")
+    }
+    assert last["scaffold"]["test_accuracy"] > last["local_sgd"]["test_accuracy"] + 0.02
+    assert last["ditto"]["test_accuracy"] == last["local_sgd"]["test_accuracy"]
+    assert last["ditto"]["client_accuracy_p50"] > last["local_sgd"]["client_accuracy_p50"] + 0.03

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import nn
 
 from fedbatch.clients import LocalMomentum, LocalSGD
 from fedbatch.clients import work as works
@@ -18,7 +19,11 @@ from fedbatch.core.errors import ConfigError
 from fedbatch.executors import agreement, vmap
 from fedbatch.executors.choose import Executors
 from fedbatch.executors.loop import loop
+from fedbatch.models.dropout import own_generators
+from fedbatch.models.flat import FlatModel
+from fedbatch.models.trial import Wanted, try_out
 from fedbatch.setup import task
+from fedbatch.setup.model import on_model
 from tests.conftest import run
 from tests.executors.test_executors import make_job
 
@@ -36,7 +41,7 @@ def full_job(name, model):
     work, job = work_of(name), make_job(model, "cross_entropy", "epochs" if name != "fedsgd" else "fedsgd")
     if name == "ditto":
         job = replace(job, draw=Draw(*(np.repeat(each, 2, axis=1) for each in (job.draw.positions, job.draw.counts))))
-    job = replace(job, work=task.on_model(work, job.model), round=3, weights=np.arange(1.0, 7.0))
+    job = replace(job, work=on_model(work, job.model), round=3, weights=np.arange(1.0, 7.0))
     rng = torch.Generator().manual_seed(1)
     sizes = {kind: sum(job.sizes(kind).values()) for kind in ("own", "shared")}
     own = torch.randn(6, sizes["own"], generator=rng, dtype=torch.float64).abs() * 0.1
@@ -45,7 +50,9 @@ def full_job(name, model):
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [(n, m) for n in NAMES for m in ("mlp", "cnn_group") if (n, m) != ("fedbn", "mlp")]
+    ("name", "model"),
+    [(n, m) for n in NAMES for m in ("mlp", "cnn_group") if (n, m) != ("fedbn", "mlp")]
+    + [("scaffold", "gpt"), ("ditto", "resnet18"), ("local_adamw", "words"), ("fedbn", "bert")],
 )
 def test_vmap_gives_the_numbers_of_the_loop(name, model):
     job = full_job(name, model)
@@ -60,6 +67,22 @@ def test_vmap_gives_the_numbers_of_the_loop(name, model):
     assert one.own.after.keys() == other.own.after.keys()
     for client, vector in one.own.after.items():
         torch.testing.assert_close(other.own.after[client], vector, rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_is_drawn_for_each_client_and_step():
+    job = full_job("scaffold", "mlp")
+    model = FlatModel(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)).double())
+    try_out(model, job.loss, job.x[:4], job.y[:4], Wanted(lambda labels: (*labels, 3)), [2, 4])
+    model.module.train()
+    job = replace(job, model=model, params=model.params.clone(), buffers=model.buffers.clone(), own=None, shared=None)
+    assert model.is_random
+    sums = {}
+    for seeds in (np.arange(6), np.arange(6) + 1):
+        drawn = replace(job, seeds=seeds)
+        with own_generators(True):
+            assert agreement.disagreement(vmap.best, agreement.references(drawn)) is None
+            sums[seeds[0]] = loop(drawn).update_sum
+    assert not torch.allclose(sums[0], sums[1])
 
 
 def test_an_executor_that_spoils_what_is_kept_or_sent_besides_is_found_out():
@@ -104,7 +127,7 @@ def test_privacy_takes_what_declares_that_it_may(name, mechanism, make_config):
     unit, work = mechanism.split("_")[0], work_of(name)
     fits = unit in works.protected(work) and (mechanism != "example_central" or work.is_gradient)
     if fits:
-        task.load(config.to_json())
+        assert run(config)[1]["rounds"] == 2
         return
     with pytest.raises(ConfigError, match="client_work: ") as refused:
         task.load(config.to_json())

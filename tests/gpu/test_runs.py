@@ -33,8 +33,18 @@ FAST = {
     "example_local fused": f"executor=fused privacy=example_local {NOISE} rounds=2",
     "calibration": f"{HELD_OUT} metrics=calibration temperature=shared population=8 rounds=1",
     "krum": f"executor=loop aggregator=krum {MLP}",
+    "scaffold vmap": f"executor=vmap client_work=scaffold {MLP}",
 }
 SLOW = {
+    **{
+        f"{work} {e}": f"executor={e} client_work={work} {MLP} client_holdout=0.2"
+        for work in "feddyn fednova local_momentum local_adamw ditto fedper".split()
+        for e in ("vmap", "loop")
+    },
+    "scaffold written": f"executor=loop client_work=scaffold {MLP} runtime.by_reference=false nodes=2",
+    "diloco": f"executor=vmap client_work=diloco client_work.steps=3 {MLP}",
+    "fedbn": f"executor=loop client_work=fedbn {CNN} model.norm=batch client_holdout=0.2",
+    "fedbn vmap": f"executor=vmap client_work=fedbn {CNN} model.channels=8 model.norm=group client_holdout=0.2",
     **{f"mlp {e}": f"executor={e} {MLP}" for e in ("fused", "vmap", "loop", "auto")},
     **{f"cnn {e}": f"executor={e} {CNN}" for e in ("fused", "vmap", "loop")},
     **{f"halves {e}": f"executor={e} noise_scale.halves=true noise_scale.cosine=true {MLP}" for e in ("vmap", "loop")},

@@ -22,6 +22,7 @@ KINDS = {
     "active": "active=random active.seed_labels=100 active.labels_per_query=50 active.queries=2 active.retrain=true",
     "faulty": "faults=some faults.stale=0.5 faults.dropout=0.2 nodes=5 cohort_size=10",
     "local": "client_work=local_sgd client_work.epochs=2 executor=vmap",
+    "keeping": "client_work=scaffold weighting=uniform cohort_size=12 executor=vmap nodes=2",
 }
 DYING = "from tests.results.test_folder_faults import die_at; die_at({0!r}, {1}); "
 FOREVER = 1 << 30

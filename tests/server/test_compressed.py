@@ -314,6 +314,33 @@ def test_what_cannot_be_compressed_is_refused_in_one_line(make_config, overrides
     assert "\n" not in str(refused.value)
 
 
+class Liar(RandK):
+    """Sends one number more than it says."""
+
+    def encode(self, vector, key):
+        sent, side = super().encode(vector, key)
+        return torch.cat([sent, sent[:1]]), side
+
+
+class Broken(RandK):
+    """Cannot read what it sends."""
+
+    def decode(self, vector, side, n, key):
+        raise KeyError("places")
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"), [(Liar, "say that they send .* bytes and give"), (Broken, "fail on .*places")]
+)
+def test_a_stage_of_ones_own_is_tried_before_the_run(make_config, stage, words):
+    config = make_config("compression=rand_k")
+    own = {"_target_": f"{__name__}.{stage.__name__}", "share": 0.1}
+    config = replace(config, compression={**config.compression, "stages": {"own": own}})
+    with pytest.raises(ConfigError, match=words) as refused:
+        task.load(config.to_json())
+    assert "\n" not in str(refused.value)
+
+
 def test_own_vectors_that_differ_between_phases_are_refused_with_feedback(make_config):
     work = "controller.large.client_work={_target_: fedbatch.clients.Scaffold, lr: 0.05, epochs: 1}"
     with pytest.raises(ConfigError, match="error_feedback: two phases have client work whose clients keep different"):

@@ -9,14 +9,34 @@ import fedbatch
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.core.scores import Score, checked
 from fedbatch.tasks import Classification
+from fedbatch.tasks.classification import ACCURACY
 from tests.conftest import toy_dataset
 
 
-class Percent(Classification):
-    """In the wrong unit."""
+class LateWrong(Classification):
+    """Right of a few examples, and wrong of many."""
 
     def columns(self, counts, sums, at):
-        return {"accuracy": 100 * sums[..., 0] / counts}
+        return {"accuracy": np.where(np.asarray(counts) >= 10, 1.5, 0.5)}
+
+
+class Short(Classification):
+    """One number an example, and no row."""
+
+    def sums(self, outputs, targets, at):
+        return (outputs.argmax(dim=1) == targets).double()
+
+
+class Loss(Classification):
+    """A second loss."""
+
+    scores = (ACCURACY, Score("loss", "", "lower"))
+
+
+class Sideways(Classification):
+    """A direction that is none."""
+
+    scores = (Score("accuracy", "", "up"),)
 
 
 class Nameless(Classification):
@@ -49,13 +69,21 @@ def test_auto_and_classification_are_the_same_run(learn):
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        (Percent(), r"^test_accuracy is \d+.*, outside \[0, 1\]: the task's sums are wrong$"),
-        (Nameless(), r"^test_accuracy: the task gives only right"),
+        (Nameless(), r"^task: test_accuracy: the task gives only right"),
+        (Short(), r"^task: its sums must be float64 of shape \(\d, 1\), a row an example .* \(got \(\d,\)"),
+        (Loss(), r"^task: its scores \(accuracy, loss\) must have different names, and none may be 'loss'"),
+        (Sideways(), r"^task: accuracy must be better when 'higher' or 'lower' \(got 'up'\)"),
     ],
 )
-def test_a_score_outside_its_range_ends_the_run_and_names_the_column(learn, task, said):
-    with pytest.raises(RunFailedError, match=said):
+def test_a_task_that_cannot_be_scored_is_refused_before_the_run(learn, task, said):
+    with pytest.raises(ConfigError, match=said) as refusal:
         learn(toy_dataset(200), task=task)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_score_outside_its_range_ends_the_run_and_names_the_column(learn):
+    with pytest.raises(RunFailedError, match=r"^test_accuracy is 1.5, outside \[0, 1\]: the task's sums are wrong$"):
+        learn(toy_dataset(200), task=LateWrong())
 
 
 def test_a_task_that_lacks_its_own_score_is_refused(learn):

@@ -87,6 +87,7 @@ def test_a_run_is_scored_as_scikit_learn_scores_its_model(learn, predictions, ou
     assert found.summary["test_loss"] == pytest.approx(found.summary["test_mse"], rel=1e-5)
     assert {"training_set_r2", "client_r2_p5", "client_r2_p95"} <= set(found.rounds.columns)
     assert found.summary["score"] == "test_r2" and "test_accuracy" not in found.rounds.columns
+    assert found.summary["task_loss"] == "MSE"  # in the place of the config's cross-entropy
 
 
 @pytest.mark.parametrize("executor", ["fused", "vmap"])

@@ -1,0 +1,39 @@
+"""Whether the executor that a config names can run what the run asks of it."""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedbatch.clients.clip import Clip
+from fedbatch.clients.per_example import as_examples
+from fedbatch.core.errors import ConfigError
+from fedbatch.executors.agreement import SINGLE
+from fedbatch.models.dropout import own_generators
+
+if TYPE_CHECKING:
+    from fedbatch.setup.task import Task
+
+
+def check_executor(task: "Task") -> None:
+    """Refuse an executor that is wrong for this model, or cannot do the work of a phase.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    name, params = task.config.executor, task.node_model.params.clone()
+    task.node_model.module.train()
+    for phase in task.controller.phases:
+        clients = np.arange(min(2, len(task.partition)), dtype=np.int64)
+        sizes = task.partition.sizes(clients)
+        batches = phase.batch_sizes(sizes)
+        make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
+        job = replace(task.witness(make, clients, np.maximum(batches, 1)), outbox=task.outbox(0))
+        if task.privacy is not None and task.privacy.mechanism.clips_examples:
+            clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
+            job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)
+        with own_generators(task.node_model.is_random):
+            reason = task.executors.unusable(name, job)
+        if reason:
+            raise ConfigError(f"executor={name} cannot run this: {reason}; use executor=auto")
