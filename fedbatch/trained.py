@@ -147,7 +147,9 @@ def trained(folder: Path, trust: Sequence[str] = (), last: bool = False, best: b
     Raises:
         ConfigError: there is no run or no checkpoint in the folder, or its config names code that is not trusted.
     """
-    parts: dict[str, Any] = {name: {} for name in ("privacy", "temperature", "active", "faults", "aggregator")}
+    parts: dict[str, Any] = {
+        name: {} for name in ("privacy", "temperature", "active", "faults", "aggregator", "compression")
+    }
     values = begun_values(folder)
     try:
         refuse_strangers({**values, **parts}, trusted_in(folder, trust), OF_A_FOLDER)

@@ -60,7 +60,7 @@ def longest(answer: Contribution | Updates) -> float:
         return 0.0
     if isinstance(answer, Updates):
         return float(answer.updates.double().view(len(answer.clients), -1).norm(dim=1).max())
-    return float(np.sqrt(answer.sq_norms.max()))
+    return float(np.sqrt(max(answer.sq_norms.max(), answer.sent_sq_norms.max(initial=0.0))))
 
 
 def bounded(answer: Contribution | Updates, limit: float) -> Contribution | Updates:
@@ -77,4 +77,6 @@ def bounded(answer: Contribution | Updates, limit: float) -> Contribution | Upda
         sq_norms=answer.sq_norms * scale**2,
         half_dots=answer.half_dots * scale**2,
         half_sq_diffs=answer.half_sq_diffs * scale**2,
+        sq_errors=answer.sq_errors * scale**2,
+        sent_sq_norms=answer.sent_sq_norms * scale**2,
     )

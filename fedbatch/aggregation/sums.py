@@ -60,6 +60,10 @@ class Aggregate:
         excluded: ids left out because their update was not finite.
         mean_extras: (e,) weighted mean of what was sent besides.
         lost: clients who had lost what they kept.
+        compression_energy: ``sum w_k^2 |C(u_k) - u_k|^2 / (sum w_k)^2``, the squared length that independent errors of
+            compression add to the mean update; None where nothing is compressed.
+        compression_overlap: sum over pairs of clients of the trace of the product of their errors' covariances, in the
+            unit of the mean update's squared length, squared.
     """
 
     mean_update: Tensor
@@ -77,6 +81,8 @@ class Aggregate:
     excluded: Vector
     mean_extras: Tensor = field(default_factory=lambda: torch.zeros(0))
     lost: int = 0
+    compression_energy: float | None = None
+    compression_overlap: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -116,6 +122,7 @@ def combine(contributions: Sequence[Contribution]) -> Aggregate:
     weights = column("weights")
     weight_sum = float(weights.sum())
     mean_update = _total([c.update_sum for c in parts]).div_(weight_sum)
+    errors = column("sq_errors")
     unit_sums = [c.unit_sum for c in parts]
     return Aggregate(
         mean_update=mean_update.to(parts[0].update_sum.dtype),
@@ -133,6 +140,7 @@ def combine(contributions: Sequence[Contribution]) -> Aggregate:
         excluded=np.sort(np.concatenate([c.excluded for c in contributions])),
         mean_extras=_total([c.extra_sums for c in parts]).div_(weight_sum).to(parts[0].update_sum.dtype),
         lost=sum(c.lost for c in contributions),
+        compression_energy=float(weights**2 @ errors) / weight_sum**2 if len(errors) else None,
     )
 
 

@@ -28,7 +28,8 @@ PLAIN: dict[str, Any] = {
     "report": "none",
     "resume": None,
     "overwrite": False,
-    **{part: {} for part in ("task", "augment", "metrics", "temperature", "aggregator", "faults", "tracker", "active")},
+    **{part: {} for part in ("task", "augment", "metrics", "temperature", "aggregator", "compression")},
+    **{part: {} for part in ("faults", "tracker", "active")},
 }
 """What is the same in every audit: parameters that tell each release, and nothing beside the releases."""
 

@@ -67,11 +67,13 @@ def estimate_weighted(
     *,
     weights: npt.ArrayLike,
     noise_variance: float = 0.0,
+    error_variance: float = 0.0,
 ) -> NoiseScale:
     """The same for a mean taken with any positive ``weights``; unbiased, and best when weights equal batch sizes.
 
     With w normalised, n = sum w_k |g_k|^2 and z_a = sum w_k/b_k, z_w = sum w_k^2/b_k (1/z_w is the effective batch):
-    ``trace = (n - N) / (z_a - z_w)`` and ``grad_sq = N - z_w trace``.
+    ``trace = (n - N) / (z_a - z_w)`` and ``grad_sq = N - z_w trace``. ``error_variance`` is that of N itself, where N
+    was not measured exactly.
     """
     norms, sizes = np.asarray(sq_norms, dtype=np.float64), np.asarray(batch_sizes, dtype=np.float64)
     w = np.asarray(weights, dtype=np.float64)
@@ -88,6 +90,9 @@ def estimate_weighted(
     trace = (float(w @ norms) - sq_norm_of_mean) / (z_local - z_mean)
     grad_sq = sq_norm_of_mean - z_mean * trace
     grad_sq_se, trace_se = _standard_errors(norms, sizes, z_mean, grad_sq, trace)
+    if error_variance:
+        further = math.sqrt(error_variance) / (z_local - z_mean)
+        grad_sq_se, trace_se = math.hypot(grad_sq_se, z_local * further), math.hypot(trace_se, further)
     scale = trace / grad_sq if grad_sq > 0 else math.nan
     return NoiseScale(grad_sq, trace, scale, grad_sq_se, trace_se)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedbatch.clients import work as works
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.draw import Draw
+from fedbatch.clients.outbox import Outbox
 from fedbatch.clients.own import OwnVectors
 from fedbatch.clients.parts import half_columns
 from fedbatch.core.random import Ints, bits
@@ -81,6 +82,7 @@ class Job:
         round: index of the round.
         shared: (s,) the server's vectors for this work, one after the other; None = zeros.
         own: the clients' own vectors; None = zeros, and nothing is kept.
+        outbox: takes every client's own update, which is then sent compressed; None = sums alone are sent.
     """
 
     model: FlatModel
@@ -101,6 +103,7 @@ class Job:
     round: int = 0
     shared: Tensor | None = None
     own: OwnVectors | None = None
+    outbox: Outbox | None = None
 
     def select(self, rows: np.ndarray | slice) -> "Job":
         """The job of some of the clients."""
@@ -131,6 +134,16 @@ class Job:
         """Keep the vectors (K, n), by name, of the clients in ``rows`` for their next round."""
         if self.own is not None and (sizes := self.sizes("own")):
             self.own.write(self.clients[rows], torch.cat([own[name] for name in sizes], dim=1))
+
+    def put(self, rows: np.ndarray | slice, updates: Tensor, losses: Tensor) -> Tensor:
+        """Put updates (K, d) of the clients in ``rows`` in the outbox, if there is one.
+
+        Returns:
+            The losses (K,), NaN for clients who cannot send theirs, so that they are left out.
+        """
+        if self.outbox is None:
+            return losses
+        return torch.where(self.outbox.put(self.clients[rows], updates), losses, torch.nan)
 
     def step_seeds(self, rows: np.ndarray | slice, steps: Ints | int) -> Ints:
         """Keys (n,) of what random layers draw for the clients in ``rows``, each at its own or one local step."""

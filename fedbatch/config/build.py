@@ -37,6 +37,8 @@ PROTOCOLS = {
     "augment": ("__call__",),
     "averaging": ("weight",),
     "aggregator": ("__call__",),
+    "compression": ("on_model", "is_unbiased", "keeps_length", "encode", "decode", "aggregated", "num_bytes"),
+    "stage": ("is_unbiased", "encode", "decode", "length", "fields", "worst_error"),
     "faults": ("struck",),
     "runtime": ("__call__",),
     "active": ("selector",),

@@ -74,6 +74,7 @@ class RunConfig:
     augment: Node = field(default_factory=dict)
     averaging: Node = field(default_factory=dict)
     aggregator: Node = field(default_factory=dict)
+    compression: Node = field(default_factory=dict)
     faults: Node = field(default_factory=dict)
     tracker: Node = field(default_factory=dict)
     active: Node = field(default_factory=dict)

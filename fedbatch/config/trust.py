@@ -29,6 +29,7 @@ PACKAGES = (
         "averaging",
         "batch",
         "clients",
+        "compression",
         "controllers",
         "data",
         "losses",

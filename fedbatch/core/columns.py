@@ -195,6 +195,12 @@ COLUMNS = (
     ),
     Column("layer_traces", "tr(S) of each layer, averaged over measured rounds; they add up", group="noise"),
     Column("layer_grad_sqs", "|G|^2 of each layer, likewise", group="noise"),
+    Column(
+        "compression_variance",
+        "variance that compression adds to one unit's gradient, to set beside `round_trace`; the squared error of a "
+        "biased one",
+        group="noise",
+    ),
     Column("mean_update_norm", "length of the mean update"),
     Column("mean_cosine", "mean cosine between two clients' updates, with `noise_scale.cosine`"),
     Column("client_norms", "length of every client's update, with `record_client_norms`", group="clients"),
@@ -244,7 +250,12 @@ COLUMNS = (
     Column("class_balance", "entropy of the labels' classes over its largest value, in [0, 1]"),
     Column("query_bytes_*", "bytes of all queries so far", "bytes"),
     Column("examples", "examples processed by clients so far", "examples", shown=COST),
-    Column("bytes_up", "bytes sent by clients so far: one model-sized update each", "bytes", shown=("summary",)),
+    Column(
+        "bytes_up",
+        "bytes sent by clients so far: one model-sized update each, or the message that carries it compressed",
+        "bytes",
+        shown=("summary",),
+    ),
     Column("bytes_down", "bytes sent to clients so far: one model each", "bytes", shown=("summary",)),
     Column("simulated_seconds", "seconds so far by `time_model`", SECONDS, shown=COST, group=SECONDS),
     Column(

@@ -45,6 +45,9 @@ UNSUPPORTED: dict[str, Callable[[Job], str | None]] = {
     "vmap": vmap.unsupported,
 }
 
+SINGLE_UPDATES = ("loop", "vmap")
+"""Executors that have every client's own update before they add them up."""
+
 
 class Executors:
     """The executors of one node's model and loss, each compared with the loop before its first use.
@@ -147,6 +150,8 @@ class Executors:
         return found[name]
 
     def _compared(self, name: str, job: Job, witness: Callable[[], Job]) -> Executor | str:
+        if job.outbox is not None and name not in SINGLE_UPDATES:
+            return "compression needs single updates, which it never has"
         try:
             if name in UNSUPPORTED and (reason := UNSUPPORTED[name](job)):
                 return reason
@@ -234,7 +239,8 @@ def _kind(job: Job) -> tuple[Hashable, ...]:
     """What jobs have in common for which an executor is right or wrong."""
     clip = None if job.clip is None else job.clip.per_layer
     size = int(job.draw.counts.max(initial=0)).bit_length()
-    return repr(job.work), job.halves, job.cosine, clip, size, job.draw.counts.shape[1] > 1
+    compressed = () if job.outbox is None else ("compressed",)
+    return repr(job.work), job.halves, job.cosine, clip, size, job.draw.counts.shape[1] > 1, *compressed
 
 
 def _least_seconds(form: Executor, job: Job) -> float:

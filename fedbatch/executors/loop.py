@@ -22,6 +22,8 @@ def loop(job: Job) -> Contribution:
     sq_norms, losses, dots, diffs = [], [], [], []
     for row in range(len(job.clients)):
         update, loss, halves, extras, own_buffers = run_client(job, row)
+        if job.outbox is not None:
+            loss = job.put(slice(row, row + 1), update[None], loss[None])[0]
         if job.clip is None:
             sq_norm = inner_products(update[None])[0, 0].double()
         else:

@@ -23,6 +23,10 @@ class Differences(Protocol):
         """Weighted sum (*shape), by weights (K,)."""
         ...
 
+    def each(self) -> Tensor:
+        """The differences (K, *shape)."""
+        ...
+
 
 @dataclass
 class Stack:
@@ -38,6 +42,10 @@ class Stack:
     def sum(self, weights: Tensor) -> Tensor:
         """Weighted sum (*shape)."""
         return torch.tensordot(weights, self.values, dims=1)
+
+    def each(self) -> Tensor:
+        """The differences as they are."""
+        return self.values
 
 
 @dataclass
@@ -58,7 +66,7 @@ class FlatUpdates:
 
     def clipped(self, clip: Clip) -> Tensor:
         """Clip the updates in place; their squared lengths (K, 1, 1)."""
-        whole = self._whole()
+        whole = self.whole()
         layers = whole.split(self.layer_sizes, dim=1)
         factors, squares = clip(torch.stack([layer.square().sum(dim=1) for layer in layers]))
         for layer, factor in zip(layers, factors, strict=True):
@@ -68,9 +76,10 @@ class FlatUpdates:
 
     def sum(self, weights: Tensor) -> Tensor:
         """Weighted sum (d,) of the updates, by weights (K,)."""
-        return weights @ self._whole()
+        return weights @ self.whole()
 
-    def _whole(self) -> Tensor:
+    def whole(self) -> Tensor:
+        """The updates (K, d)."""
         return self.parts.sum(dim=1) if self.parts.shape[1] > 1 else self.parts[:, 0]  # a view where that is enough
 
 
@@ -106,3 +115,7 @@ class ParameterUpdates:
         """Weighted sum (d,), by weights (K,)."""
         scaled = [weights * factor.to(weights) for factor in self.factors] or [weights] * len(self.differences)
         return self.model.join([d.sum(w) for d, w in zip(self.differences, scaled, strict=True)])
+
+    def whole(self) -> Tensor:
+        """The updates (K, d), not clipped."""
+        return self.model.join([d.each() for d in self.differences])

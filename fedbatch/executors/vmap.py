@@ -138,6 +138,8 @@ def _run(job: Job, start: Start, kept: int) -> Contribution:
                 updates, loss = gradients(job, rows)
             else:
                 updates, loss = local_steps(job, rows, start)
+        if job.outbox is not None:
+            loss = job.put(rows, updates.whole(), loss)
         products = updates.products() if job.clip is None else updates.clipped(job.clip)  # (K, S, S)
         total.add(updates.sum(to_device(job.weights[rows], job.params.device).to(job.params)), 1.0)
         if job.cosine:

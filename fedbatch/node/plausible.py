@@ -45,7 +45,11 @@ def check_work(plan: TrainPlan, task: Task) -> None:
     _require(
         len(plan.shared) == number["shared"], f"shared must have length {number['shared']} (got {len(plan.shared)})"
     )
-    needed = len(plan.clients) if number["own"] else 0
+    compression = task.compression
+    payload = compression.num_bytes(len(model.params), model.params.dtype) if compression else 0
+    _require(plan.payload == payload, f"payload must be {payload} (got {plan.payload})")
+    keeps = number["own"] or (compression is not None and compression.error_feedback)
+    needed = len(plan.clients) if keeps else 0
     _require(len(plan.versions) == needed, f"versions must have length {needed} (got {len(plan.versions)})")
     _require(int(plan.versions.max(initial=0)) <= plan.round, "versions are of rounds to come")
 

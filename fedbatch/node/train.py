@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedbatch.clients.job import Job
+from fedbatch.clients.outbox import Outbox
 from fedbatch.clients.steps import run_client
 from fedbatch.clients.work import lengths, split
 from fedbatch.core.random import Ints
@@ -36,6 +37,10 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
     if sizes := asked.sizes("own"):
         own, lost = begun(files, plan, sum(sizes.values()))
         asked = replace(asked, own=own)
+    outbox, left, fresh = task.outbox(plan.round), OwnFiles(files.folder / "residuals"), set[int]()
+    if outbox is not None and outbox.compression.error_feedback:
+        outbox.residuals, fresh = begun(left, plan, len(params))
+    asked = replace(asked, outbox=outbox)
     if plan.single:
         answer: Contribution | Updates = single_updates(asked, plan)
     else:
@@ -43,7 +48,10 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
         answer = replace(task.execute(asked, plan.executor, witness), round=plan.round)
     for client in answer.excluded.tolist():  # what came of its round is not finite
         files.delete(client, plan.round + 1)
-    return replace(answer, lost=len(lost))
+        left.delete(client, plan.round + 1)
+    if outbox is not None and isinstance(answer, Contribution):
+        answer = compressed(answer, outbox)
+    return replace(answer, lost=len(lost | fresh))
 
 
 def single_updates(job: Job, plan: TrainPlan) -> Updates:
@@ -64,6 +72,19 @@ def single_updates(job: Job, plan: TrainPlan) -> Updates:
         excluded=job.clients[~kept],
         executor="loop",
         round=plan.round,
+    )
+
+
+def compressed(answer: Contribution, outbox: Outbox) -> Contribution:
+    """The answer with every client's compressed update in the place of their sum."""
+    clients = answer.clients.tolist()
+    payload = torch.cat([outbox.payloads[client] for client in clients]).numpy() if clients else answer.payload
+    return replace(
+        answer,
+        update_sum=answer.update_sum[:0],
+        payload=payload,
+        sq_errors=np.array([outbox.sq_errors[client] for client in clients]),
+        sent_sq_norms=np.array([outbox.sent_sq_norms[client] for client in clients]),
     )
 
 

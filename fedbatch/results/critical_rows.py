@@ -169,6 +169,8 @@ def beyond_the_law(config: Mapping[str, Any]) -> tuple[str, ...]:
     if config.get("aggregator"):
         rule = config["aggregator"].get("_target_", "").rpartition(".")[2]
         found.append(f"aggregator {rule}: the noise was measured of the mean, which the server does not use")
+    if config.get("compression"):
+        found.append("compression: its noise is in the steps (compression_variance), and not in the trace of the law")
     return tuple(found)
 
 

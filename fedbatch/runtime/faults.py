@@ -154,21 +154,24 @@ class FaultyGrid:
             else:
                 lie = vector(reply.content) * (-strength if attack == "sign_flip" else strength)
             told = float(np.linalg.norm(vector(reply.content).astype(np.float64)))
-            reply.content = with_array(reply.content, "arrays", vector_name(reply.content), lie)
+            reply.content = with_array(reply.content, *place(reply.content), lie)
             if "sq_norms" in reply.content.array_records["clients"] and told:  # a lie that agrees with itself
                 squares = reply.content.array_records["clients"]["sq_norms"].numpy()
                 longer = (float(np.linalg.norm(lie.astype(np.float64))) / told) ** 2
                 reply.content = with_array(reply.content, "clients", "sq_norms", squares * longer)
 
 
-def vector_name(content: RecordDict) -> str:
-    """Name of the update in a reply."""
-    return next(name for name in VECTORS if name in content["arrays"])
+def place(content: RecordDict) -> tuple[str, str]:
+    """Record and name of the update in a reply, or of what stands for it."""
+    if "payload" in content.array_records["clients"] and content.array_records["clients"]["payload"].shape[0]:
+        return "clients", "payload"
+    return "arrays", next(name for name in VECTORS if name in content["arrays"])
 
 
 def vector(content: RecordDict) -> Values:
-    """The update in a reply."""
-    return content.array_records["arrays"][vector_name(content)].numpy()
+    """The update in a reply, or what stands for it."""
+    record, name = place(content)
+    return content.array_records[record][name].numpy()
 
 
 def with_array(content: RecordDict, record: str, name: str, values: Values) -> RecordDict:
@@ -179,13 +182,16 @@ def with_array(content: RecordDict, record: str, name: str, values: Values) -> R
 
 
 def _shortened(content: RecordDict) -> RecordDict:
-    return with_array(content, "arrays", vector_name(content), vector(content)[:-1])
+    return with_array(content, *place(content), vector(content)[:-1])
 
 
 def _not_finite(content: RecordDict) -> RecordDict:
     values = vector(content).copy()
-    values[:1] = np.nan
-    return with_array(content, "arrays", vector_name(content), values)
+    if values.dtype == np.uint8:
+        values[:] = 255  # NaN, as a number of any size
+    else:
+        values[:1] = np.nan
+    return with_array(content, *place(content), values)
 
 
 def _heavy(content: RecordDict) -> RecordDict:

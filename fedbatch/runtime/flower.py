@@ -13,6 +13,7 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.serde import recorddict_to_proto
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -79,6 +80,11 @@ def simulate(server_app: ServerApp, client_app: ClientApp, num_nodes: int, resou
     # It logs each reply, its own deprecation, and errors that it goes on to raise or that arrive as error replies.
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     run_simulation(server_app, client_app, num_nodes, backend_config={"client_resources": {**resources}})
+
+
+def num_bytes(content: RecordDict) -> int:
+    """Bytes of a message's content, as it travels between a SuperNode and a SuperLink."""
+    return recorddict_to_proto(content).ByteSize()
 
 
 def reason(error: Error) -> str:

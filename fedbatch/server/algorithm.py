@@ -18,7 +18,7 @@ from fedbatch.aggregation.sums import Aggregate
 from fedbatch.clients import work as works
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
-from fedbatch.server import checkpoint
+from fedbatch.server import checkpoint, compressed
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
 
@@ -31,14 +31,16 @@ def asked(server: Server, state: ServerState, phase: Phase) -> Mapping[str, Any]
         values["extras"] = sum(sizes.values())
     if sizes := lengths(work, "shared", state):
         values["shared"] = works.joined(shared(work, state), sizes, state.params)
-    if getattr(work, "own", {}):
+    if payload := compressed.payload_bytes(server, state):
+        values["payload"] = payload
+    if keeps(server, phase):
         values["checkpoints"] = np.array(checkpoint.rounds(server.folder / "checkpoints"), np.int64)
     return values
 
 
 def versions(server: Server, state: ServerState, phase: Phase, clients: Ints) -> Ints:
     """The valid version (K,) of what each client keeps; (0,) where clients keep nothing."""
-    if not getattr(server.task.work(phase.name), "own", {}):
+    if not keeps(server, phase):
         return clients[:0]
     if not len(state.versions):
         return np.zeros(len(clients), np.int64)
@@ -49,6 +51,8 @@ def aggregated(server: Server, state: ServerState, phase: Phase, total: Aggregat
     """The update (d,) for the server optimizer, and the changes of the state."""
     work: Any = server.task.work(phase.name)
     update, changes = total.mean_update, dict[str, Any]()
+    if server.task.compression is not None:
+        update = server.task.compression.aggregated(update)
     extras = lengths(work, "extras", state)
     if len(total.clients) and (extras or getattr(work, "shared", {})):
         share = total.weight_sum / population_weight(server, phase)
@@ -56,11 +60,18 @@ def aggregated(server: Server, state: ServerState, phase: Phase, total: Aggregat
         sent = works.split(total.mean_extras.to(state.params), extras)
         update, moved = work.aggregate(update.to(state.params), sent, now, share)
         changes["shared"] = {**state.shared, **moved}
-    if getattr(work, "own", {}):
+    if keeps(server, phase):
         known = state.versions.clone() if len(state.versions) else torch.zeros(len(server.hosts.clients)).long()
         known[torch.from_numpy(np.searchsorted(server.hosts.clients, total.clients))] = state.round + 1
         changes["versions"] = known
     return update, changes
+
+
+def keeps(server: Server, phase: Phase) -> bool:
+    """Whether clients keep vectors: for their work, or what compression took from their updates."""
+    compression = server.task.compression
+    feedback = compression is not None and compression.error_feedback
+    return feedback or bool(getattr(server.task.work(phase.name), "own", {}))
 
 
 def population_weight(server: Server, phase: Phase) -> float:
@@ -72,11 +83,14 @@ def population_weight(server: Server, phase: Phase) -> float:
     return float(server.task.weights(expected).sum()) if server.task.aggregator is None else float(some.sum())
 
 
-def bytes_besides(server: Server, phase: Phase, state: ServerState) -> tuple[int, int]:
-    """Bytes from one client beside its update, and to one client beside the model."""
+def bytes_sent(server: Server, phase: Phase, state: ServerState) -> tuple[int, int]:
+    """Bytes from one client and to one client: the model's and what is sent besides; compressed, the real message's."""
     work, size = server.task.work(phase.name), state.params.element_size()
     up, down = (sum(lengths(work, kind, state).values()) for kind in ("extras", "shared"))
-    return size * up, size * down
+    model = size * (state.params.numel() + state.buffers.numel())
+    if server.task.compression is not None:
+        return compressed.message_bytes(server, phase, state, up), model + size * down
+    return model + size * up, model + size * down
 
 
 def lengths(work: Any, kind: str, state: ServerState) -> dict[str, int]:

@@ -33,6 +33,7 @@ def ask(
     timeout: float | None,
     lengths: Callable[[Any], Mapping[str, int]],
     check: Callable[[Schema, Any, SquaredLengths], None],
+    opened: Callable[[Schema, Any], Schema] = lambda answer, plan: answer,
 ) -> Replies[Schema]:
     """Send each node its plan and read the answers. Of several answers of a node the first counts.
 
@@ -46,6 +47,7 @@ def ask(
         timeout: seconds to wait; None for as long as it takes.
         lengths: of the vectors that answer a plan.
         check: raises `MessageError` for an answer that does not fit its plan, by the lengths of its vectors.
+        opened: what is kept of an answer that does; may raise it, too.
     """
     answers: dict[int, Schema] = {}
     rejected: dict[int, str] = {}
@@ -62,7 +64,7 @@ def ask(
                 raise MessageError(flower.reason(reply.error))
             answer, squares = decode_measured(kind, reply.content, lengths(plan))
             check(answer, plan, squares)
-            answers[node] = answer
+            answers[node] = opened(answer, plan)
         except MessageError as error:
             rejected[node] = str(error)
     rejected |= {node: "no answer in time" for node in waiting}

@@ -14,7 +14,7 @@ from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
-from fedbatch.server import algorithm, measure
+from fedbatch.server import algorithm, compressed, measure
 from fedbatch.server.exchange import exchange_in_turn, tell_once
 from fedbatch.server.groups import dealt, measured_groups
 from fedbatch.server.plausible import check_besides, check_update
@@ -36,7 +36,17 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
 
     kind: Any = Contribution if server.task.aggregator is None else Updates
     check = partial(check_sizes, server, server.task.work(phase.name))
-    found, rejected = exchange_in_turn(server.grid, turns, kind, server.task.config, state.round, check)
+    compression = server.task.compression
+    spread = compressed.Spread.none(state.params if compression else state.params[:0])
+    found, rejected = exchange_in_turn(
+        server.grid,
+        turns,
+        kind,
+        server.task.config,
+        state.round,
+        check,
+        opened=partial(compressed.opened, server, spread),
+    )
     clock.lap("client_seconds")
     found, norms, bounds = bound(server, state, phase, found)
     answers = list(chain.from_iterable(found))
@@ -49,7 +59,8 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         singles = [answer for answer in answers if isinstance(answer, Updates)]
         total = combine_single(singles, server.task.aggregator, state.buffers)
     update, changes = algorithm.aggregated(server, state, phase, total)
-    measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients))
+    total = replace(total, compression_overlap=spread.overlap / max(total.weight_sum, 1) ** 4)
+    measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients), compression)
     if len(turns) > 1 and all(any(len(answer.clients) for answer in group) for group in found):
         measured = replace(measured, groups=measured_groups(server, found, measured.unit))
     clock.lap("aggregate_seconds")

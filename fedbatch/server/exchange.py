@@ -82,6 +82,7 @@ def exchange_in_turn(
     round_: int,
     check: Callable[[Any, Any, SquaredLengths], None] | None = None,
     secret: bool = False,
+    opened: Callable[[Any, Any], Any] = lambda answer, plan: answer,
 ) -> tuple[list[list[Answer]], dict[int, str]]:
     """Send each node its plan and collect the answers, as often as there are turns.
 
@@ -94,6 +95,7 @@ def exchange_in_turn(
         check: raises `MessageError` for an answer to a plan that the schema allows and the run does not; told the
             squared lengths of the answer's vectors.
         secret: whether nobody may know who was asked: then nothing is logged, and an error names no numbers.
+        opened: as in `ask`.
 
     Returns:
         The valid answers of each turn by ascending client, and the reason for each node of which one was rejected.
@@ -111,7 +113,7 @@ def exchange_in_turn(
     found: list[list[Answer]] = []
     rejected: dict[int, str] = {}
     for plans in turns:
-        replies = ask(grid, plans, kind, action, str(round_), timeout, answer_lengths, check_all)
+        replies = ask(grid, plans, kind, action, str(round_), timeout, answer_lengths, check_all, opened)
         found.append(sorted(replies.answers.values(), key=lambda answer: tuple(answer.clients[:1])))
         rejected |= replies.rejected
     asked = sum(len(plan.clients) for plans in turns for plan in plans.values())
@@ -160,7 +162,7 @@ def answer_lengths(plan: Plan) -> dict[str, int]:
     if plan.single:
         return {}
     return {
-        "update_sum": size,
+        "update_sum": 0 if plan.payload else size,
         "buffer_sum": plan.buffers.numel(),
         "unit_sum": size if plan.cosine else 0,
         "extra_sums": plan.extras,
@@ -197,9 +199,12 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
         length = len(answer.clients) * plan.params.numel()
         if len(answer.updates) != length:
             raise MessageError(f"updates must have length {length} (got {len(answer.updates)})")
-    elif len(answer.half_dots) and not plan.halves:
-        raise MessageError("half_dots were not asked for")
-    if not 0 <= answer.lost <= (kept := int(np.count_nonzero(plan.versions))):
+    else:
+        if len(answer.half_dots) and not plan.halves:
+            raise MessageError("half_dots were not asked for")
+        check_payload(answer, plan)
+    kept = int(np.count_nonzero(plan.versions))
+    if not 0 <= answer.lost <= kept:
         raise MessageError(f"lost must be in 0 .. {kept}, the clients that were to go on from what they keep")
     for name, model in VECTORS.items():
         values = getattr(answer, name, None)
@@ -208,3 +213,17 @@ def check_work(answer: Contribution | Updates, plan: TrainPlan, automatic: bool)
     asked = "loop" if plan.single else "auto" if automatic else plan.executor
     if answer.executor not in (CHOICES["executor"] if asked == "auto" else (asked,)):
         raise MessageError(f"executor must be {asked} (got {answer.executor!r})")
+
+
+def check_payload(answer: Contribution, plan: TrainPlan) -> None:
+    """There are as many bytes and numbers about them as were asked for.
+
+    Raises:
+        MessageError: there are not.
+    """
+    count = len(answer.clients)
+    if len(answer.payload) != count * plan.payload:
+        raise MessageError(f"payload must have {count * plan.payload} bytes (got {len(answer.payload)})")
+    for name in ("sq_errors", "sent_sq_norms"):
+        if len(getattr(answer, name)) != (count if plan.payload else 0):
+            raise MessageError(f"{name} must have one entry for each compressed update")

@@ -11,6 +11,7 @@ from fedbatch.batch.average import Averages, Interval, RunningNoiseScale
 from fedbatch.batch.gain import GroupSums, RunningGain
 from fedbatch.batch.noise_scale import NoiseScale, estimate_weighted
 from fedbatch.clients.job import ClientWork
+from fedbatch.compression import Compression
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Measured:
         noise_per_unit: energy of privacy noise on the sum that comes with every unit of ``size``.
         fixed_noise: energy of privacy noise on the sum, whatever its size.
         groups: what the groups of the cohort say, in rounds that are asked group by group.
+        compression: variance that compression adds for every unit, as the trace counts it; None without.
     """
 
     size: float
@@ -34,6 +36,7 @@ class Measured:
     noise_per_unit: float = 0.0
     fixed_noise: float = 0.0
     groups: GroupSums | None = None
+    compression: float | None = None
 
     @property
     def is_private(self) -> bool:
@@ -41,13 +44,26 @@ class Measured:
         return self.noise_per_unit + self.fixed_noise > 0
 
 
-def measure(total: Aggregate, work: ClientWork, population: int) -> Measured:
-    """Estimate the noise scale, and the drift where every client sent its halves."""
+def measure(total: Aggregate, work: ClientWork, population: int, compression: Compression | None = None) -> Measured:
+    """Estimate the noise scale, and the drift where every client sent its halves.
+
+    Norms are those of updates before compression. Its errors make the mean longer, by `Aggregate.compression_energy`
+    where they are independent; that is taken off where compression is unbiased, so that the estimates stay so.
+    """
     sizes = total.num_examples.astype(np.float64) if work.is_gradient else np.ones(len(total.clients))
     unit = "examples" if work.is_gradient else "clients"
-    if len(total.clients) < 2:
+    energy, added = total.compression_energy or 0.0, None
+    if total.compression_energy is not None:
+        added = energy * total.weight_sum**2 / float(total.weights**2 @ (1 / sizes))
+    if compression is not None and not compression.keeps_length:
         return Measured(float(sizes.sum()), unit, None, None)
-    noise = estimate_weighted(total.sq_norms, sizes, total.sq_norm_of_mean, weights=total.weights)
+    if len(total.clients) < 2:
+        return Measured(float(sizes.sum()), unit, None, None, compression=added)
+    sq_norm_of_mean, variance = total.sq_norm_of_mean, 0.0
+    if compression is not None and compression.is_unbiased:
+        sq_norm_of_mean -= energy
+        variance = error_variance(energy, total.compression_overlap, sq_norm_of_mean)
+    noise = estimate_weighted(total.sq_norms, sizes, sq_norm_of_mean, weights=total.weights, error_variance=variance)
     separated = None
     if len(total.half_dots):
         separated = drift.separate(
@@ -56,10 +72,20 @@ def measure(total: Aggregate, work: ClientWork, population: int) -> Measured:
             total.weights,
             total.half_dots,
             total.half_sq_diffs,
-            total.sq_norm_of_mean,
+            sq_norm_of_mean,
             all_clients=len(total.clients) == population,
         )
-    return Measured(float(sizes.sum()), unit, noise, separated)
+    return Measured(float(sizes.sum()), unit, noise, separated, compression=added)
+
+
+def error_variance(energy: float, overlap: float, sq_norm_of_mean: float) -> float:
+    """Variance of ``|mean + error|^2 - energy``, for errors with that energy and overlap of different clients.
+
+    It is ``2 overlap + 4 mean' D mean``, D the variances of the error. The mean is taken to point where errors do, as
+    `noise_scale` does with sampling noise, since the errors of a coordinate grow with its numbers.
+    """
+    along = max(sq_norm_of_mean, 0.0) * overlap / energy if energy else 0.0
+    return 2 * overlap + 4 * along
 
 
 def deciding(noise: RunningNoiseScale, measured: Measured) -> Interval | None:
@@ -90,6 +116,8 @@ def columns(measured: Measured, averages: Averages) -> dict[str, Any]:
     further: dict[str, Any] = {}
     if measured.drift is not None:
         further = {"b_within": averages.within.average().scale, "m_drift": averages.between.average().scale}
+    if measured.compression is not None:
+        further |= {"compression_variance": measured.compression}
     if averages.gain.count:
         further |= gain_columns(averages.gain)
     if measured.is_private:

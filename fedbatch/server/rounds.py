@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fedbatch.controllers.phase import ControlState, Observation, Phase
 from fedbatch.server import measure
-from fedbatch.server.algorithm import bytes_besides
+from fedbatch.server.algorithm import bytes_sent
 from fedbatch.server.average import moved
 from fedbatch.server.best import plateau, waited_enough
 from fedbatch.server.charging import BudgetSpent
@@ -76,8 +76,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, Row]:
     changed = control.is_change_of(state.control)
     if server.task.work(control.phase).is_gradient != server.task.work(phase.name).is_gradient:
         kept = averages.restarted()  # examples and clients have no common average
-    besides = bytes_besides(server, phase, state)
-    totals = add_costs(server, state, collected, sum(clock.laps.values()), besides)
+    totals = add_costs(server, state, collected, sum(clock.laps.values()), bytes_sent(server, phase, state))
     executor = collected.executor
     after = replace(
         state,
@@ -166,14 +165,14 @@ def size_of(server: Server, phase: Phase, gradient: bool) -> float:
 
 
 def add_costs(
-    server: Server, state: ServerState, collected: Collected, measured_seconds: float, besides: tuple[int, int]
+    server: Server, state: ServerState, collected: Collected, measured_seconds: float, sent: tuple[int, int]
 ) -> Totals:
     """Totals after this round: what each client would have sent, received and computed on its own device.
 
-    ``besides`` are bytes up and down of one client beside the model.
+    ``sent`` are bytes up and down of one client.
     """
     clients, num_examples = collected.clients, collected.num_examples
-    up, down = (model_bytes(state) + more for more in besides)
+    up, down = sent
     seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     old = state.totals
     return Totals(

@@ -47,6 +47,7 @@ def check_executor(task: "Task") -> None:
         batches = phase.batch_sizes(sizes)
         make = partial(task.new_job, task.work(phase.name), round_=0, params=params)
         job = witness(task.partition, make, clients, np.maximum(batches, 1))
+        job = replace(job, outbox=task.outbox(0))
         if task.privacy is not None and task.privacy.mechanism.clips_examples:
             clip = Clip(1.0, task.privacy.mechanism.clipping == "per_layer")
             job = replace(task.job_of(*as_examples(np.arange(min(SINGLE, len(task.train_y))), clip), params), clip=clip)

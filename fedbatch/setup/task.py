@@ -13,6 +13,9 @@ from fedbatch.active.learning import ActiveLearning
 from fedbatch.aggregation.robust import Aggregator
 from fedbatch.clients.draw import Draw
 from fedbatch.clients.job import ClientWork, Job
+from fedbatch.clients.outbox import Outbox
+from fedbatch.clients.own import OwnVectors
+from fedbatch.compression import Compression
 from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
@@ -44,6 +47,7 @@ from fedbatch.setup.checks import (
     trial_sizes,
     warn_of_small_batches,
 )
+from fedbatch.setup.compression import compression_of
 from fedbatch.setup.device import memory_bytes, prepare
 from fedbatch.setup.executor import check_executor
 from fedbatch.setup.learning import Target, check_sums, learning_of, loss_of, scoring_of, target_of, targets_of
@@ -69,6 +73,7 @@ class Task:
         node_model: scratch model of the nodes in this process.
         learning: what labels and scores are.
         aggregator: of single updates; None adds weighted sums up.
+        compression: of clients' updates on their way to the server; None without.
         privacy: the run's mechanism, ready to use; None without privacy.
         calibration: scores of calibration for the record; None without.
         temperature: how a temperature is found after training; None without.
@@ -92,6 +97,7 @@ class Task:
     node_model: FlatModel
     learning: LearningTask
     aggregator: Aggregator | None = None
+    compression: Compression | None = None
     privacy: PrivacyPlan | None = None
     calibration: Calibration | None = None
     temperature: Scaling | None = None
@@ -189,6 +195,10 @@ class Task:
             memory_bytes=self.memory_bytes,
         )
 
+    def outbox(self, round_: int, residuals: OwnVectors | None = None) -> Outbox | None:
+        """Where clients put their updates in a round, with what is left of earlier ones; None without compression."""
+        return None if self.compression is None else Outbox(self.compression, self.config.seed, round_, residuals)
+
     def seeds(self, clients: Ints, *moment: int) -> Ints | None:
         """Keys (K,) of what random layers draw for clients, or examples, in a round and what else names the moment."""
         if not self.node_model.is_random:
@@ -257,6 +267,9 @@ def load(config_json: str) -> Task:
     check_model(config, model)
     aggregator = aggregator_of(config, model, controller.phases) if config.aggregator else None
     check_works((default_work, *works.values()), aggregator)
+    compression = None
+    if config.compression:
+        compression = compression_of(config, model, (default_work, *works.values()), controller.adaptive)
     default_work, works = on_model(default_work, model), {name: on_model(work, model) for name, work in works.items()}
     temperature = temperature_of(config)
     privacy = None
@@ -285,6 +298,7 @@ def load(config_json: str) -> Task:
         node_model=model,
         learning=learning,
         aggregator=aggregator,
+        compression=compression,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,

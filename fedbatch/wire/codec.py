@@ -45,7 +45,7 @@ from fedbatch.wire.queries import (
 )
 from fedbatch.wire.schema import Vector
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the wire schema; a node with another one is refused."""
 
 Content = (
@@ -72,7 +72,7 @@ Content = (
     | PickPlan
 )
 Schema = TypeVar("Schema", bound=Content)
-_WIRE_DTYPES = {"float32", "float64", "int64"}
+_WIRE_DTYPES = {"float32", "float64", "int64", "uint8"}
 
 
 class ByReference(RecordDict):

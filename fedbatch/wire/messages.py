@@ -6,7 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbatch.wire.schema import Counts, Ids, IfHalved, IfKept, Listed, Numbers, Positive, Squares, Vector
+from fedbatch.wire.schema import (
+    Bytes,
+    Counts,
+    Ids,
+    IfCompressed,
+    IfHalved,
+    IfKept,
+    Listed,
+    Numbers,
+    Positive,
+    Squares,
+    Vector,
+)
 
 
 def no_numbers() -> Tensor:
@@ -17,6 +29,16 @@ def no_numbers() -> Tensor:
 def no_counts() -> Vector:
     """A column without entries."""
     return np.zeros(0, np.int64)
+
+
+def no_bytes() -> Vector:
+    """No bytes."""
+    return np.zeros(0, np.uint8)
+
+
+def no_squares() -> Vector:
+    """A column of squared lengths without entries."""
+    return np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,7 @@ class TrainPlan:
         versions: int64 (K,) of each client, one more than the last round of which the server took its contribution, and
             0 if there is none: what the client keeps is as it was after that round. (0,) where clients keep nothing.
         checkpoints: int64 (n,) rounds done in the checkpoints from which the run may be resumed.
+        payload: bytes in which each client sends its update compressed; 0 where updates are added up.
     """
 
     params: Tensor
@@ -68,6 +91,7 @@ class TrainPlan:
     shared: Tensor = field(default_factory=no_numbers)
     versions: IfKept = field(default_factory=no_counts)
     checkpoints: Listed = field(default_factory=no_counts)
+    payload: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +99,7 @@ class Contribution:
     """What a node answers: the weighted sum of its clients' updates and one row of scalars for each client.
 
     Attributes:
-        update_sum: (d,) ``sum_k w_k u_k``.
+        update_sum: (d,) ``sum_k w_k u_k``; (0,) on its way from a node where updates are compressed.
         buffer_sum: (m,) ``sum_k w_k buffers_k``.
         unit_sum: (d,) ``sum_k u_k / |u_k|``, or (0,) when not asked for.
         clients: int64 (K,) ids, ascending.
@@ -90,6 +114,9 @@ class Contribution:
         round: index of the round that this answers.
         extra_sums: (e,) weighted sums of what the client work sends besides the update, one after the other.
         lost: clients who did not have what they had kept, and began with zeros.
+        payload: uint8 (K * n,) compressed updates, one after the other in the order of ``clients``, or (0,).
+        sq_errors: float64 (K,) ``|decoded - encoded|^2`` of each, or (0,) where nothing is compressed.
+        sent_sq_norms: float64 (K,) ``|decoded|^2`` of each, or (0,).
     """
 
     update_sum: Tensor
@@ -107,6 +134,9 @@ class Contribution:
     round: int = 0
     extra_sums: Tensor = field(default_factory=no_numbers)
     lost: int = 0
+    payload: Bytes = field(default_factory=no_bytes)
+    sq_errors: IfCompressed = field(default_factory=no_squares)
+    sent_sq_norms: IfCompressed = field(default_factory=no_squares)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class Column:
     """A column of numbers.
 
     Attributes:
-        dtype: "int64" or "float64".
+        dtype: "int64", "float64" or "uint8".
         sign: "any", "not negative" or "positive"; numbers must be finite too.
         length: "clients", one for each client; "clients or none"; or "any".
     """
@@ -34,6 +34,10 @@ IfKept = Annotated[Vector, Column("int64", "not negative", length="clients or no
 """One for each client, or none where clients keep nothing."""
 IfHalved = Annotated[Vector, Column("float64", length="clients or none")]
 """One for each client, or none where batches were not halved."""
+
+IfCompressed = Annotated[Vector, Column("float64", "not negative", length="clients or none")]
+"""One for each client, or none where updates are not compressed."""
+Bytes = Annotated[Vector, Column("uint8", length="any")]
 
 
 def columns_of(kind: Any) -> dict[str, Column]:

@@ -148,6 +148,16 @@ PARTS = {
     "aggregator=krum": {"aggregator.adversaries": ["-1", "abc"], "aggregator.select": ["0", "-1", "abc"]},
     "aggregator=trimmed_mean": {"aggregator.share": ["-0.1", "0.5", "abc"]},
     "aggregator=norm_bound": {"aggregator.norm": ["0", "-1", "abc"]},
+    "compression=top_k": {
+        "compression.stages.top_k.share": ["0", "-0.1", "1.1", "abc", "nan"],
+        "compression.error_feedback": ["7", "abc"],
+    },
+    "compression=qsgd": {
+        "compression.stages.qsgd.levels": ["0", "-1", "1.5", "40000", "abc"],
+        "compression.stages.qsgd.bucket": ["0", "-1", "1.5", "abc"],
+    },
+    "compression=power_sgd": {"compression.stages.power_sgd.rank": ["0", "-1", "1.5", "abc"]},
+    "compression=half": {"compression.stages.half.dtype": ["float8", "7"]},
     "metrics=calibration": {"metrics.bins": ["0", "-1", "abc", "1.5"], "metrics.replicates": ["1", "abc"]},
     "temperature=private client_holdout=0.2 privacy=client_central": {
         "temperature.relative_noise": ["0", "-1", "abc"],
@@ -168,6 +178,9 @@ IMPOSSIBLE = {
     "dataset=no_such": "dataset",
     "controller=no_such": "controller",
     "aggregator=median noise_scale.halves=true": "noise_scale",
+    "compression=top_k aggregator=median": "compression",
+    "compression=rand_k compression.error_feedback=true": "compression.error_feedback",
+    "compression=qsgd noise_scale.groups=4": "noise_scale.groups",
     "executor=fused client_work=local_sgd": "executor",
     "model=cnn model.norm=batch noise_scale.halves=true": "noise_scale.halves",
     "model=cnn model.norm=batch aggregator=median": "aggregator",

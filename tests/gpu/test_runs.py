@@ -77,6 +77,10 @@ SLOW = {
         f"aggregator {name}": f"aggregator={name} executor=loop {MLP}"
         for name in ("median", "trimmed_mean", "norm_bound")
     },
+    **{
+        f"compression {name}": f"compression={name} executor={e} {MLP}"
+        for name, e in zip("top_k rand_k qsgd sign power_sgd half".split(), ("vmap", "loop") * 3, strict=True)
+    },
     **{f"client_central {e}": f"privacy=client_central {NOISE} executor={e}" for e in ("fused", "vmap", "loop")},
     "client_central local": f"privacy=client_central {NOISE} {STEPS} executor=vmap",
     **{f"example_local {e}": f"privacy=example_local {NOISE} executor={e}" for e in ("vmap", "loop", "ghost")},

@@ -229,6 +229,7 @@ def test_a_rate_that_is_too_high_is_said(write):
     [
         ("server_optimizer=adam", "server_optimizer Adam: the law is that of plain SGD"),
         ("server_optimizer.momentum=0.9", "momentum 0.9: the law is that of plain SGD"),
+        ("compression=qsgd", "compression: its noise is in the steps"),
         ("aggregator=median", "aggregator coordinate_median: the noise was measured of the mean"),
     ],
 )

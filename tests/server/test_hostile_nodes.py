@@ -30,6 +30,7 @@ NOISED = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "execut
 CLIENT = ("privacy=client_central", *NOISED)
 TEMPERATURE = ("client_holdout=0.3", "temperature=private", "temperature.clip_norm=4", "evaluate_every_rounds=0")
 EXTREME = [0.0, -1.0, 0.5, 2.0, 1e9, 1e30, -1e30, 1e38, -3.4e38, 1e150, 1e300, -1e300, 5e-324]
+BYTES = [0, 1, 127, 128, 254, 255]
 WHOLE = [-1, 0, 1, 7, 10**6, 10**9, 10**12, 2**62, 2**63 - 1]
 WORDS = (RunFailedError, ConfigError)
 
@@ -111,6 +112,16 @@ SCENES = {
     "halves": (train, ("executor=loop", "noise_scale.halves=true", "noise_scale.cosine=true")),
     "groups": (train, ("executor=loop", "noise_scale.groups=4", "noise_scale.every=1")),
     "updates": (train, ("executor=loop", "aggregator=median")),
+    "top_k": (train, ("executor=loop", "compression=top_k")),
+    "qsgd_rand_k": (
+        train,
+        ("executor=loop", "compression=rand_k", "+compression.stages.b={_target_: fedbatch.compression.QSGD}"),
+    ),
+    "sign_half": (
+        train,
+        ("executor=loop", "compression=sign", "+compression.stages.b={_target_: fedbatch.compression.Half}"),
+    ),
+    "power_sgd": (train, ("executor=loop", "compression=power_sgd", "client_work=scaffold")),
     "client_central": (train_privately, CLIENT),
     "quantile": (train_privately, (*CLIENT, "privacy.clip_quantile=0.5")),
     "example_local": (train_privately, ("privacy=example_local", *NOISED)),
@@ -153,7 +164,9 @@ def extreme(content, generator):
         return extreme(content, generator)
     where = slice(None) if generator.random() < 0.3 else generator.randrange(len(values))
     with np.errstate(all="ignore"):
-        values[where] = generator.choice(WHOLE if values.dtype == np.int64 else EXTREME)
+        values[where] = generator.choice(
+            BYTES if values.dtype == np.uint8 else WHOLE if values.dtype == np.int64 else EXTREME
+        )
     records = {key: dict(content[key]) for key in ("arrays", "clients", "plan")}
     records[group][name] = array(values)
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict

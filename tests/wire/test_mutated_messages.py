@@ -11,6 +11,7 @@ from fedbatch import client_app, server_app
 from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.collect import check_sizes, make_plans, plan_cohort
+from fedbatch.server.compressed import Spread, opened
 from fedbatch.server.exchange import answer_lengths, check_clients
 from fedbatch.setup import task
 from fedbatch.wire.check import MessageError
@@ -22,10 +23,11 @@ SCALARS = [None, True, -1, 0, 1, 7, 2.0, "", "Contribution", "Updates", "TrainPl
 NUMBERS = [np.nan, np.inf, -np.inf, -1.0, 0.0, 0.5, 1e9, 1e300]
 
 
-@pytest.fixture(params=["sums", "updates", "halves", "besides"])
+@pytest.fixture(params=["sums", "updates", "halves", "besides", "top_k", "qsgd", "sign", "half"])
 def answered(make_config, request):
     """A server, the plan of one of its nodes, and that node's valid reply."""
     more = {
+        **{name: [f"compression={name}"] for name in ("top_k", "qsgd", "sign", "half")},
         "sums": [],
         "updates": ["aggregator=median"],
         "besides": ["client_work=scaffold"],
@@ -48,7 +50,8 @@ def accept(server, phase, plan, content):
     answer, squares = decode_measured(kind, content, answer_lengths(plan))
     check_clients(answer, plan)
     check_sizes(server, server.task.work(phase.name), answer, plan, squares)
-    return answer
+    spread = Spread.none(plan.params)
+    return opened(server, spread, answer, plan) if kind is Contribution else answer
 
 
 def same(answer, good):
@@ -82,9 +85,13 @@ def spoiled_values(name, values, generator):
         "half_dots",
         "half_sq_diffs",
         "sq_norms",
+        "sq_errors",
+        "sent_sq_norms",
     )
     if name in measured:
         values[where] = generator.choice([np.nan, np.inf, -np.inf])
+    elif name == "payload":
+        values[:] = 255  # NaN, places below 0, levels beyond the last
     elif name == "weights":
         values[where] = generator.choice([number for number in NUMBERS if number != values[where]])
     else:
