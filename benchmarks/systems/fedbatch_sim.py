@@ -33,6 +33,7 @@ from fedbatch.server.rounds import Row, run_round
 from fedbatch.server_app import new_server, start
 from fedbatch.setup.device import memory_bytes
 from fedbatch.setup.task import Task
+from fedbatch.tasks import Classification
 from fedbatch.wire.codec import decode, encode, reply
 from fedbatch.wire.messages import Hosted, TrainPlan
 
@@ -184,6 +185,6 @@ def new_task(workload: Workload, data: Data, partition: HoldoutPartition, config
         works={},
         default_work=gradient() if workload.work == "fedsgd" else local(lr=workload.learning_rate),
         node_model=FlatModel(build_model(workload.model, workload.seed), data.x.device, channels_last=True),
-        num_classes=10,
+        learning=Classification().fitted(np.zeros(1, np.int64), 10),
         memory_bytes=memory_bytes(config, data.x.device),
     )

@@ -15,8 +15,7 @@ def test_each_choice_lists_every_argument_and_the_command_that_uses_it(path):
     given = {key for key in OmegaConf.load(path) if key not in ("_target_", "_convert_")}
     target = get_method(OmegaConf.load(path)._target_)
     named = {name for name, p in inspect.signature(target).parameters.items() if p.kind is not p.VAR_KEYWORD}
-    if path.parent.name == "partitioner":
-        named.discard("dataset")  # the caller passes it
+    named -= {"dataset", "label_kind"}  # the caller passes these
     if "kind" in given:
         from flwr_datasets import partitioner
 
