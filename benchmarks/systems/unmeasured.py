@@ -94,7 +94,7 @@ def _contribution(job: Job, update_sum: Tensor, losses: Tensor) -> Contribution:
     )
 
 
-def _no_estimate(total: Aggregate, work: ClientWork, population: int) -> Measured:
+def _no_estimate(total: Aggregate, work: ClientWork, population: int, compression: object = None) -> Measured:
     return Measured(float(total.num_examples.sum()), "examples", None, None)
 
 
