@@ -75,6 +75,10 @@ def learning_of(config: RunConfig, dataset: Dataset) -> "LearningTask":
         ConfigError: labels that it cannot work with, or something in the config that needs classes.
     """
     task: LearningTask = build("task", config.task or said_by(dataset))
+    if config.privacy and getattr(task, "needs_all_labels", False):
+        raise ConfigError(
+            "task: the mean and spread of all labels are not covered by the guarantee; set task.centre and task.scale"
+        )
     try:
         learning = task.fitted(dataset.train_y, dataset.num_classes)
     except ValueError as error:

@@ -216,3 +216,18 @@ def test_a_node_with_data_of_its_own_needs_the_scale_in_the_config(make_config):
     with pytest.raises(ConfigError, match=r"give numbers as task.centre and task.scale"):
         on_own_data(config, node)
     on_own_data(make_config(*data, "task.standardise=true", "task.centre=1.0", "task.scale=2.0", base=()), node)
+
+
+def test_a_private_run_is_not_told_the_mean_of_all_labels():
+    from fedbatch.config.compose import composed
+    from fedbatch.config.schema import parse
+    from fedbatch.core.errors import ConfigError
+    from fedbatch.data.dataset import Dataset
+    from fedbatch.setup.learning import learning_of
+
+    x, y = np.zeros((8, 2), np.float32), np.arange(8.0)[:, None]
+    options = ["task=regression", "task.standardise=true", "privacy=client_central", "run_dir=x"]
+    data = Dataset("d", x, y, x, y, 1)
+    with pytest.raises(ConfigError, match=r"task\.centre and task\.scale"):
+        learning_of(parse(composed(options)), data)
+    learning_of(parse(composed([*options, "task.centre=3", "task.scale=2", "metrics=accuracy"])), data)
