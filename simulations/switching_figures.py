@@ -79,11 +79,12 @@ def save_steep(rows: pl.DataFrame, path: Path) -> None:
     for axes, (title, cell) in zip(panels.flat, settings, strict=True):
         rounds = [share * cell["budget"][0] for share in (*SHARES, 1)]
         columns = [*(f"at_{share:g}_of_rounds" for share in SHARES), "test_accuracy"]
-        for name in (*FIXED, "ladder"):
-            own = cell.filter(pl.col("controller") == name)
+        for (name,), own in cell.filter(pl.col("controller").is_in([*FIXED, "ladder"])).group_by(
+            "controller", maintain_order=True
+        ):
             values = 100 * own.select(columns).to_numpy()
             means, spreads = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-            axes.errorbar(rounds, means, spreads, marker="o", ms=4, capsize=2, color=COLORS[name], label=name)
+            axes.errorbar(rounds, means, spreads, marker="o", ms=4, capsize=2, color=COLORS[str(name)], label=name)
         axes.set_title(title.replace(", ", "\n", 1), fontsize=9)
         axes.set_xlabel("rounds")
         axes.spines[["top", "right"]].set_visible(False)
