@@ -1,6 +1,6 @@
 """Which client algorithm? All of them on one task whose clients differ, at equal rounds, bytes and seconds.
 
-    python -m simulations.algorithms             three seeds; TIME of a core
+    python -m simulations.algorithms             three seeds; a quarter of an hour of a core
     python -m simulations.algorithms --quick     digits, one seed, a few rounds
 
 Every client has images of two classes. Each algorithm has its own client learning rate, walked by factors of 2 on a

@@ -1,6 +1,6 @@
 """Small, large, or a controller between them: who wins at equal rounds, examples, bytes and simulated seconds?
 
-    make data && python -m simulations.switching    all settings; HOURS of a core
+    make data && python -m simulations.switching    all settings; about an hour and a half of two cores
     python -m simulations.switching --quick         digits, tiny, one seed, about a minute
 
 Every contender is averaged (averaging=polynomial). Fixed batches, and controllers that are told nothing, have a rate of
