@@ -111,8 +111,6 @@ def test_private_runs_work(learn, mechanism):
     privacy = (f"privacy={mechanism}", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0")
     known = "task.standardise=true", "task.centre=0", "task.scale=1"
     found = learn(homes(), "task=regression", *known, *privacy, "cohort_size=10")
-        homes(), "task=regression", "task.standardise=true", "task.centre=0", "task.scale=1", *privacy, "cohort_size=10"
-    )
     assert np.isfinite(found.summary["test_r2"])
 
 
