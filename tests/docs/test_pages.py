@@ -34,9 +34,14 @@ def test_config_choices_exist(page):
 
 def test_the_readme_quotes_the_studies_as_they_are():
     readme, results = (ROOT / "README.md").read_text(), ROOT / "docs" / "results"
+    settings = "MLP, IID, momentum", "MLP, Dirichlet 0.3, momentum", "MLP, IID, Adam", "MLP, 80 % random labels"
     told = (results / "switching.md").read_text()
-    quoted = re.findall(r"^\| (?:small|large|middle|switch|goodput) \| [-+].*$", readme, re.M)
-    assert len(quoted) == 5 and all(line in told for line in quoted)
+    parts = [
+        re.search(rf"^### {re.escape(s)}(?:, IID, momentum)?: .*?(?=^###)", told, re.M | re.S)[0] for s in settings
+    ]
+    for ours, theirs in {"small": "small, 64", "large": "large, 1,024", "ladder": "controller, told nothing"}.items():
+        gaps = [re.search(rf"^\| {ours} \|.* \| ([-+][\d.]+) \(", part, re.M)[1] for part in parts]
+        assert f"| {theirs} | {' | '.join(gaps)} |" in readme
     found = re.search(
         r"\| momentum \| all \| \d+ \| \d+ \| [\d.]+ \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|",
         (results / "critical_batch_size.md").read_text(),
