@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,11 @@ class FedPer(LocalSGD):
         Raises:
             ValueError: a name is nowhere in the model, or nothing is left to share.
         """
-        given = model.layer_names[-1] if self.personal is None else self.personal
-        wanted = [given] if isinstance(given, str) else map(str, given)  # a number is the name of a layer, too
+        given: Any = model.layer_names[-1] if self.personal is None else self.personal
+        given = [given] if isinstance(given, str | int) else given
+        if not isinstance(given, Sequence) or not all(isinstance(name, str | int) for name in given):
+            raise ValueError(f"client_work.personal must be names of layers, e.g. [head], or null (got {given!r})")
+        wanted = map(str, given)  # a number is the name of a layer, too
         stays = torch.zeros(len(model.params), dtype=torch.bool)
         ends = torch.tensor([p.numel() for p in model.trainable]).cumsum(dim=0).tolist()
         for pattern in wanted:

@@ -1,6 +1,8 @@
 """Local steps of Adam or AdamW, with clipped gradients and a schedule."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +39,9 @@ class LocalAdam(LocalSGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.clip_norm, self.schedule)
+        pair: Any = self.betas
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(b, float | int) for b in pair):
+            raise ValueError(f"client_work.betas must be two numbers, e.g. [0.9, 0.999] (got {pair!r})")
         if not all(0 <= beta < 1 for beta in self.betas) or self.eps <= 0 or self.weight_decay < 0:
             raise ValueError("client_work: betas must be in [0, 1), eps > 0 and weight_decay >= 0")
 

@@ -96,3 +96,16 @@ def test_clients_with_two_classes_each_are_scored_by_their_own_heads(make_config
     head = task.load(config.to_json()).work("small").places
     start = task.load(config.to_json()).new_model().params
     assert torch.equal(state.params[head], start[head]) and not torch.equal(state.params[:9], start[:9])
+
+
+@pytest.mark.parametrize("personal", [0.5, [0.5], {"a": 1}, [["head"]]])
+def test_what_names_no_layer_is_one_line(personal):
+    from torch import nn
+
+    from fedbatch.clients import FedBN, FedPer
+    from fedbatch.models.flat import FlatModel
+
+    model = FlatModel(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    for work in (FedPer, FedBN):
+        with pytest.raises(ValueError, match=r"client_work\.personal must be names of layers"):
+            work(lr=0.1, personal=personal).on_model(model)
