@@ -59,7 +59,8 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         singles = [answer for answer in answers if isinstance(answer, Updates)]
         total = combine_single(singles, server.task.aggregator, state.buffers)
     update, changes = algorithm.aggregated(server, state, phase, total)
-    total = replace(total, compression_overlap=spread.overlap / max(total.weight_sum, 1) ** 4)
+    if compression:
+        total = replace(total, compression_overlap=spread.overlap / max(total.weight_sum, 1) ** 4)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients), compression)
     if len(turns) > 1 and all(any(len(answer.clients) for answer in group) for group in found):
         measured = replace(measured, groups=measured_groups(server, found, measured.unit))

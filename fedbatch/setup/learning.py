@@ -50,12 +50,12 @@ def read_dataset(node: Mapping[str, Any], task: Mapping[str, Any]) -> Dataset:
 def said_by(dataset: Any) -> Node:
     """The task that labels ask for: numbers without classes, a class a pixel, or else classes."""
     try:
-        labels = np.asarray(dataset.train_y)
+        labels, has_pixels = np.asarray(dataset.train_y), np.asarray(dataset.train_x).ndim >= 3
     except Exception:  # told when it is checked
         return PLAIN
     if labels.dtype.kind == "f" and getattr(dataset, "num_classes", None) is None:
         return {"_target_": "fedbatch.tasks.Regression"}
-    if labels.ndim == 3 and labels.dtype.kind in "iu":
+    if labels.ndim == 3 and has_pixels and labels.dtype.kind in "iu":
         return {"_target_": "fedbatch.tasks.Segmentation"}
     return PLAIN
 
