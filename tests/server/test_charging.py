@@ -150,7 +150,7 @@ def test_a_node_whose_data_changed_meanwhile_is_charged_again(private, releases,
 
 
 def test_a_reply_that_differs_by_rounding_has_noise_of_its_own(make_task, tmp_path, monkeypatch):
-    run_ = make_task("example_local", "model.width=64", f"privacy.secret_file={tmp_path / 'secret'}")
+    run_ = make_task("example_local", "model.width=64", "executor=loop", f"privacy.secret_file={tmp_path / 'secret'}")
     first = sum_of(run_, [0])
     original = node_private.clipped_sum
 
