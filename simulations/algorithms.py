@@ -1,4 +1,4 @@
-"""Which client algorithm? All of them on one task whose clients differ, at equal rounds, bytes and seconds.
+"""Which client algorithm, which compressor? All on one task whose clients differ, by rounds, bytes and seconds.
 
     python -m simulations.algorithms             three seeds; a quarter of an hour of a core
     python -m simulations.algorithms --quick     digits, one seed, a few rounds
@@ -24,6 +24,15 @@ SUMMARY = __doc__.splitlines()[0]
 TUNING_SEED = 100
 MEAN = ("server_optimizer=sgd", "server_optimizer.lr=1", "controller=fixed")
 OUTER = ("server_optimizer=sgd", "server_optimizer.momentum=0.9", "server_optimizer.nesterov=true")
+COMPRESSORS: dict[str, tuple[str, ...]] = {
+    "FedAvg, half": ("compression=half",),
+    "FedAvg, QSGD 7": ("compression=qsgd",),
+    "FedAvg, sign": ("compression=sign",),
+    "FedAvg, top 5 %": ("compression=top_k", "compression.stages.top_k.share=0.05"),
+    "FedAvg, rand 25 %": ("compression=rand_k", "compression.stages.rand_k.share=0.25"),
+    "FedAvg, PowerSGD 2": ("compression=power_sgd",),
+}
+"""Updates of FedAvg in fewer bytes; sign, top-k and PowerSGD with error feedback."""
 ALGORITHMS: dict[str, tuple[float, tuple[str, ...]]] = {
     "FedAvg": (0.1, ("client_work=local_sgd", *MEAN)),
     "FedProx": (0.1, ("client_work=local_sgd", "client_work.proximal=0.1", *MEAN)),
@@ -35,6 +44,7 @@ ALGORITHMS: dict[str, tuple[float, tuple[str, ...]]] = {
     "DiLoCo": (0.002, ("client_work=diloco", *OUTER, "server_optimizer.lr=0.4", "controller=fixed")),
     "Ditto": (0.1, ("client_work=ditto", *MEAN)),
     "FedPer": (0.1, ("client_work=fedper", *MEAN)),
+    **{name: (0.1, ("client_work=local_sgd", *MEAN, *options)) for name, options in COMPRESSORS.items()},
 }
 """First client learning rate of the walk, and overrides."""
 COLUMNS = ("rounds", "bytes_up", "bytes_down", "simulated_seconds", "test_accuracy", "noise_scale")

@@ -25,7 +25,7 @@ def markdown(rows: pl.DataFrame, target: float) -> str:
     for (name,), own in rows.group_by("algorithm", maintain_order=True):
         costs = first_at(own, target)
         ends = own.group_by("seed", maintain_order=True).tail(1)
-        cells = [spread(costs[cost].fill_null(np.nan), ",.0f") for cost in ("rounds", "MB", "seconds")]
+        cells = [spread(costs[cost].fill_null(np.nan), ",.3g") for cost in ("rounds", "MB", "seconds")]
         scores = [100 * ends[c] for c in ("test_accuracy", "client_accuracy_p50", "client_accuracy_p5")]
         noise = spread(own.filter(pl.col("rounds") == own["rounds"].max())["noise_scale"], ".3g")
         rate = float(own["client_lr"][0])
