@@ -1,9 +1,11 @@
 """Trackers see every round, and none of them can cost a run."""
 
 import importlib.machinery
+import json
 import sys
 import types
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -142,3 +144,22 @@ def test_arguments_are_checked(make_config, stand_in, override, text):
     name = override.split(".")[0]
     with pytest.raises(ConfigError, match=text):
         validate.trackers(make_config(f"tracker={name}", f"tracker.{override}"))
+
+
+def test_profiler_sees_the_matrix_products_of_the_rounds_it_was_asked_for(make_config):
+    config = make_config("tracker=profiler", "tracker.profiler.rounds=2", "executor=fused", "controller=fixed")
+    run(config)
+    lines = (Path(config.run_dir) / "profile.txt").read_text().splitlines()
+    steps = next(line.split() for line in lines if "Optimizer.step#SGD.step" in line)
+    assert int(steps[-1]) == 2  # of four rounds
+    assert any("aten::addmm" in line or "aten::mm" in line or "aten::bmm" in line for line in lines)
+    assert json.loads((Path(config.run_dir) / "profile.json").read_text())["traceEvents"]
+
+
+def test_a_private_run_is_not_profiled(make_config, caplog):
+    options = "privacy.noise_multiplier=1", "privacy.target_epsilon=null", "controller=fixed"
+    config = make_config("tracker=profiler", "privacy=client_central", *options)
+    with caplog.at_level("WARNING", "fedbatch"):
+        run(config)
+    assert any("tracker.profiler: how long operations take" in line for line in caplog.messages)
+    assert not (Path(config.run_dir) / "profile.txt").exists()
