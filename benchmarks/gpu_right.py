@@ -14,7 +14,7 @@ from benchmarks.gpu_findings import Check, in_words
 from benchmarks.gpu_jobs import MODELS, OPTIONS, job
 from fedbatch.executors.choose import EXECUTORS, UNSUPPORTED
 from fedbatch.executors.memory import Memory
-from fedbatch.results import record, store
+from fedbatch.results import record, store, views
 from fedbatch.wire.messages import Contribution
 
 RUN = "dataset=digits population=20 cohort_size=6 client_batch_size=4 rounds=3 controller=fixed report=none".split()
@@ -22,6 +22,22 @@ TEXT = ["dataset=shakespeare_roles", "partitioner=natural", "population=595", "d
 NOISE = ["privacy.noise_multiplier=1.0", "privacy.target_epsilon=null"]
 RUNS: dict[str, list[str]] = {
     "default": [],
+    "scaffold": ["client_work=scaffold"],
+    "feddyn": ["client_work=feddyn"],
+    "fednova": ["client_work=fednova"],
+    "diloco": ["client_work=diloco", "client_work.steps=4"],
+    "ditto": ["client_work=ditto", "client_holdout=0.25"],
+    "fedper": ["client_work=fedper", "client_holdout=0.25"],
+    "local AdamW": ["client_work=local_adamw"],
+    "top-k": ["compression=top_k"],
+    "QSGD": ["compression=qsgd"],
+    "sign": ["compression=sign"],
+    "PowerSGD": ["compression=power_sgd"],
+    "half": ["compression=half"],
+    "flip and crop": ["dataset=fashion_mini", "augment=flip_crop"],
+    "muon": ["server_optimizer=muon"],
+    "groups": ["noise_scale.groups=4", "noise_scale.every=1"],
+    "profiler": ["tracker=profiler", "tracker.profiler.skip=1", "tracker.profiler.rounds=1", "executor=fused"],
     "deterministic": ["deterministic=true"],
     "deterministic local": ["deterministic=true", "client_work=local_sgd"],
     "TF32": ["matmul_precision=high"],
@@ -141,12 +157,12 @@ def memory(check: Check) -> None:
 
 @contextmanager
 def without_polars() -> Iterator[None]:
-    """A run ends without its Parquet file where Polars is not installed."""
-    write, packages = record.write_parquet, store.PACKAGES
+    """A run ends without its Parquet files where Polars is not installed."""
+    write, tables, packages = record.write_parquet, views._write, store.PACKAGES
     if importlib.util.find_spec("polars") is None:
-        record.write_parquet = lambda *_: None
+        record.write_parquet = views._write = lambda *_: None
         store.PACKAGES = tuple(name for name in packages if name != "polars")
     try:
         yield
     finally:
-        record.write_parquet, store.PACKAGES = write, packages
+        record.write_parquet, views._write, store.PACKAGES = write, tables, packages

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from simulations.tables import spread, table
 
-COLORS = {"AdamW": "#000000", "LARS": "#009E73", "LAMB": "#0072B2", "MERIT": "#D55E00"}
+COLORS = {"AdamW": "#000000", "LARS": "#009E73", "LAMB": "#0072B2", "MERIT": "#D55E00", "Muon": "#CC79A7"}
 CLOSE = 1.01
 """A batch keeps the small batch's loss when its own is at most this many times as large."""
 
@@ -23,7 +23,7 @@ def markdown(rows: pl.DataFrame) -> str:
         cells.append([str(name), *numbers, spread(cell["loss"]), spread(logits, ".1f")])
     means = _means(rows)
     best = means.filter(pl.col("batch") == means["batch"].min())["mean"].to_numpy().min()
-    for name in COLORS:
+    for name in rows["optimizer"].unique(maintain_order=True):
         own = means.filter(pl.col("optimizer") == name).sort("batch")
         kept.append([name, _largest(own, CLOSE * own["mean"].to_numpy()[0]), _largest(own, CLOSE * best)])
     return (
@@ -50,9 +50,9 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     means = _means(rows)
-    for name, color in COLORS.items():
+    for name in rows["optimizer"].unique(maintain_order=True):
         own = means.filter(pl.col("optimizer") == name).sort("batch")
-        left.errorbar(own["batch"], own["mean"], own["std"], color=color, label=name, marker="o", capsize=3)
+        left.errorbar(own["batch"], own["mean"], own["std"], color=COLORS[name], label=name, marker="o", capsize=3)
     left.set(xscale="log", xlabel="global batch (sequences)", ylabel="validation loss (nats a character)")
     left.set_title(f"{rows['tokens'][0]:,} tokens each, learning rate tuned for every point", fontsize=10)
     batches = sorted(rows["batch"].unique())

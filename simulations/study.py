@@ -28,6 +28,7 @@ class Study:
         runs: folder of the runs; those that are finished are skipped.
         out: folder of the results, with ``results`` and ``figures`` in it.
         jobs: processes, of one thread each.
+        device: of the runs.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Study:
     runs: Path
     out: Path
     jobs: int
+    device: str = "cpu"
 
     def rows(self, cells: Sequence[Callable[[], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
         """Rows of all cells in their order, measured side by side; a cell is a function of a module or its partial."""
@@ -59,7 +61,12 @@ class Study:
 
 @contextmanager
 def command(
-    name: str, summary: str, quick: str, arguments: Sequence[str] | None, side_by_side: bool = False
+    name: str,
+    summary: str,
+    quick: str,
+    arguments: Sequence[str] | None,
+    side_by_side: bool = False,
+    anywhere: bool = False,
 ) -> Iterator[Study]:
     """Read ``--quick``, ``--runs``, ``--out`` and ``--report``; at the end, a page on all runs.
 
@@ -71,6 +78,7 @@ def command(
         quick: what the quick form is.
         arguments: of the command line; None takes the process's own.
         side_by_side: the study measures `Study.rows`, so that ``--jobs`` is read too.
+        anywhere: its runs take `Study.device`, so that ``--device`` is read too.
     """
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--quick", action="store_true", help=quick)
@@ -78,7 +86,9 @@ def command(
     parser.add_argument("--out", type=Path, help="folder of the results (default docs; quick: temporary)")
     if side_by_side:
         parser.add_argument("--jobs", type=int, help="runs side by side (default: as many as cores; quick: one)")
-    parser.set_defaults(jobs=None)
+    if anywhere:
+        parser.add_argument("--device", help="of the runs: cpu, cuda (default cpu)")
+    parser.set_defaults(jobs=None, device=None)
     parser.add_argument(
         "--report",
         choices=("html", "none"),
@@ -91,7 +101,14 @@ def command(
         runs, out = given.runs or home / "runs" / name, given.out or home / "docs"
         for folder in ("results", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        yield Study(name, given.quick, runs, out, given.jobs or (1 if given.quick else os.cpu_count() or 1))
+        yield Study(
+            name,
+            given.quick,
+            runs,
+            out,
+            given.jobs or (1 if given.quick else os.cpu_count() or 1),
+            given.device or "cpu",
+        )
         if given.report == "html" and (given.runs or not given.quick) and any(runs.glob("*/summary.json")):
             print(announcement(write_report([runs])))
 
