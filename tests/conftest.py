@@ -1,12 +1,14 @@
 """Shared fixtures: one thread, a private cache, and configs of runs that take a fraction of a second."""
 
 import json
+import logging
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,17 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FEDBATCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The values that Hydra composes, which takes longer than a tiny run."""
+    return json.loads(_composed(overrides))
+
+
+@lru_cache(maxsize=512)
+def _composed(overrides: tuple[str, ...]) -> str:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        return json.dumps(OmegaConf.to_container(compose("config", list(overrides)), resolve=True))
+
+
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
     """A tiny run on digits: ``make_config("model=cnn", "rounds=2")``; base overrides can be left out."""
@@ -47,13 +60,13 @@ def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
         changed = {o.split("=")[0] for o in overrides}
         if "model" in changed:
             base = tuple(o for o in base if not o.startswith("model."))
-        overrides = (*base, f"run_dir={tmp_path / folder}", *overrides)
-        with initialize_config_dir(config_dir(), version_base="1.3"):
-            composed = compose("config", list(overrides))
-            if "large" in composed.controller:  # the default large phase needs more clients than there are
-                own = [o for o in LARGE if o.split("=")[0] not in changed]
-                composed = compose("config", [*overrides, *own])
-        return parse(OmegaConf.to_container(composed, resolve=True))
+        own = tuple(o for o in LARGE if o.split("=")[0] not in changed)
+        # The default large phase needs more clients than there are.
+        plain = changed & {"controller", "privacy", "experiment", "resume"}
+        values = composed((*base, *overrides, *(() if plain else own)))
+        if plain and "large" in values["controller"]:
+            values = composed((*base, *overrides, *own))
+        return parse(values | ({} if "run_dir" in changed else {"run_dir": str(tmp_path / folder)}))
 
     return make
 
@@ -67,6 +80,12 @@ def make_task(make_config):
         return task.load(config.to_json())
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    """A command line that an earlier test has called sets up logging for its process."""
+    logging.getLogger("fedbatch").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

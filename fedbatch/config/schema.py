@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -211,6 +212,7 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+@lru_cache(maxsize=4)
 def from_json(text: str) -> RunConfig:
-    """The config that `RunConfig.to_json` wrote."""
+    """The config that `RunConfig.to_json` wrote. Kept, because both ends of a run in one process ask several times."""
     return parse(json.loads(text))

@@ -8,6 +8,14 @@ from fedbatch.core.errors import Interrupted
 from fedbatch.core.interrupt import SIGNALS, ending_at_once, listening
 
 
+@pytest.fixture(autouse=True)
+def handled():
+    """A shell starts what it puts in the background with SIGINT ignored."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
 def test_the_first_signal_is_noted_and_the_second_ends(caplog):
     before = [signal.getsignal(each) for each in SIGNALS]
     with caplog.at_level(logging.WARNING), listening() as asked:
