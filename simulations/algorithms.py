@@ -1,6 +1,6 @@
 """Which client algorithm, which compressor? All on one task whose clients differ, by rounds, bytes and seconds.
 
-    python -m simulations.algorithms             three seeds; a quarter of an hour of a core
+    python -m simulations.algorithms             three seeds; half an hour of a busy core
     python -m simulations.algorithms --quick     digits, one seed, a few rounds
 
 Every client has images of two classes. Each algorithm has its own client learning rate, walked by factors of 2 on a

@@ -47,3 +47,8 @@ def test_the_readme_quotes_the_studies_as_they_are():
         (results / "critical_batch_size.md").read_text(),
     )
     assert found and f"r² of the logarithms {found[1]}, 90 % interval over tasks {found[2]} to {found[3]}" in readme
+
+
+def test_the_page_of_algorithms_has_the_table_as_measured():
+    page = (ROOT / "docs" / "which_algorithm.md").read_text()
+    assert (ROOT / "docs" / "results" / "algorithms.md").read_text().strip() in page
