@@ -37,7 +37,7 @@ HERE = "simulations.advised"
 REGRESSION = ("task=regression", "task.standardise=true", "model=mlp", "model.width=64")
 TASKS: dict[str, tuple[str, ...]] = {
     "LSTM, next character of plays": (
-        *("dataset=shakespeare_roles", "dataset.context=32", "partitioner=natural", "population=793"),
+        *("dataset=shakespeare_roles", "dataset.context=32", "partitioner=natural", "population=780"),
         *("dataset.min_sequences=16", "model=logistic", f"model._target_={HERE}.LSTM", "server_optimizer.lr=1"),
     ),
     "regression, 4,000 rows of 10 numbers": (*REGRESSION, "dataset=digits", f"dataset._target_={HERE}.friedman"),
