@@ -41,6 +41,7 @@ PROTOCOLS = {
     "stage": ("is_unbiased", "encode", "decode", "length", "fields", "worst_error"),
     "faults": ("struck",),
     "runtime": ("__call__",),
+    "tracker": ("following",),
     "active": ("selector",),
     "selector": ("__call__",),
 }

@@ -63,7 +63,10 @@ def trackers(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError: one whose package is not there, with the command that installs it.
     """
-    return {name: build(f"tracker.{name}", node) for name, node in config.tracker.items()}
+    found = {name: build(f"tracker.{name}", node) for name, node in config.tracker.items()}
+    for name, tracker in found.items():
+        require("tracker", tracker, f"tracker.{name}")
+    return found
 
 
 def validate(config: RunConfig) -> None:

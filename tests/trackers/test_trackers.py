@@ -163,3 +163,9 @@ def test_a_private_run_is_not_profiled(make_config, caplog):
         run(config)
     assert any("tracker.profiler: how long operations take" in line for line in caplog.messages)
     assert not (Path(config.run_dir) / "profile.txt").exists()
+
+
+def test_what_cannot_follow_a_run_is_refused_before_it(make_config):
+    config = make_config("+tracker.mine._target_=collections.OrderedDict")
+    with pytest.raises(ConfigError, match="tracker.mine is a OrderedDict, which has no following; see"):
+        validate.trackers(config)
