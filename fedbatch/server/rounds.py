@@ -10,6 +10,7 @@ from fedbatch.server.algorithm import bytes_sent
 from fedbatch.server.average import moved
 from fedbatch.server.best import plateau, waited_enough
 from fedbatch.server.charging import BudgetSpent
+from fedbatch.server.cohort import NobodyComesError
 from fedbatch.server.collect import collect
 from fedbatch.server.collect_private import collect_private
 from fedbatch.server.evaluate import evaluate, is_evaluated
@@ -30,7 +31,7 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
         trained, state = with_labels(server, state)
         try:
             state, row = run_round(trained, state)
-        except BudgetSpent as reason:
+        except (BudgetSpent, NobodyComesError) as reason:
             log.info("%s", reason)
             return
         target = server.task.target
@@ -173,13 +174,14 @@ def add_costs(
     """
     clients, num_examples = collected.clients, collected.num_examples
     up, down = sent
-    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     old = state.totals
+    start = old.simulated_seconds if collected.start_seconds is None else collected.start_seconds
+    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     return Totals(
         examples=old.examples + int(num_examples.sum()),
         bytes_up=old.bytes_up + up * len(clients),
-        bytes_down=old.bytes_down + down * len(clients),
-        simulated_seconds=old.simulated_seconds + seconds,
+        bytes_down=old.bytes_down + down * (len(clients) + collected.unused),
+        simulated_seconds=start + max(seconds, collected.least_seconds),
         measured_seconds=old.measured_seconds + measured_seconds,
     )
 

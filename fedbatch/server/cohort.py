@@ -1,0 +1,205 @@
+"""Who takes part in a round: who is there, who of them is asked, and whose answers come in time.
+
+All of it follows from the simulated clock, the config and the seed, before anything is sent: a client whose answer
+would not be taken is not computed.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fedbatch.batch.deadline import arrivals
+from fedbatch.batch.time_model import Floats
+from fedbatch.clients.cohort import sample_cohort
+from fedbatch.controllers.phase import Phase
+from fedbatch.core.errors import ConfigError, RunFailedError
+from fedbatch.core.random import Ints, key
+from fedbatch.samplers import Candidates, Sample
+from fedbatch.server.algorithm import bytes_sent
+from fedbatch.server.server import Row, Server
+from fedbatch.server.state import ServerState
+
+NONE: Floats = np.zeros(0)
+
+
+class NobodyComesError(Exception):
+    """No client is there any more; the run is over."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients of a round whose answers are taken, if they come.
+
+    Attributes:
+        clients: int64 (K,) ids, ascending.
+        batch_sizes: int64 (K,) examples of a step of each, at least 1.
+        factors: float64 (K,) on their weights, or (0,) for none.
+        start_seconds: when the round begins by the simulated clock.
+        least_seconds: what it lasts at least.
+        unused: clients that are asked besides, whose answers are not taken.
+        columns: further columns of the record; none where all clients are there and waited for.
+    """
+
+    clients: Ints
+    batch_sizes: Ints
+    factors: Floats
+    start_seconds: float
+    least_seconds: float = 0.0
+    unused: int = 0
+    columns: Row = field(default_factory=dict)
+
+    def select(self, places: Ints) -> "Cohort":
+        """Some of the clients, by their places (n,), ascending."""
+        factors = self.factors[places] if len(self.factors) else self.factors
+        return Cohort(self.clients[places], self.batch_sizes[places], factors, self.start_seconds)
+
+
+def draw_cohort(server: Server, state: ServerState, phase: Phase) -> Cohort:
+    """The cohort of the state's round.
+
+    Raises:
+        NobodyComesError: nobody will be there any more.
+        RunFailedError: a sampler of one's own gives what is no cohort.
+    """
+    config, clock = server.task.config, state.totals.simulated_seconds
+    there, start = who_is_there(server, clock)
+    count = round(config.over_selection * phase.cohort_size)
+    if server.sampler is None:
+        sample = Sample(sample_cohort(there, config.sampling, count, config.seed, state.round))
+    else:
+        candidates = Candidates(there, _sizes(server, there), _losses(server, state, there))
+        count = min(count, len(there))
+        sample = server.sampler(candidates, count, key(config.seed, "cohort", state.round))
+        _check(server, sample, candidates)
+    sizes = phase.batch_sizes(_sizes(server, sample.clients))
+    cohort = Cohort(sample.clients, sizes, sample.factors, start).select(np.flatnonzero(sizes))
+    if server.availability is None and config.deadline_seconds is None and config.over_selection == 1:
+        return cohort
+    return _who_answers(
+        server, state, phase, cohort, {"available_clients": len(there), "waiting_seconds": start - clock}
+    )
+
+
+def _who_answers(server: Server, state: ServerState, phase: Phase, cohort: Cohort, columns: Row) -> Cohort:
+    """The cohort without those whose answers are not taken."""
+    config, clients = server.task.config, cohort.clients
+    seconds = client_seconds(server, state, phase, clients)
+    stays = np.ones(len(clients), dtype=bool)
+    if server.availability is not None:
+        stays = server.availability.is_there(clients, cohort.start_seconds + seconds, config.seed)
+    wanted = phase.cohort_size if config.over_selection > 1 else None
+    came = arrivals(seconds, stays, config.deadline_seconds, wanted)
+    kept = cohort.select(np.flatnonzero(came.taken))
+    columns |= {"late_clients": int(came.late.sum()), "gone_clients": int(came.gone.sum())}
+    unused = len(clients) - len(kept.clients)
+    return Cohort(kept.clients, kept.batch_sizes, kept.factors, kept.start_seconds, came.least_seconds, unused, columns)
+
+
+def who_is_there(server: Server, clock: float) -> tuple[Ints, float]:
+    """Clients that can be asked, and when: now, or as soon as one comes.
+
+    Without availability and sampler they are all clients. Else they have examples, and their nodes are connected.
+
+    Raises:
+        NobodyComesError: nobody will come.
+        RunFailedError: a model of one's own contradicts itself.
+    """
+    if server.availability is None:
+        hosts = server.hosts
+        return hosts.clients if server.sampler is None else hosts.clients[hosts.num_examples > 0], clock
+    known, seed = reachable(server), server.task.config.seed
+    there = known[server.availability.is_there(known, clock, seed)]
+    if len(there):
+        return there, clock
+    later = server.availability.next_seconds(known, clock, seed)
+    if later == float("inf"):
+        raise NobodyComesError(
+            f"availability: no client is there any more after {clock:,.0f} simulated seconds, so that the run ends"
+        )
+    there = known[server.availability.is_there(known, later, seed)]
+    if later <= clock or not len(there):
+        name = type(server.availability).__name__
+        raise RunFailedError(f"availability: {name} says that a client comes at {later:g} seconds, and nobody is there")
+    return there, later
+
+
+def reachable(server: Server) -> Ints:
+    """Clients with examples whose nodes are connected; where no node is, all, and the round says what is wrong."""
+    hosts = server.hosts
+    connected = np.isin(hosts.nodes, np.array(list(server.grid.get_node_ids()), dtype=hosts.nodes.dtype))
+    if not connected.any():
+        connected[:] = True
+    return hosts.clients[connected & (hosts.num_examples > 0)]
+
+
+def client_seconds(server: Server, state: ServerState, phase: Phase, clients: Ints) -> Floats:
+    """Simulated seconds (K,) after which each client of a phase answers; a model of one's own is asked one by one."""
+    sizes, seed = _sizes(server, clients), server.task.config.seed
+    examples = server.task.work(phase.name).num_examples(phase.batch_sizes(sizes), sizes)
+    up, down = bytes_sent(server, phase, state)
+    if hasattr(server.time_model, "client_seconds"):
+        return server.time_model.client_seconds(seed, clients, examples, down, up)
+    alone = (slice(row, row + 1) for row in range(len(clients)))
+    return np.array([server.time_model.round_seconds(seed, clients[one], examples[one], down, up) for one in alone])
+
+
+def last_losses(server: Server, state: ServerState, clients: Ints, losses: Floats) -> dict[str, torch.Tensor]:
+    """The change of the state after ``clients`` (K,) have told their ``losses`` (K,); none if nobody asks for them."""
+    if not getattr(server.sampler, "needs_losses", False):
+        return {}
+    known = state.losses.clone() if len(state.losses) else torch.full((len(server.hosts.clients),), torch.nan).double()
+    known[torch.from_numpy(np.searchsorted(server.hosts.clients, clients))] = torch.from_numpy(losses)
+    return {"losses": known}
+
+
+def check_start(server: Server, state: ServerState) -> None:
+    """Refuse a run in which nobody could ever take part, before its first round.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    config, clients = server.task.config, server.hosts.clients
+    some = clients[server.hosts.num_examples > 0]
+    for part in (server.time_model, server.sampler):
+        try:
+            getattr(part, "check_clients", lambda _: None)(clients)
+        except ValueError as error:
+            raise ConfigError(f"{error}; the run has clients 0 to {len(clients) - 1}") from error
+    if server.availability is not None and server.availability.next_seconds(some, 0.0, config.seed) == float("inf"):
+        raise ConfigError(
+            "availability: no client with examples is ever there, so that no round could begin; let its file name "
+            f"clients of 0 to {len(clients) - 1}, or set availability=always"
+        )
+    if config.deadline_seconds is None:
+        return
+    for phase in server.task.controller.phases:
+        fastest = float(client_seconds(server, state, phase, some).min())
+        if fastest > config.deadline_seconds:
+            raise ConfigError(
+                f"deadline_seconds={config.deadline_seconds:g}: nobody is done by then in phase {phase.name}, where "
+                f"the fastest client takes {fastest:.4g} simulated seconds; raise it"
+            )
+
+
+def _check(server: Server, sample: Sample, candidates: Candidates) -> None:
+    """Raise where a sample is no cohort of the candidates."""
+    clients, factors, name = sample.clients, sample.factors, type(server.sampler).__name__
+    if not len(clients) or not np.isin(clients, candidates.clients).all() or (np.diff(clients) <= 0).any():
+        raise RunFailedError(f"sampler: {name} must give ids of candidates, ascending and each once")
+    if not len(factors):
+        return
+    if not getattr(server.sampler, "corrects", False) or len(factors) != len(clients):
+        raise RunFailedError(f"sampler: {name} gives factors; it must declare corrects = True, and give one a client")
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        raise RunFailedError(f"sampler: {name} gives a factor that is not a positive number")
+
+
+def _sizes(server: Server, clients: Ints) -> Ints:
+    return server.hosts.num_examples[np.searchsorted(server.hosts.clients, clients)]
+
+
+def _losses(server: Server, state: ServerState, clients: Ints) -> Floats:
+    if not len(state.losses):
+        return np.full(len(clients), np.nan)
+    return np.asarray(state.losses.numpy()[np.searchsorted(server.hosts.clients, clients)])
