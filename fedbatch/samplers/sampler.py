@@ -33,7 +33,8 @@ class Sample:
 
     Attributes:
         clients: int64 (K,) ids of candidates, ascending.
-        factors: float64 (K,) > 0, on the weights of their updates; (0,) for none.
+        factors: float64 (K,) > 0, on the weights of their updates: the mean chance over that of each. (0,) for none.
+            With them the sum of updates is divided by the weight that is expected and not by the one of the cohort.
     """
 
     clients: Ints
@@ -44,8 +45,8 @@ class Sampler(Protocol):
     """A pure function from candidates to a cohort.
 
     Attributes:
-        is_unbiased: whether the mean update is, on average over its draws, that of all candidates by the run's weights
-            (a ratio of two sums, so up to the spread of their weights).
+        is_unbiased: whether the update is, on average over its draws, the mean of all candidates by the run's weights.
+            Without factors, a mean is a ratio of two sums, and is so where weights are equal, or nearly.
         needs_losses: whether it wants last known losses; false where it is missing.
         corrects: whether it gives factors; false where it is missing.
         tables: arrays of what it has read from files, which belong to the data of a run; missing where there are none.

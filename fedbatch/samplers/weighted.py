@@ -14,8 +14,8 @@ class Weighted:
 
     Attributes:
         power: 1 for chances by size; 0 for equal ones.
-        correct: divide the weight of an update by the chance of its client, so that the mean is that of all clients
-            (Horvitz and Thompson 1952, as a ratio). Without it, who is drawn more often counts more.
+        correct: divide the weight of an update by the chance of its client, so that updates are on average the mean of
+            all clients (Horvitz and Thompson 1952). Without it, who is drawn more often counts more.
     """
 
     power: float = 1.0

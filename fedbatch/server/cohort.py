@@ -4,7 +4,7 @@ All of it follows from the simulated clock, the config and the seed, before anyt
 would not be taken is not computed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Cohort:
         start_seconds: when the round begins by the simulated clock.
         least_seconds: what it lasts at least.
         unused: clients that are asked besides, whose answers are not taken.
+        scale: on the mean update: weight of the cohort over the one that is expected; 1 without factors.
         columns: further columns of the record; none where all clients are there and waited for.
     """
 
@@ -47,12 +48,13 @@ class Cohort:
     start_seconds: float
     least_seconds: float = 0.0
     unused: int = 0
+    scale: float = 1.0
     columns: Row = field(default_factory=dict)
 
     def select(self, places: Ints) -> "Cohort":
         """Some of the clients, by their places (n,), ascending."""
         factors = self.factors[places] if len(self.factors) else self.factors
-        return Cohort(self.clients[places], self.batch_sizes[places], factors, self.start_seconds)
+        return replace(self, clients=self.clients[places], batch_sizes=self.batch_sizes[places], factors=factors)
 
 
 def draw_cohort(server: Server, state: ServerState, phase: Phase) -> Cohort:
@@ -64,7 +66,7 @@ def draw_cohort(server: Server, state: ServerState, phase: Phase) -> Cohort:
     """
     config, clock = server.task.config, state.totals.simulated_seconds
     there, start = who_is_there(server, clock)
-    count = round(config.over_selection * phase.cohort_size)
+    count, scale = round(config.over_selection * phase.cohort_size), 1.0
     if server.sampler is None:
         sample = Sample(sample_cohort(there, config.sampling, count, config.seed, state.round))
     else:
@@ -72,8 +74,9 @@ def draw_cohort(server: Server, state: ServerState, phase: Phase) -> Cohort:
         count = min(count, len(there))
         sample = server.sampler(candidates, count, key(config.seed, "cohort", state.round))
         _check(server, sample, candidates)
+        scale = _scale(server, phase, sample, candidates, count)
     sizes = phase.batch_sizes(_sizes(server, sample.clients))
-    cohort = Cohort(sample.clients, sizes, sample.factors, start).select(np.flatnonzero(sizes))
+    cohort = Cohort(sample.clients, sizes, sample.factors, start, scale=scale).select(np.flatnonzero(sizes))
     if server.availability is None and config.deadline_seconds is None and config.over_selection == 1:
         return cohort
     return _who_answers(
@@ -93,7 +96,7 @@ def _who_answers(server: Server, state: ServerState, phase: Phase, cohort: Cohor
     kept = cohort.select(np.flatnonzero(came.taken))
     columns |= {"late_clients": int(came.late.sum()), "gone_clients": int(came.gone.sum())}
     unused = len(clients) - len(kept.clients)
-    return Cohort(kept.clients, kept.batch_sizes, kept.factors, kept.start_seconds, came.least_seconds, unused, columns)
+    return replace(kept, least_seconds=came.least_seconds, unused=unused, columns=columns)
 
 
 def who_is_there(server: Server, clock: float) -> tuple[Ints, float]:
@@ -193,6 +196,19 @@ def _check(server: Server, sample: Sample, candidates: Candidates) -> None:
         raise RunFailedError(f"sampler: {name} gives factors; it must declare corrects = True, and give one a client")
     if not (np.isfinite(factors) & (factors > 0)).all():
         raise RunFailedError(f"sampler: {name} gives a factor that is not a positive number")
+
+
+def _scale(server: Server, phase: Phase, sample: Sample, candidates: Candidates, count: int) -> float:
+    """Weight of a sample with its factors over its expectation, so that sums are those of Horvitz and Thompson.
+
+    A mean divides by the weight that happens to be there, which goes with who is drawn and makes it biased.
+    """
+    if not len(sample.factors):
+        return 1.0
+    sizes = candidates.num_examples
+    weights = server.task.weights(server.task.work(phase.name).num_examples(phase.batch_sizes(sizes), sizes))
+    drawn = weights[np.searchsorted(candidates.clients, sample.clients)]
+    return float(drawn @ sample.factors) / (count * float(weights.mean()))
 
 
 def _sizes(server: Server, clients: Ints) -> Ints:

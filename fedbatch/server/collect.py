@@ -66,7 +66,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         measured = replace(measured, groups=measured_groups(server, found, measured.unit))
     clock.lap("aggregate_seconds")
     return Collected(
-        update=update,
+        update=update if cohort.scale == 1 else update * cohort.scale,
         buffers=total.mean_buffers,
         clients=total.clients,
         num_examples=total.num_examples,
