@@ -14,7 +14,8 @@ class Arrivals:
         taken: (K,) whose answers are taken.
         late: (K,) who come after the deadline, or after enough others.
         gone: (K,) who have left before they are done.
-        least_seconds: the round lasts at least so long: the deadline, if the server has waited for it in vain.
+        least_seconds: the round lasts at least so long, as the server has waited in vain: until the deadline, or until
+            it notices who has left.
     """
 
     taken: npt.NDArray[np.bool_]
@@ -31,8 +32,7 @@ def arrivals(
     Args:
         seconds: (K,) after which each answers.
         stays: (K,) whether it is then still there.
-        deadline: seconds; None for as long as it takes. A server that has no deadline sees who leaves, and does not
-            wait for them.
+        deadline: seconds; None for as long as it takes. That a client has left is noticed when its answer is due.
         wanted: answers after which the round ends; None for all.
 
     >>> arrivals(np.array([3.0, 1.0, 9.0, 2.0]), np.array([True, True, True, False]), 5.0, None).taken
@@ -44,5 +44,5 @@ def arrivals(
     taken = np.zeros(len(seconds), dtype=bool)
     taken[first] = True
     is_full = wanted is not None and len(first) == wanted
-    waits = deadline is not None and not is_full and not taken.all()
-    return Arrivals(taken, stays & ~taken, ~stays, limit if waits else 0.0)
+    waited = 0.0 if is_full else float(np.minimum(seconds, limit)[~taken].max(initial=0.0))
+    return Arrivals(taken, stays & ~taken, ~stays, waited)

@@ -20,9 +20,10 @@ ALL = np.ones(5, dtype=bool)
         (ALL, 2.5, 3, [1, 4], [0, 2, 3], [], 2.5),  # fewer than wanted: it waits for the deadline
         (ALL, 2.5, 2, [1, 4], [0, 2, 3], [], 0.0),
         (ALL, 0.5, None, [], [0, 1, 2, 3, 4], [], 0.5),
-        (np.array([1, 0, 1, 1, 1], dtype=bool), None, None, [0, 2, 3, 4], [], [1], 0.0),
+        (np.array([1, 0, 1, 1, 1], dtype=bool), None, None, [0, 2, 3, 4], [], [1], 1.0),  # noticed when it was due
         (np.array([1, 0, 1, 1, 1], dtype=bool), None, 2, [0, 4], [2, 3], [1], 0.0),
-        (np.array([1, 0, 1, 1, 1], dtype=bool), 20.0, None, [0, 2, 3, 4], [], [1], 20.0),  # waits for who has left
+        (np.array([1, 1, 0, 1, 1], dtype=bool), 20.0, None, [0, 1, 3, 4], [], [2], 9.0),
+        (np.array([1, 1, 0, 1, 1], dtype=bool), 7.0, None, [0, 1, 3, 4], [], [2], 7.0),
     ],
 )
 def test_by_hand(stays, deadline, wanted, taken, late, gone, least):

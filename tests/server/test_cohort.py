@@ -83,12 +83,12 @@ def test_a_round_waits_until_somebody_is_there_and_the_run_ends_when_nobody_come
     names = ("waiting_seconds", "available_clients", "cohort_size", "gone_clients", "simulated_seconds")
     assert [tuple(round(row[name], 9) for name in names) for row in found] == [
         (0, 3, 3, 0, 4),
-        (0, 3, 0, 3, 6),  # it would end at 8, when all have left: nobody to wait for, so the messages alone
-        (24, 2, 1, 1, 34),
-        (0, 1, 0, 1, 36),
+        (0, 3, 0, 3, 8),  # all have left at 5, and are missed when their answers are due
+        (22, 2, 1, 1, 34),
+        (0, 1, 0, 1, 38),
     ]
     assert summary["rounds"] == 4 and summary["test_accuracy"] > 0
-    assert "no client is there any more after 36 simulated seconds" in caplog.text
+    assert "no client is there any more after 38 simulated seconds" in caplog.text
 
 
 def test_seconds_and_costs_by_hand(make_config, tmp_path):
