@@ -142,7 +142,8 @@ def test_a_corrected_step_is_the_sum_of_horvitz_and_thompson(make_config, weight
     """Gradients over all of each client's examples by plain torch: sum of w_k g_k / chance_k over the weight of all."""
     options = ("sampler=weighted", "sampler.correct=true", "partitioner=dirichlet", "client_batch_size=null", "nodes=2")
     plain = ("controller=fixed", "rounds=1", "server_optimizer.lr=1", "server_optimizer.momentum=0")
-    config = make_config(*plain, *options, f"weighting={weighting}")
+    written = f"runtime.by_reference={str(weighting == 'examples').lower()}"  # or as messages to SuperNodes are
+    config = make_config(*plain, *options, f"weighting={weighting}", written)
     _, _, state = run(config)
     data, clients = task.load(config.to_json()), np.arange(20)
     sizes = data.partition.sizes(clients)
