@@ -10,7 +10,6 @@ from fedbatch.server.algorithm import bytes_sent
 from fedbatch.server.average import moved
 from fedbatch.server.best import plateau, waited_enough
 from fedbatch.server.charging import BudgetSpent
-from fedbatch.server.cohort import NobodyComesError
 from fedbatch.server.collect import collect
 from fedbatch.server.collect_private import collect_private
 from fedbatch.server.evaluate import evaluate, is_evaluated
@@ -19,6 +18,7 @@ from fedbatch.server.noised_accuracy import noised_accuracy
 from fedbatch.server.server import Collected, Row, Server
 from fedbatch.server.state import ServerState, Totals
 from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.server.there import NobodyComesError
 from fedbatch.setup.learning import Target
 
 log = logging.getLogger("fedbatch")

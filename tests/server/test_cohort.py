@@ -15,7 +15,7 @@ from fedbatch.config.schema import identity_of, parse
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.core.random import generator, key
 from fedbatch.samplers import Candidates, Sample, Weighted, inclusion
-from fedbatch.server.cohort import reachable
+from fedbatch.server.there import reachable
 from fedbatch.setup import task
 from tests.conftest import run
 from tests.server.test_resume import on
