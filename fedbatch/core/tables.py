@@ -39,10 +39,10 @@ def read_table(
         if not column.dtype.is_numeric() or (name == "client" and not column.dtype.is_integer()):
             kind = "whole numbers" if name == "client" else "numbers"
             raise ValueError(f"{field}: column {name} of {path} must hold {kind} (it holds {column.dtype})")
-        values = column.cast(pl.Float64 if name != "client" else pl.Int64).to_numpy()
-        if column.null_count() or not np.isfinite(values).all():
+        values = column.cast(pl.Float64 if name != "client" else pl.Int64, strict=False)  # what does not fit is a gap
+        if values.null_count() or not np.isfinite(values.to_numpy()).all():
             raise ValueError(f"{field}: column {name} of {path} has gaps or numbers that are not finite")
-        found[name] = values
+        found[name] = values.to_numpy()
     if not len(table):
         raise ValueError(f"{field}: {path} has no rows")
     return found

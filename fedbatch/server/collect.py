@@ -142,27 +142,25 @@ def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Cohort)
     noise = server.task.config.noise_scale
     halves = noise.halves and server.task.work(phase.name).is_gradient
     besides = algorithm.asked(server, state, phase)
-
-    def of(clients: Ints) -> Cohort:
-        return cohort.select(np.searchsorted(cohort.clients, clients))
-
+    hosted = server.hosts.by_node(cohort.clients)
+    parts = {node: cohort.select(np.searchsorted(cohort.clients, clients)) for node, clients in hosted.items()}
     return {
         node: TrainPlan(
             params=state.params,
             buffers=state.buffers,
-            clients=clients,
-            batch_sizes=of(clients).batch_sizes,
-            factors=of(clients).factors,
+            clients=part.clients,
+            batch_sizes=part.batch_sizes,
+            factors=part.factors,
             round=state.round,
             phase=phase.name,
             halves=halves,
             cosine=noise.cosine,
             executor=state.executor(phase.name, server.task.config.executor),
             single=server.task.aggregator is not None,
-            versions=algorithm.versions(server, state, phase, clients),
+            versions=algorithm.versions(server, state, phase, part.clients),
             **besides,
         )
-        for node, clients in server.hosts.by_node(cohort.clients).items()
+        for node, part in parts.items()
     }
 
 

@@ -119,6 +119,7 @@ def test_turns_are_exact_at_their_own_times():
         ([(1, 0.0, 5.0), (1, 4.0, 6.0)], "intervals of client 1 overlap; join them"),
         ([(1, 0.0, float("nan"))], "column end of .* not finite"),
         ([(1, 0.0, 1.0), (1, None, 2.0)], "column start of .* gaps"),
+        ([(2**63, 0.0, 2.0)], "column client of .* gaps"),
         ([(0.5, 0.0, 2.0)], "column client of .* whole numbers"),
         ([("a", 0.0, 2.0)], "column client of .* whole numbers"),
     ],
