@@ -33,6 +33,7 @@ from fedbatch.runtime.interruptible import InterruptibleGrid
 from fedbatch.server import evaluate as evaluation
 from fedbatch.server import temperature as posthoc
 from fedbatch.server.average import average_scores
+from fedbatch.server.cohort import check_start
 from fedbatch.server.hosts import check_hosts, discover
 from fedbatch.server.optimizer import ServerOptimizer
 from fedbatch.server.resume import BEST, begin, resume, save
@@ -42,6 +43,7 @@ from fedbatch.server.state import ServerState
 from fedbatch.server.views import write_views
 from fedbatch.server.warm_start import warm_start
 from fedbatch.setup import device, task
+from fedbatch.setup.cohorts import availability_of, sampler_of, tell_of_bias
 from fedbatch.setup.task import Task
 from fedbatch.setup.validate import trackers
 from fedbatch.trackers.following import following
@@ -76,9 +78,13 @@ def main(grid: Grid, context: Context) -> None:
                     "the guarantee takes start_from=%s as public: what trained it is not counted", config.start_from
                 )
         server = new_server(loaded, cast(Grid, InterruptibleGrid(grid, asked)))
-        if config.overwrite and not config.resume:
-            clear(folder)
-        identity, state = resume(server) if config.resume else begin(server, start(server))
+        identity, state = resume(server) if config.resume else (None, start(server))
+        check_start(server, state)
+        tell_of_bias(config, server.sampler)
+        if identity is None:
+            if config.overwrite:
+                clear(folder)
+            identity, state = begin(server, state)
         store = RunStore(folder, config, identity.run, partial(spent_so_far, server, state.ledger), loaded.scoring)
         if not config.resume:  # with a ledger there is a checkpoint, so that it can be resumed whenever it is killed
             save(server, identity, state, durable=server.task.privacy is not None)
@@ -181,6 +187,8 @@ def new_server(run: Task, grid: Grid) -> Server:
         learning_rate=build("learning_rate", config.learning_rate),
         time_model=build("time_model", config.time_model),
         averaging=build("averaging", config.averaging) if config.averaging else None,
+        availability=availability_of(config),
+        sampler=sampler_of(config),
         folder=Path(config.run_dir),
     )
 

@@ -148,7 +148,10 @@ def trained(folder: Path, trust: Sequence[str] = (), last: bool = False, best: b
         ConfigError: there is no run or no checkpoint in the folder, or its config names code that is not trusted.
     """
     parts: dict[str, Any] = {
-        name: {} for name in ("privacy", "temperature", "active", "faults", "aggregator", "compression")
+        name: {}
+        for name in (
+            *("privacy", "temperature", "active", "faults", "aggregator", "compression", "availability", "sampler"),
+        )
     }
     values = begun_values(folder)
     try:

@@ -29,7 +29,7 @@ PLAIN: dict[str, Any] = {
     "resume": None,
     "overwrite": False,
     **{part: {} for part in ("task", "augment", "metrics", "temperature", "aggregator", "compression")},
-    **{part: {} for part in ("faults", "tracker", "active")},
+    **{part: {} for part in ("faults", "tracker", "active", "availability", "sampler")},
 }
 """What is the same in every audit: parameters that tell each release, and nothing beside the releases."""
 
@@ -57,6 +57,7 @@ def planted(config: RunConfig, plan: PrivacyPlan, run_dir: str, canaries: int = 
             "privacy.deployment_population=null and deployment_cohort=null"
         )
     values = asdict(config) | PLAIN | {"run_dir": run_dir}
+    values["time_model"].pop("speeds", None)  # of the run's clients, who are others here
     mechanism = plan.mechanism
     fewest = 1 / plan.delta - 1
     if mechanism.clips_examples:

@@ -7,10 +7,10 @@ def sample_cohort(clients: Ints, sampling: str, cohort_size: int, seed: int, rou
     """Clients of a round, ascending ids.
 
     Args:
-        clients: int64 (P,), all ids, ascending.
+        clients: int64 (P,), ids of all who can be asked, ascending.
         sampling: "uniform" without replacement, "poisson" (each client on its own with probability
             ``cohort_size / P``, so the number varies) or "all".
-        cohort_size: clients wanted, or expected.
+        cohort_size: clients wanted, or expected; where there are fewer, all are taken.
         seed: run seed.
         round_: index of the round.
     """
@@ -19,6 +19,6 @@ def sample_cohort(clients: Ints, sampling: str, cohort_size: int, seed: int, rou
     draw = generator(seed, "cohort", round_)
     if sampling == "poisson":
         return clients[draw.random(len(clients)) < cohort_size / len(clients)]
-    chosen = draw.choice(len(clients), size=cohort_size, replace=False, shuffle=False)
+    chosen = draw.choice(len(clients), size=min(cohort_size, len(clients)), replace=False, shuffle=False)
     chosen.sort()
     return clients[chosen]

@@ -39,6 +39,8 @@ PROTOCOLS = {
     "aggregator": ("__call__",),
     "compression": ("on_model", "is_unbiased", "keeps_length", "encode", "decode", "aggregated", "num_bytes"),
     "stage": ("is_unbiased", "encode", "decode", "length", "fields", "worst_error"),
+    "availability": ("is_there", "next_seconds"),
+    "sampler": ("__call__", "is_unbiased"),
     "faults": ("struck",),
     "runtime": ("__call__",),
     "tracker": ("following",),

@@ -48,6 +48,7 @@ def check(config: "RunConfig") -> None:
         f"target_metric={config.target_metric} needs averaged parameters, e.g. averaging=polynomial",
     )
     _check_groups(config)
+    _check_cohorts(config)
     _require(
         config.nodes <= config.population,
         f"nodes ({config.nodes}) is larger than population ({config.population}); a node hosts at least one client",
@@ -57,6 +58,18 @@ def check(config: "RunConfig") -> None:
         f"min_clients ({config.min_clients}) is larger than population ({config.population})",
     )
     _require_cohort("cohort_size", config.cohort_size, config)
+
+
+def _check_cohorts(config: "RunConfig") -> None:
+    _require(
+        not config.sampler or config.sampling == "auto",
+        f"sampling={config.sampling} and sampler both say how clients are drawn; set sampler=plain, or sampling=auto",
+    )
+    _require(
+        config.over_selection == 1 or config.sampling in ("auto", "uniform"),
+        f"over_selection={config.over_selection:g} asks for more clients than the cohort and takes the first, but "
+        f"sampling={config.sampling} has no cohort of a fixed size; set over_selection=1, or sampling=uniform",
+    )
 
 
 def _check_groups(config: "RunConfig") -> None:

@@ -76,6 +76,8 @@ class RunConfig:
     averaging: Node = field(default_factory=dict)
     aggregator: Node = field(default_factory=dict)
     compression: Node = field(default_factory=dict)
+    availability: Node = field(default_factory=dict)
+    sampler: Node = field(default_factory=dict)
     faults: Node = field(default_factory=dict)
     tracker: Node = field(default_factory=dict)
     active: Node = field(default_factory=dict)
@@ -93,6 +95,8 @@ class RunConfig:
     deterministic: bool | None = None
     compile: bool = False
     sampling: str = "auto"
+    over_selection: float = 1.0
+    deadline_seconds: float | None = None
     weighting: str = "auto"
     small_clients: str = "accept"
     client_holdout: float = 0.0
@@ -179,6 +183,8 @@ ADDED: Node = {
         "deployment_cohort": None,
     },
     "learning_rate": {"max_growth": None, "decay_share": 0.2, "examples": None},
+    "time_model": {"speeds": None},
+    "controller": {"time_model": {"speeds": None}},
 }
 """The same of keys that parts have had only since a later version."""
 ADDED_TO: dict[str, Node] = {

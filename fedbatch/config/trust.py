@@ -26,6 +26,7 @@ PACKAGES = (
         "active",
         "aggregation",
         "augment",
+        "availability",
         "averaging",
         "batch",
         "clients",
@@ -37,7 +38,7 @@ PACKAGES = (
         "models",
         "optim",
     ),
-    *("privacy", "report", "runtime", "tasks", "trackers"),
+    *("privacy", "report", "runtime", "samplers", "tasks", "trackers"),
 )
 """Packages of fedbatch whose public names are parts. Names at the top, as `fedbatch.run`, are not."""
 GIVEN = "fedbatch.config.given.part"

@@ -60,7 +60,7 @@ class Goodput:
             if phase.client_batch_size is None:
                 raise ValueError(f"controller.phases.{key}.client_batch_size: set it; costs depend on it")
         self.phases = tuple(phases.values())
-        self._cost, self._time_model = cost, replace(time_model, speed_spread=0.0)
+        self._cost, self._time_model = cost, time_model
         self._margin, self._settle_rounds = margin, settle_rounds
         self._budget, self._finish = budget, finish
 
@@ -113,7 +113,7 @@ class Goodput:
         """Of a round: 1, examples, clients (each sends one model), or seconds."""
         if self._cost == "seconds":
             clients, each = np.zeros(1, np.int64), np.array([phase.client_batch_size])
-            return self._time_model.round_seconds(0, clients, each, model_bytes, model_bytes)
+            return self._time_model.typical().round_seconds(0, clients, each, model_bytes, model_bytes)
         return {"rounds": 1.0, "examples": _examples(phase), "bytes": float(phase.cohort_size)}[self._cost]
 
 

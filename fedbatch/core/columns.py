@@ -256,7 +256,11 @@ COLUMNS = (
         "bytes",
         shown=("summary",),
     ),
-    Column("bytes_down", "bytes sent to clients so far: one model each", "bytes", shown=("summary",)),
+    Column("bytes_down", "bytes sent to clients so far: one model to each that is asked", "bytes", shown=("summary",)),
+    Column("available_clients", "clients that could be asked; absent, as the next three, with all there", "clients"),
+    Column("late_clients", "clients asked whose answers were not waited for", "clients"),
+    Column("gone_clients", "clients asked who had left when their answers were due", "clients"),
+    Column("waiting_seconds", "simulated seconds before the round with no client there", SECONDS, group=SECONDS),
     Column("simulated_seconds", "seconds so far by `time_model`", SECONDS, shown=COST, group=SECONDS),
     Column(
         "measured_seconds",

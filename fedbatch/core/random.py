@@ -44,6 +44,11 @@ def bits(key_: int, clients: Ints, slots: Ints) -> Bits:
         return _mix(word + _GOLDEN * (slots.astype(np.uint64) + np.uint64(1)))
 
 
+def uniforms(key_: int, clients: Ints, slots: Ints) -> npt.NDArray[np.float64]:
+    """The same as numbers in [0, 1)."""
+    return np.asarray((bits(key_, clients, slots) >> np.uint64(11)) / 2.0**53)
+
+
 def _mix(word: Bits) -> Bits:
     word = (word ^ (word >> np.uint64(30))) * _MIX1
     word = (word ^ (word >> np.uint64(27))) * _MIX2

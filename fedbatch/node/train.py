@@ -33,6 +33,8 @@ def train(plan: TrainPlan, task: Task) -> Contribution | Updates:
         return replace(made, buffers=buffers, halves=plan.halves, cosine=plan.cosine, shared=plan.shared)
 
     asked = job(clients, plan.batch_sizes)
+    if len(plan.factors):
+        asked = replace(asked, weights=asked.weights * plan.factors)
     files, lost = OwnFiles(Path(task.config.run_dir) / "clients"), set[int]()
     if sizes := asked.sizes("own"):
         own, lost = begun(files, plan, sum(sizes.values()))

@@ -107,6 +107,8 @@ def _linear(name: str, rates: Coefficients, of_client: float) -> Cost:
 
 def _words(model: Mapping[str, Any]) -> str:
     """A time model in words; one's own by its name."""
+    if model.get("speeds"):
+        return f"speeds of clients by {model['speeds']}, latency {1000 * model['latency_seconds']:g} ms"
     try:
         down, up = (model[f"bandwidth_{way}_bytes_per_second"] / 1e6 for way in ("down", "up"))
         return (

@@ -26,7 +26,9 @@ def round_seconds(
     refuse_strangers({"time_model": config.get("time_model")}, trust, OF_A_FOLDER)
     try:
         model = build("time_model", config["time_model"])
-    except (ConfigError, KeyError):  # one's own, and not where it was
+        if hasattr(model, "check_clients"):
+            model.check_clients(np.arange(config["population"]))
+    except (ConfigError, KeyError, ValueError):  # one's own, or its file, and not where it was
         return lambda cohort, each: float("nan")
     population, seed = config["population"], config["seed"]
     up, down = round(record.bytes_up), round(record.bytes_down)

@@ -10,11 +10,11 @@ import numpy as np
 
 from fedbatch.aggregation.bounded import averaged, bounded, limits, longest
 from fedbatch.aggregation.sums import combine, combine_single, nobody
-from fedbatch.clients.cohort import sample_cohort
 from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.server import algorithm, compressed, measure
+from fedbatch.server.cohort import Cohort, draw_cohort, last_losses
 from fedbatch.server.exchange import exchange_in_turn, tell_once
 from fedbatch.server.groups import dealt, measured_groups
 from fedbatch.server.plausible import check_besides, check_update
@@ -27,10 +27,10 @@ from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
     """The mean update of the round's cohort and what its norms say about noise."""
-    cohort, sizes = plan_cohort(server, phase, state.round)
+    cohort = draw_cohort(server, state, phase)
     turns = [
-        make_plans(server, state, phase, cohort[places], sizes[places])
-        for places in dealt(server, state, phase, cohort)
+        make_plans(server, state, phase, cohort.select(places))
+        for places in dealt(server, state, phase, cohort.clients)
     ]
     clock.lap("plan_seconds")
 
@@ -66,7 +66,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         measured = replace(measured, groups=measured_groups(server, found, measured.unit))
     clock.lap("aggregate_seconds")
     return Collected(
-        update=update,
+        update=update if cohort.scale == 1 else update * cohort.scale,
         buffers=total.mean_buffers,
         clients=total.clients,
         num_examples=total.num_examples,
@@ -79,14 +79,18 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             "mean_update_norm": total.sq_norm_of_mean**0.5,
             "mean_cosine": total.mean_cosine,
             **({"client_norms": np.sqrt(total.sq_norms).tolist()} if server.task.config.record_client_norms else {}),
-            "short_clients": int((sizes < phase.client_batch_size).sum()) if phase.client_batch_size else 0,
+            "short_clients": int((cohort.batch_sizes < (phase.client_batch_size or 0)).sum()),
             "excluded_clients": len(total.excluded),
             "rejected_replies": len(rejected),
             "executor": answers[0].executor if answers else "",
             **({"bounded_nodes": len(bounds)} if bounds else {}),
             **({"lost_client_states": total.lost} if "versions" in changes else {}),
+            **cohort.columns,
         },
-        changes={"norms": norms} | changes,
+        changes={"norms": norms} | changes | last_losses(server, state, total.clients, total.losses),
+        start_seconds=cohort.start_seconds,
+        least_seconds=cohort.least_seconds,
+        unused=cohort.unused,
     )
 
 
@@ -133,36 +137,30 @@ def named(answer: Contribution | Updates) -> Ints:
     return np.concatenate([answer.clients, answer.excluded])
 
 
-def plan_cohort(server: Server, phase: Phase, round_: int) -> tuple[Ints, Ints]:
-    """Clients of the round and their batch sizes."""
-    config = server.task.config
-    cohort = sample_cohort(server.hosts.clients, config.sampling, phase.cohort_size, config.seed, round_)
-    available = server.hosts.num_examples[np.searchsorted(server.hosts.clients, cohort)]
-    sizes = phase.batch_sizes(available)
-    return cohort[sizes > 0], sizes[sizes > 0]
-
-
-def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Ints, sizes: Ints) -> dict[int, TrainPlan]:
+def make_plans(server: Server, state: ServerState, phase: Phase, cohort: Cohort) -> dict[int, TrainPlan]:
     """One plan for each node that hosts a client of the cohort."""
     noise = server.task.config.noise_scale
     halves = noise.halves and server.task.work(phase.name).is_gradient
     besides = algorithm.asked(server, state, phase)
+    hosted = server.hosts.by_node(cohort.clients)
+    parts = {node: cohort.select(np.searchsorted(cohort.clients, clients)) for node, clients in hosted.items()}
     return {
         node: TrainPlan(
             params=state.params,
             buffers=state.buffers,
-            clients=clients,
-            batch_sizes=sizes[np.searchsorted(cohort, clients)],
+            clients=part.clients,
+            batch_sizes=part.batch_sizes,
+            factors=part.factors,
             round=state.round,
             phase=phase.name,
             halves=halves,
             cosine=noise.cosine,
             executor=state.executor(phase.name, server.task.config.executor),
             single=server.task.aggregator is not None,
-            versions=algorithm.versions(server, state, phase, clients),
+            versions=algorithm.versions(server, state, phase, part.clients),
             **besides,
         )
-        for node, clients in server.hosts.by_node(cohort).items()
+        for node, part in parts.items()
     }
 
 
@@ -175,12 +173,14 @@ def check_sizes(
         MessageError: an answer claims others.
     """
     sizes = server.hosts.num_examples[np.searchsorted(server.hosts.clients, plan.clients)]
-    expected = work.num_examples(plan.batch_sizes, sizes)
+    expected, factors = work.num_examples(plan.batch_sizes, sizes), plan.factors
     if len(answer.excluded):
-        expected = expected[np.isin(plan.clients, answer.clients)]
+        some = np.isin(plan.clients, answer.clients)
+        expected, factors = expected[some], factors[some] if len(factors) else factors
     if not np.array_equal(answer.num_examples, expected):
         raise MessageError("num_examples are not those that were asked for")
-    if isinstance(answer, Contribution) and not np.array_equal(answer.weights, server.task.weights(expected)):
+    weights = server.task.weights(expected) * factors if len(factors) else server.task.weights(expected)
+    if isinstance(answer, Contribution) and not np.array_equal(answer.weights, weights):
         raise MessageError("weights are not those of the run's weighting")
     check_update(answer, squares)
     if isinstance(answer, Contribution):

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -124,7 +125,8 @@ def fingerprint(server: Server) -> Identity:
     held, hosts = server.task, server.hosts
     examples = (held.train_x, held.train_y, held.test_x, held.test_y)
     arrays = [each.cpu().numpy() for each in examples]
-    data = identities.hash_arrays([*arrays, *ends(held.partition), hosts.clients, hosts.num_examples])
+    read = [*tables(server.availability), *tables(server.sampler), *tables(server.time_model)]
+    data = identities.hash_arrays([*arrays, *ends(held.partition), hosts.clients, hosts.num_examples, *read])
     if held.privacy is not None:  # a bare hash would confirm a guess of all examples but one
         data = held.privacy.randomness.digest(("data",), [data.encode()])
     return Identity(
@@ -132,6 +134,11 @@ def fingerprint(server: Server) -> Identity:
         data=data,
         code=identities.hash_code(asdict(held.config), map(type, server.optimizer.model.module.modules())),
     )
+
+
+def tables(part: object) -> Sequence[np.ndarray]:
+    """What a part has read from files of its own."""
+    return getattr(part, "tables", ())
 
 
 def ends(partition: HoldoutPartition) -> tuple[Ints, Ints, Ints]:

@@ -18,6 +18,7 @@ from fedbatch.server.noised_accuracy import noised_accuracy
 from fedbatch.server.server import Collected, Row, Server
 from fedbatch.server.state import ServerState, Totals
 from fedbatch.server.stopwatch import Stopwatch
+from fedbatch.server.there import NobodyComesError
 from fedbatch.setup.learning import Target
 
 log = logging.getLogger("fedbatch")
@@ -30,7 +31,7 @@ def run_rounds(server: Server, state: ServerState) -> Iterator[tuple[ServerState
         trained, state = with_labels(server, state)
         try:
             state, row = run_round(trained, state)
-        except BudgetSpent as reason:
+        except (BudgetSpent, NobodyComesError) as reason:
             log.info("%s", reason)
             return
         target = server.task.target
@@ -173,13 +174,14 @@ def add_costs(
     """
     clients, num_examples = collected.clients, collected.num_examples
     up, down = sent
-    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     old = state.totals
+    start = old.simulated_seconds if collected.start_seconds is None else collected.start_seconds
+    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
     return Totals(
         examples=old.examples + int(num_examples.sum()),
         bytes_up=old.bytes_up + up * len(clients),
-        bytes_down=old.bytes_down + down * len(clients),
-        simulated_seconds=old.simulated_seconds + seconds,
+        bytes_down=old.bytes_down + down * (len(clients) + collected.unused),
+        simulated_seconds=start + max(seconds, collected.least_seconds),
         measured_seconds=old.measured_seconds + measured_seconds,
     )
 

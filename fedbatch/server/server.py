@@ -7,11 +7,13 @@ from typing import Any
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedbatch.availability import Availability
 from fedbatch.averaging import Averaging
 from fedbatch.batch.learning_rate import LearningRate
 from fedbatch.batch.time_model import TimeModel
 from fedbatch.controllers.phase import ControlState, Phase, phase_of
 from fedbatch.core.random import Ints
+from fedbatch.samplers import Sampler
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.measure import Measured
 from fedbatch.server.optimizer import ServerOptimizer
@@ -22,7 +24,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Server:
-    """The fixed parts of a run's server side; ``folder`` is the run folder, ``averaging`` None without."""
+    """The fixed parts of a run's server side; ``folder`` is the run folder.
+
+    ``averaging`` is None without, ``availability`` where all clients are always there, ``sampler`` where the word
+    ``sampling`` says who takes part.
+    """
 
     task: Task
     grid: Grid
@@ -32,6 +38,8 @@ class Server:
     time_model: TimeModel
     folder: Path
     averaging: Averaging | None = None
+    availability: Availability | None = None
+    sampler: Sampler | None = None
 
     def phase(self, control: ControlState) -> Phase:
         """The phase a controller's state stands for."""
@@ -51,6 +59,9 @@ class Collected:
         executor: what ran the clients, "" if none took part.
         columns: further columns of the record.
         changes: further fields of the state after this round.
+        start_seconds: when the round began by the simulated clock; None for at once.
+        least_seconds: what it lasts at least, where the server has waited for a deadline.
+        unused: clients that were sent a model and whose answers are not taken.
     """
 
     update: Tensor
@@ -61,3 +72,6 @@ class Collected:
     executor: str
     columns: Row
     changes: dict[str, Any] = field(default_factory=dict)
+    start_seconds: float | None = None
+    least_seconds: float = 0.0
+    unused: int = 0

@@ -63,6 +63,8 @@ class ServerState:
         shared: the server's own vectors for the client work, by name.
         versions: int64 (P,) of each client, one more than the last round of which its contribution was taken, 0 if
             there is none; (0,) where clients keep nothing.
+        losses: float64 (P,) training loss of each client when it last took part, NaN for who never has; (0,) where the
+            sampler does not ask for it.
         noise_history: what the next round's noise is correlated with, under privacy; no released value.
         best: the best value of ``target_metric`` so far.
     """
@@ -88,6 +90,7 @@ class ServerState:
     best: Best = field(default_factory=Best)
     shared: dict[str, Tensor] = field(default_factory=dict)
     versions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    losses: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""

@@ -170,6 +170,15 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         f"sampling=all takes part with everyone; set cohort_size={config.population} so that it is accounted so",
     )
     yield (
+        bool(config.sampler),
+        "sampler: the cost is that of clients drawn by sampling=uniform, poisson or all; use sampler=plain",
+    )
+    yield (
+        bool(config.availability) or config.deadline_seconds is not None or config.over_selection > 1,
+        "availability, deadline_seconds, over_selection: sums and their noise are divided by the expected cohort, of "
+        "which nobody is missing; use availability=always, deadline_seconds=null and over_selection=1",
+    )
+    yield (
         client_level and config.weighting == "examples",
         "weighting=examples would let a client with many examples move the sum by more than clip_norm; use "
         "weighting=auto or uniform",

@@ -13,6 +13,7 @@ from fedbatch.wire.schema import (
     IfCompressed,
     IfHalved,
     IfKept,
+    IfWeighted,
     Listed,
     Numbers,
     Positive,
@@ -75,6 +76,7 @@ class TrainPlan:
             0 if there is none: what the client keeps is as it was after that round. (0,) where clients keep nothing.
         checkpoints: int64 (n,) rounds done in the checkpoints from which the run may be resumed.
         payload: bytes in which each client sends its update compressed; 0 where updates are added up.
+        factors: float64 (K,) on the weights of the updates, where the sampler makes up for its chances; else (0,).
     """
 
     params: Tensor
@@ -92,6 +94,7 @@ class TrainPlan:
     versions: IfKept = field(default_factory=no_counts)
     checkpoints: Listed = field(default_factory=no_counts)
     payload: int = 0
+    factors: IfWeighted = field(default_factory=no_squares)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ Squares = Annotated[Vector, Column("float64", "not negative")]
 Positive = Annotated[Vector, Column("float64", "positive")]
 IfKept = Annotated[Vector, Column("int64", "not negative", length="clients or none")]
 """One for each client, or none where clients keep nothing."""
+IfWeighted = Annotated[Vector, Column("float64", "positive", length="clients or none")]
+"""One for each client, or none where all count as the run's weighting says."""
 IfHalved = Annotated[Vector, Column("float64", length="clients or none")]
 """One for each client, or none where batches were not halved."""
 

@@ -80,6 +80,7 @@ SETTINGS = {
         for name in ("random", "margin", "entropy", "coreset", "badge", "cluster_margin")
     },
     "aggregator/krum": ["cohort_size=5"],
+    "availability/trace": [f"availability.file={ROOT.parent}/tests/availability/everyone.csv"],
     "partitioner/pathological": ["partitioner.num_classes_per_partition=5"],
     "controller/adaptive": ["controller.min_cohort_size=4", "controller.max_cohort_size=8"],
     "controller/schedule": ["controller.phases.large.cohort_size=8", "controller.phases.large.client_batch_size=4"],

@@ -19,7 +19,8 @@ from fedbatch.core.random import key as derived
 from fedbatch.node import train as node
 from fedbatch.runtime.flower import num_bytes
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.server.collect import make_plans, plan_cohort
+from fedbatch.server.cohort import draw_cohort
+from fedbatch.server.collect import make_plans
 from fedbatch.server.compressed import Spread, opened
 from fedbatch.server.exchange import NoAnswerError
 from fedbatch.server.measure import measure
@@ -100,7 +101,7 @@ def planned(config):
     server = server_app.new_server(run_, grid)
     state = server_app.start(server)
     phase = server.phase(state.control)
-    return server, state, make_plans(server, state, phase, *plan_cohort(server, phase, 0))
+    return server, state, make_plans(server, state, phase, draw_cohort(server, state, phase))
 
 
 @pytest.mark.parametrize("work", ["fedsgd", "scaffold"])

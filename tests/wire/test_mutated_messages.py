@@ -10,7 +10,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from fedbatch import client_app, server_app
 from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.local import LocalGrid
-from fedbatch.server.collect import check_sizes, make_plans, plan_cohort
+from fedbatch.server.cohort import draw_cohort
+from fedbatch.server.collect import check_sizes, make_plans
 from fedbatch.server.compressed import Spread, opened
 from fedbatch.server.exchange import answer_lengths, check_clients
 from fedbatch.setup import task
@@ -39,7 +40,7 @@ def answered(make_config, request):
     server = server_app.new_server(run, grid)
     first = server_app.start(server)
     phase: Phase = server.phase(first.control)
-    node, plan = next(iter(make_plans(server, first, phase, *plan_cohort(server, phase, 0)).items()))
+    node, plan = next(iter(make_plans(server, first, phase, draw_cohort(server, first, phase)).items()))
     (reply,) = grid.send_and_receive([grid.create_message(encode(plan), "train", node, "0")])
     return server, phase, plan, reply.content
 
