@@ -111,6 +111,7 @@ class RunConfig:
     keep_best: bool = False
     start_from: str | None = None
     start_skip: list[str] = field(default_factory=list)
+    one_batch: bool = False
     record_attention: bool = False
     record_client_norms: bool = False
     training_set_examples: int = 0
@@ -123,6 +124,10 @@ class RunConfig:
     def is_ended_by_score(self) -> bool:
         """Whether ``target_metric`` may end the run."""
         return self.target_value is not None or self.patience is not None
+
+    def draw_round(self, round_: int) -> int:
+        """The round whose cohort and examples a round has: its own, or the first one's with ``one_batch``."""
+        return 0 if self.one_batch else round_
 
     def to_json(self) -> str:
         """One line that `from_json` reads back; the form in which a config travels and is stored."""

@@ -62,14 +62,15 @@ def draw_cohort(server: Server, state: ServerState, phase: Phase) -> Cohort:
         RunFailedError: a sampler of one's own gives what is no cohort.
     """
     config, clock = server.task.config, state.totals.simulated_seconds
+    round_ = config.draw_round(state.round)
     there, start = who_is_there(server, clock)
     count, scale = round(config.over_selection * phase.cohort_size), 1.0
     if server.sampler is None:
-        sample = Sample(sample_cohort(there, config.sampling, count, config.seed, state.round))
+        sample = Sample(sample_cohort(there, config.sampling, count, config.seed, round_))
     else:
         candidates = Candidates(there, _sizes(server, there), _losses(server, state, there))
         count = min(count, len(there))
-        sample = server.sampler(candidates, count, key(config.seed, "cohort", state.round))
+        sample = server.sampler(candidates, count, key(config.seed, "cohort", round_))
         _check(server, sample, candidates)
         scale = _scale(server, phase, sample, candidates, count)
     sizes = phase.batch_sizes(_sizes(server, sample.clients))

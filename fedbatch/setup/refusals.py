@@ -174,6 +174,11 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         "sampler: the cost is that of clients drawn by sampling=uniform, poisson or all; use sampler=plain",
     )
     yield (
+        config.one_batch,
+        "one_batch takes the same clients and examples in every round, but the cost is that of new draws; set "
+        "one_batch=false",
+    )
+    yield (
         bool(config.availability) or config.deadline_seconds is not None or config.over_selection > 1,
         "availability, deadline_seconds, over_selection: sums and their noise are divided by the expected cohort, of "
         "which nobody is missing; use availability=always, deadline_seconds=null and over_selection=1",

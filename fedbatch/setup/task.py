@@ -169,7 +169,7 @@ class Task:
 
     def new_job(self, work: ClientWork, clients: Ints, batch_sizes: Ints, round_: int, params: Tensor) -> Job:
         """The job of ``clients`` (K,) in a round, each with a batch of ``batch_sizes`` (K,) examples, at ``params``."""
-        draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, round_)
+        draw = work.draw(self.partition, clients, batch_sizes, self.config.seed, self.config.draw_round(round_))
         made = self.job_of(work, clients, draw, self.weights(draw.num_examples), params)
         made = made if self.augment is None else augmented(made, self.augment, self.config.seed, round_)
         return replace(made, seeds=self.seeds(clients, round_), round=round_)
