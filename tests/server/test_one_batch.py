@@ -23,7 +23,7 @@ def test_the_loss_is_that_of_gradient_descent_on_one_batch(make_config):
     losses = []
     for _ in rows:
         loss = F.cross_entropy(model(x), y)
-        losses.append(float(loss))
+        losses.append(loss.item())
         with torch.no_grad():
             for each, gradient in zip(
                 model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True
