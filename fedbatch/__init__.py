@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from fedbatch.core import moved
+from fedbatch.core import moved, telemetry
 
 if TYPE_CHECKING:
     __version__: str
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fedbatch.trained import evaluate, export, load_model
 
 moved.install()
+telemetry.off()
 __all__ = [
     "NoiseScale",
     "Result",

@@ -40,7 +40,6 @@ def main() -> None:
     # More than one thread that waits by spinning costs tens of times the work itself on a busy machine; read by
     # OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)

@@ -19,6 +19,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedbatch.config.trust import EVERYTHING
+from fedbatch.core import telemetry
 
 SERVER_NODE_ID = 1
 
@@ -26,11 +27,10 @@ SERVER_NODE_ID = 1
 def quiet_and_offline(home: Path) -> dict[str, str]:
     """Environment in which Flower and Ray need no network, say nothing of their own and write to ``home``."""
     return {
+        **telemetry.OFF,
         "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else a SuperLink installs requirements for every run
-        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray announces how it will treat nodes without a GPU one day
     }
 
