@@ -45,9 +45,20 @@ class Federation:
         Raises:
             RunFailedError: the run failed, or takes longer than ``timeout`` seconds.
         """
+        self.wait(self.begin(overrides), timeout)
+
+    def begin(self, overrides: str) -> str:
+        """Begin a run of fedbatch's apps with these Hydra overrides; its id."""
         config = self.logs / "run.toml"
         config.write_text(f"overrides = {json.dumps(overrides)}\n")  # a JSON string is a TOML string
-        run_id = self.flwr("run", str(APP), NAME, "--run-config", str(config))["run-id"]
+        return str(self.flwr("run", str(APP), NAME, "--run-config", str(config))["run-id"])
+
+    def wait(self, run_id: str, timeout: float) -> None:
+        """Wait for the end of a run.
+
+        Raises:
+            RunFailedError: the run failed, or takes longer than ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
         while not (state := self._state(run_id))["status"].startswith("finished"):
             if time.monotonic() > deadline:
