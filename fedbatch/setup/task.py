@@ -20,6 +20,7 @@ from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
+from fedbatch.core.layout import Layout
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.core.scores import Scoring, checked
 from fedbatch.core.transfer import to_device
@@ -32,6 +33,7 @@ from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.models.padding import check_padding
 from fedbatch.models.trial import Wanted, try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
@@ -72,6 +74,7 @@ class Task:
         default_work: client work of the run.
         node_model: scratch model of the nodes in this process.
         learning: what labels and scores are.
+        layout: what lies where in an input that is several arrays; None where it is one.
         aggregator: of single updates; None adds weighted sums up.
         compression: of clients' updates on their way to the server; None without.
         privacy: the run's mechanism, ready to use; None without privacy.
@@ -96,6 +99,7 @@ class Task:
     default_work: ClientWork
     node_model: FlatModel
     learning: LearningTask
+    layout: Layout | None = None
     aggregator: Aggregator | None = None
     compression: Compression | None = None
     privacy: PrivacyPlan | None = None
@@ -218,7 +222,7 @@ class Task:
 
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""
-        model = new_model(self.config, self.train_x[:2], self.learning.outputs)
+        model = new_model(self.config, self.train_x[:2], self.learning.outputs, self.layout)
         if model.module is self.node_model.module:
             raise ConfigError(
                 f"model: {self.config.model.get('_target_')} gives the same module twice, but server and nodes need "
@@ -248,13 +252,14 @@ def load(config_json: str) -> Task:
     loss = loss if trial is None else by_example(loss, trial)
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs)
+    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs, dataset.layout)
     train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
     train_y, test_y = (targets_of(learning, y).to(device) for y in (dataset.train_y, dataset.test_y))
     wanted = Wanted(learning.output_shape, learning.class_axis)
     sizes = trial_sizes(controller.phases, works, default_work, partition)
     try:
         try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], wanted, sizes)
+        check_padding(model, train_x)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     few = slice(max(sizes))
@@ -297,13 +302,16 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         learning=learning,
+        layout=dataset.layout,
         aggregator=aggregator,
         compression=compression,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
-        augment=augment_of(config, train_x, train_y, privacy.mechanism.clips_examples if privacy else False),
+        augment=augment_of(
+            config, dataset.layout, train_x, train_y, privacy.mechanism.clips_examples if privacy else False
+        ),
         memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):
