@@ -116,13 +116,17 @@ def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
 def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), best: bool = False, **objects: Any) -> None:
     """Write the parameters and buffers of a run's model as ``.safetensors``, or ``.pt`` for ``torch.load``.
 
-    ``best`` is as in `load_model`.
+    A path without an ending is a folder, for models that have a method ``export_folder(path)`` of their own; see
+    docs/inputs.md. ``best`` is as in `load_model`.
 
     Raises:
-        ConfigError: another ending, or the package ``safetensors`` is not there.
+        ConfigError: another ending, the model writes no folder, or the package ``safetensors`` is not there.
     """
     target = Path(path)
     module, state = load_model(run, trust=trust, best=best, **objects), {}
+    if not target.suffix and hasattr(module, "export_folder"):
+        module.export_folder(target)
+        return
     for name, value in module.state_dict().items():
         state[name] = value.detach().clone(memory_format=torch.contiguous_format)
     if target.suffix == ".pt":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.models.frozen import digest
 from fedbatch.models.padding import check_padding
 from fedbatch.models.trial import Wanted, try_out
 from fedbatch.privacy.data_digest import DataDigests
@@ -134,11 +135,23 @@ class Task:
         """What the run says of its scores."""
         return scoring_of(self.config, self.learning, self.loss)
 
-    @property
-    def labels_per_example(self) -> int:
-        """1, or the tokens of a sequence that have a label."""
+    @cached_property
+    def frozen(self) -> str:
+        """Digest of what the model holds and nobody sends, which must be the same on every machine."""
+        return digest(self.node_model)
+
+    @cached_property
+    def labels_per_example(self) -> float:
+        """1, or the mean number of tokens of a sequence that have a label.
+
+        Of a private run only where all sequences have as many, for their lengths are not covered by the guarantee.
+        """
         is_text = self.learning.rule.has_positions and not self.train_x.is_floating_point()
-        return int((self.train_y[0] != NO_LABEL).sum()) if is_text and self.train_y.dim() == 2 else 1
+        if not is_text or self.train_y.dim() != 2:
+            return 1
+        counts = (self.train_y != NO_LABEL).sum(dim=1)
+        vary = bool(counts.min() < counts.max())
+        return 1 if vary and self.privacy is not None else float(counts.double().mean())
 
     def of_each(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What is added up of each example for the task's scores, (n, S), taken at this end's own constants."""

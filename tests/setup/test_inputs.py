@@ -79,6 +79,14 @@ def test_a_label_a_position_does_not_depend_on_padding(config_of):
         assert float((got - expected).norm() / expected.norm()) < 1e-5
 
 
+def test_the_noise_scale_in_tokens_is_by_the_mean_length(config_of):
+    loaded = task.load(config_of("ragged", positions=True, model="OfPositions", output=None).to_json())
+    assert loaded.labels_per_example == pytest.approx(np.mean([len(row) for row in sequences()[0][:90]]))
+    private = ("privacy=example_local", "privacy.noise_multiplier=1", *PRIVATE[1:2])
+    loaded = task.load(config_of("ragged", *private, positions=True, model="OfPositions", output=None).to_json())
+    assert loaded.labels_per_example == 1, "lengths are not covered by the guarantee"
+
+
 def test_the_three_forms_are_one_run(config_of):
     found = {form: run(config_of(form, folder=form)) for form in FORMS}
     for form in FORMS:
