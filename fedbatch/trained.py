@@ -124,8 +124,9 @@ def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), best
     """
     target = Path(path)
     module, state = load_model(run, trust=trust, best=best, **objects), {}
-    if not target.suffix and hasattr(module, "export_folder"):
-        module.export_folder(target)
+    write = getattr(module, "export_folder", None)
+    if not target.suffix and write is not None:
+        write(target)
         return
     for name, value in module.state_dict().items():
         state[name] = value.detach().clone(memory_format=torch.contiguous_format)

@@ -73,3 +73,13 @@ class OfOneLength(WithoutMask):
 
     def forward(self, input_ids):
         return super().forward(input_ids.view(-1, LONGEST))
+
+
+def like_torchvision(*, weights=None, progress=True, **kwargs):
+    """Takes any keyword, and hands all on to a constructor that does not know them all."""
+    return Net(**kwargs)
+
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes=1000, width=8):
+        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))

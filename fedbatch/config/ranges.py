@@ -117,6 +117,7 @@ RANGES = {
     "dataset.context": "[1, 1e6]",
     "dataset.examples": FROM_ONE,
     "dataset.label_noise": SHARE,
+    "dataset.max_length": "[2, 1e7]",
     "dataset.mask_fraction": "(0, 1]",
     "dataset.min_sequences": FROM_ONE,
     "dataset.noise": "[0, 1e6]",

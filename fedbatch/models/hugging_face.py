@@ -135,7 +135,7 @@ def _with_lora(module: Any, lora: Mapping[str, Any] | None, heads: list[str]) ->
             lora_dropout=given.get("dropout", 0.0),
             modules_to_save=heads or None,
         )
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that it fits itself to Conv1D
+        with warnings.catch_warnings(action="ignore"):  # that it fits itself to Conv1D, and of its own calls
             module = peft.get_peft_model(module, wanted)
     module.export_folder = partial(_export, module)
     return module

@@ -40,7 +40,7 @@ def check_padding(model: FlatModel, x: Tensor) -> None:
     change = float((other - whole).norm()) / max(float(whole.norm()), 1e-30)
     if not change <= TOLERANCE:
         raise ValueError(
-            f"model: its output for a sequence of {length} changes by {100 * change:.2g} % without the padding to "
+            f"model: its output for a sequence of {length} changes by {100 * change:.3g} % without the padding to "
             f"{call.layout.parts[0].shape[0]}; let its forward take attention_mask, and leave out what is 0 there"
         )
 

@@ -35,14 +35,11 @@ def new_model(config: RunConfig, x: Tensor, num_classes: int, layout: Layout | N
         ConfigError: its target gives no module, or one that cannot be trained.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(config.seed, "init") >> 1)
         check_target("model", config.model)
+        node, output = _output_of(config.model, get_object(config.model["_target_"]))
         shape = tuple(x.shape[1:]) if layout is None else layout.shapes
-        target = get_object(config.model["_target_"])
-        node, output = _output_of(config.model, target)
-        sizes = accepted(target, {"input_shape": shape, "num_classes": num_classes})
         try:
-            module = build("model", node, **sizes)
+            module = _built(node, {"input_shape": shape, "num_classes": num_classes}, key(config.seed, "init") >> 1)
         except ConfigError as error:
             if layout is None:
                 raise
@@ -57,6 +54,22 @@ def new_model(config: RunConfig, x: Tensor, num_classes: int, layout: Layout | N
         return FlatModel(module, x.device, config.channels_last, changing=())
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _built(node: dict[str, Any], sizes: dict[str, Any], seed: int) -> Any:
+    """What the model's target gives, from a seed, and the sizes that it takes.
+
+    A function that takes any keyword may hand it on to one that does not, as those of torchvision do with input_shape.
+    """
+    torch.manual_seed(seed)
+    taken = accepted(get_object(node["_target_"]), sizes)
+    try:
+        return build("model", node, **taken)
+    except ConfigError as error:
+        if "unexpected keyword argument 'input_shape'" not in str(error):
+            raise
+    torch.manual_seed(seed)
+    return build("model", node, **{name: value for name, value in taken.items() if name != "input_shape"})
 
 
 def _output_of(node: Mapping[str, Any], target: Any) -> tuple[dict[str, Any], Output | None]:

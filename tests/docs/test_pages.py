@@ -8,7 +8,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
-OWN = {"loss=gce", "dataset=rings", "server_optimizer=nadam", "controller=large_when_sure", "experiment=slurm"}
+OWN = {
+    "loss=gce",
+    "dataset=rings",
+    "dataset=sentences",
+    "model=mean",
+    "server_optimizer=nadam",
+    "controller=large_when_sure",
+    "experiment=slurm",
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,5 +1,7 @@
 """Tiny models of transformers, from a folder or from numbers, whole and with LoRA, through whole runs."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -206,8 +208,15 @@ def test_what_cannot_be_built_is_one_line(config_of, name):
     assert "\n" not in str(error.value)
 
 
+def test_nothing_of_it_is_imported_before_it_is_asked_for():
+    code = "import fedbatch.models, fedbatch.data, fedbatch.server_app, fedbatch.client_app, fedbatch.trained, sys\n"
+    code += "print(*{'transformers', 'peft', 'tokenizers', 'accelerate'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
+
+
 @pytest.mark.parametrize("package", ["transformers", "peft"])
 def test_a_package_that_is_not_there_is_told_with_what_installs_it(config_of, monkeypatch, package):
-    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"model: .*needs {package}; pip install \"fedbatch\[hf\]\""):
         task.load(config_of("vit", lora=LORA["vit"]).to_json())

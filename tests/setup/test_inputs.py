@@ -155,6 +155,15 @@ def test_a_model_of_one_array_says_what_it_was_given(config_of):
         task.load(config.to_json())
 
 
+def test_a_function_that_hands_any_keyword_on_is_not_given_what_nobody_takes(make_config):
+    config = make_config(*BASE[:1], "dataset=digits", base=BASE[1:])
+    config = replace(config, model={"_target_": "tests.own_inputs.like_torchvision", "width": 4})
+    first, again = task.load(config.to_json()).node_model.params.clone(), task.load(config.to_json()).new_model().params
+    assert len(first) == 64 * 4 + 4 + 4 * 10 + 10 and torch.equal(first, again)
+    with pytest.raises(ConfigError, match="unexpected keyword argument 'depth'"):
+        task.load(replace(config, model=config.model | {"depth": 4}).to_json())
+
+
 @pytest.mark.parametrize("output", [1, "logits", -1])
 def test_an_output_is_named_by_key_or_place(config_of, output):
     params = task.load(config_of("named", output=output).to_json()).node_model.params
