@@ -86,7 +86,7 @@ def _tokenizer(folder: str) -> Any:
         raise ImportError('dataset.tokenizer: needs transformers; pip install "fedbatch[hf]"') from error
     if not Path(folder).is_dir():
         raise ValueError(f"dataset.tokenizer={folder} is no folder; give one that save_pretrained has written")
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _tokens(column: columns.Column, tokenizer: Any, max_length: int, at_least: int) -> Sequences:

@@ -38,8 +38,23 @@ class Call:
         return picked(self.forward(*positional, **named), self.output)
 
 
+def named_output(module: nn.Module, output: Output) -> nn.Module:
+    """The module itself, whose outputs are from now on one part of what it returns; for models given as objects.
+
+    Args:
+        module: returns a mapping, a dataclass or a tuple.
+        output: a key, an attribute or a place in it.
+    """
+    return adapted(module, None, output)
+
+
 def adapted(module: nn.Module, layout: Layout | None, output: Output | None) -> nn.Module:
-    """The module itself, which from now on takes rows and gives one part of its output; see `restored`."""
+    """The module itself, which from now on takes rows and gives one part of its output; see `restored`.
+
+    A part that was named before stays so unless another one is.
+    """
+    before = call_of(module)
+    output = before.output if before is not None and output is None else output
     restored(module)
     if layout is not None or output is not None:
         module.forward = Call(module.forward, layout, output)

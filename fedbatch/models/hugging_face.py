@@ -13,6 +13,9 @@ from torch import nn
 
 HEADS = ("classifier", "score", "fc")
 """What classifiers call the map from features to classes, which is trained beside LoRA."""
+ATTENTION = ("eager", "sdpa")
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code that lies in a folder is run, nor is anybody asked whether it may be."""
 INSTALL = 'pip install "fedbatch[hf]"'
 
 
@@ -83,13 +86,13 @@ def _configured(path: str | None, config: Mapping[str, Any] | None, **more: Any)
     if path is not None:
         if not (Path(path) / "config.json").is_file():
             raise ValueError(f"path={path} holds no config.json; give a folder that save_pretrained has written")
-        return auto.from_pretrained(path, local_files_only=True, use_cache=False, **more)
+        return auto.from_pretrained(path, use_cache=False, **LOCAL, **more)
     fields = {name: value for name, value in dict(config or {}).items() if name != "model_type"}
     kind = dict(config or {}).get("model_type")
     if kind is None:
         raise ValueError("config: has no model_type; give one that transformers knows, e.g. gpt2 or vit")
     with_defaults = auto.for_model(kind)
-    if unknown := [name for name in fields if not hasattr(with_defaults, name)]:
+    if unknown := [name for name in fields if name.startswith("_") or not hasattr(with_defaults, name)]:
         raise ValueError(
             f"config: {kind} has no {', '.join(unknown)}; see {type(with_defaults).__name__} for its fields"
         )
@@ -97,12 +100,15 @@ def _configured(path: str | None, config: Mapping[str, Any] | None, **more: Any)
 
 
 def _built(kind: Any, path: str | None, config: Any, attention: str) -> Any:
+    if attention not in ATTENTION:  # transformers would fetch code for other names
+        raise ValueError(f"attention must be {' or '.join(ATTENTION)} (got {attention!r})")
     how = {"attn_implementation": attention, "dtype": torch.float32}
     if path is None:
-        return kind.from_config(config, **how)
-    more = {"local_files_only": True, "use_safetensors": True, "ignore_mismatched_sizes": True}
+        return kind.from_config(config, trust_remote_code=False, **how)
     with _without_bars():
-        return kind.from_pretrained(path, config=config, **more, **how)
+        return kind.from_pretrained(
+            path, config=config, use_safetensors=True, ignore_mismatched_sizes=True, **LOCAL, **how
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from fedbatch.data.check_dataset import checked
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.label_rules import CLASSES
 from fedbatch.data.pack import WHOLE
+from fedbatch.data.pools import long_tail, redundant
 from fedbatch.models.adapted import Call, arguments
 from fedbatch.setup.learning import rule_of, said_by
 
@@ -143,6 +144,12 @@ def test_numbers_to_predict_are_never_padded():
     rows = [RNG.normal(size=1 + i % 4) for i in range(30)]
     with pytest.raises(ValueError, match="train_y"):
         checked(of(rows, y=rows), rule_of({"_target_": "fedbatch.tasks.Regression"}))
+
+
+def test_pools_are_of_one_array():
+    for made in (lambda: long_tail(of({"a": IDS}), 2.0), lambda: redundant(of((IDS,)), 5, 10, 0.1)):
+        with pytest.raises(ValueError, match="takes examples that are one array each, and packed has other ones"):
+            made()
 
 
 def test_a_layout_is_words_for_messages():

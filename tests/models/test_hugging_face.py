@@ -1,5 +1,6 @@
 """Tiny models of transformers, from a folder or from numbers, whole and with LoRA, through whole runs."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -122,6 +123,14 @@ def test_a_private_sum_is_that_of_a_loop_over_examples(config_of, folder_of, kin
         assert float((got - expected).norm() / expected.norm()) < 1e-5, name
 
 
+def test_attention_that_looks_at_its_mask_is_left_to_the_loop(config_of):
+    loaded = task.load(config_of("gpt2", attention="sdpa").to_json())
+    job = loaded.new_job(loaded.default_work, np.arange(2), np.full(2, 4), 0, loaded.node_model.params.clone())
+    reason = Executors().unusable("vmap", job)
+    assert reason and "data-dependent control flow" in reason and len(reason.splitlines()) == 1
+    assert loaded.execute(job, "auto", lambda: job).executor == "loop"
+
+
 @pytest.mark.parametrize("kind", ["vit", "gpt2"])
 def test_only_what_is_trained_travels(config_of, folder_of, kind):
     config = config_of(kind, lora=LORA[kind])
@@ -195,9 +204,22 @@ REFUSED = {
     "no classifier": (dict(config={"model_type": "sam"}), "no classifier of model_type sam"),
     "no such layer": (dict(lora=dict(r=2, target_modules=["c_attn"])), "No modules were targeted"),
     "no such key": (dict(lora=dict(rank=2)), "lora: has no rank; it has r, alpha"),
-    "no such attention": (dict(attention="swift"), "swift"),
+    "code from elsewhere": (dict(attention="somebody/attention"), "attention must be eager or sdpa"),
+    "attention by a field": (dict(config=VIT | {"_attn_implementation": "somebody/attention"}), "has no _attn_impl"),
     "other images": (dict(config=VIT | {"image_size": 16}), "cannot be called on a batch"),
 }
+
+
+def test_code_in_a_folder_is_not_run(config_of, folder_of, tmp_path):
+    path = folder_of("vit")
+    (tmp_path / "vit-0" / "strange.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    file = tmp_path / "vit-0" / "config.json"
+    values = json.loads(file.read_text()) | {"model_type": "strange", "auto_map": {"AutoConfig": "strange.Config"}}
+    file.write_text(json.dumps(values))
+    config = config_of("vit", path=path)
+    with pytest.raises(ConfigError, match="model: ") as error:
+        task.load(replace(config, model=config.model | {"config": None}).to_json())
+    assert not (tmp_path / "ran").exists() and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", REFUSED)

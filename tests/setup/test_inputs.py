@@ -12,6 +12,7 @@ from fedbatch.clients.clip import Clip
 from fedbatch.clients.per_example import as_examples
 from fedbatch.core.errors import ConfigError
 from fedbatch.executors.choose import Executors
+from fedbatch.models import named_output
 from fedbatch.setup import task
 from tests import own_inputs
 from tests.conftest import PRIVATE, run
@@ -153,6 +154,15 @@ def test_a_model_of_one_array_says_what_it_was_given(config_of):
     config = replace(config_of("named"), model={"_target_": "fedbatch.models.mlp", "width": 8, "depth": 1})
     with pytest.raises(ConfigError, match=r"several arrays here: input_ids \(7,\), attention_mask \(7,\)"):
         task.load(config.to_json())
+
+
+def test_a_model_and_data_given_as_objects_are_a_run_too(config_of, tmp_path):
+    torch.manual_seed(0)
+    model = named_output(MeanOfWords((), CLASSES), "logits")
+    for form in FORMS:
+        found = fedbatch.run(*BASE, model=model, dataset=own_inputs.texts(form), run_dir=tmp_path / form, report="none")
+        assert np.isfinite(found.summary["test_loss"]) and type(found.model) is MeanOfWords
+        assert isinstance(found.model(torch.zeros(1, 2).long(), torch.ones(1, 2)), dict)
 
 
 def test_a_function_that_hands_any_keyword_on_is_not_given_what_nobody_takes(make_config):
