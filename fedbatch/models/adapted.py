@@ -32,6 +32,10 @@ class Call:
     layout: Layout | None
     output: Output | None
 
+    def __post_init__(self) -> None:
+        optional = [part.name for part in self.layout.parts if part.is_optional] if self.layout else []
+        self.left_out = {name for name in optional if not asks_for(self.forward, str(name))}
+
     def __call__(self, x: Tensor) -> Any:
         """The output for inputs ``x`` (n, width) that hold the parts of ``layout``, or (n, ...) without one."""
         positional, named = arguments(self, x)
@@ -83,7 +87,7 @@ def arguments(call: Call, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
     positional: list[Tensor] = []
     named: dict[str, Tensor] = {}
     for part, values in zip(call.layout.parts, x.split(call.layout.sizes, dim=1), strict=True):
-        if part.is_optional and not asks_for(call.forward, str(part.name)):
+        if part.name in call.left_out:
             continue
         values = values.unflatten(1, part.shape) if part.shape else values.squeeze(1)
         if part.kind != "float":

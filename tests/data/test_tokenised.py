@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pytest
 
+import fedbatch
 from fedbatch.data import hugging_face_text
 from fedbatch.data.check_dataset import checked
 
@@ -74,6 +75,25 @@ def test_what_cannot_be_read_is_one_line(tmp_path, tokenizer, rows, more, messag
     with pytest.raises(ValueError, match=message) as error:
         hugging_face_text(table(tmp_path, rows), **{"tokenizer": tokenizer} | more)
     assert "\n" not in str(error.value)
+
+
+def test_a_gpt2_with_lora_learns_them_privately_from_folders(tmp_path, tokenizer):
+    fields = dict(vocab_size=len(WORDS), n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    config = transformers.AutoConfig.for_model("gpt2", **fields, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "gpt2")
+    found = fedbatch.run(
+        *("dataset=hugging_face_text", f"dataset.source={table(tmp_path)}", f"dataset.tokenizer={tokenizer}"),
+        *(
+            "model=hf_classifier",
+            f"model.path={tmp_path / 'gpt2'}",
+            "model.lora.r=2",
+            "model.lora.target_modules=[c_attn]",
+        ),
+        *("privacy=example_local", "privacy.target_epsilon=8", "controller=fixed", "population=4", "cohort_size=4"),
+        *("client_batch_size=4", "rounds=2", "report=none"),
+        run_dir=tmp_path / "run",
+    )
+    assert found.summary["epsilon"] <= 8 and np.isfinite(found.summary["test_loss"])
 
 
 def test_the_split_is_the_same_every_time(tmp_path, tokenizer):

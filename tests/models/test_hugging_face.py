@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 
 import fedbatch
+from fedbatch import client_app
 from fedbatch.clients.clip import Clip
 from fedbatch.clients.per_example import as_examples
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.dataset import Dataset
 from fedbatch.executors.choose import Executors
 from fedbatch.setup import task
+from fedbatch.wire.messages import Hosted
 from tests.conftest import run
 
 transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
@@ -191,6 +193,13 @@ def test_a_run_goes_on_only_with_the_frozen_part_it_began_with(config_of, folder
     whole = replace(config, model=config.model | {"lora": None, "path": other})
     task.forget()
     assert task.load(whole.to_json()).frozen == "", "all of it travels"
+
+
+def test_a_node_with_another_frozen_part_is_refused_before_the_first_round(config_of, monkeypatch, tmp_path):
+    monkeypatch.setattr(client_app, "Hosted", lambda clients, sizes, frozen: Hosted(clients, sizes, frozen[::-1]))
+    with pytest.raises(ConfigError, match="model: node .* has other frozen parameters than the server; give both the"):
+        run(config_of("vit", lora=LORA["vit"]))
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
 
 
 REFUSED = {
