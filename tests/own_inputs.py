@@ -83,3 +83,23 @@ def like_torchvision(*, weights=None, progress=True, **kwargs):
 class Net(nn.Sequential):
     def __init__(self, num_classes=1000, width=8):
         super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))
+
+
+class NormOverAll(MeanOfWords):
+    """Right in evaluation, and in training its statistics are over padding, too."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(input_shape, num_classes)
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.norm(self.map(self.table(input_ids)).mT).mT
+        has = attention_mask[..., None].to(hidden.dtype)
+        return self.out((hidden * has).sum(1) / has.sum(1))
+
+
+class FixedPositions(OfPositions):
+    """A label a position, of sequences of one length."""
+
+    def forward(self, input_ids, attention_mask):
+        return super().forward(input_ids.view(-1, LONGEST), attention_mask)

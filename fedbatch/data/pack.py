@@ -108,7 +108,7 @@ def _padded(names: tuple[str, str], pair: Splits, pad: float) -> tuple[list[Arra
     masks = [(np.arange(width) < each[:, None]).astype(np.int64) for each in lengths]
     arrays = []
     for rows, mask in zip(found, masks, strict=True):
-        array = np.full(mask.shape, pad, np.int64 if kind.kind in "iu" else kind)
+        array = np.full(mask.shape, pad, kind if kind.kind in "bf" or kind == np.uint64 else np.int64)
         array[mask.astype(bool)] = np.concatenate(rows)
         arrays.append(array)
     return arrays, masks
@@ -126,6 +126,8 @@ def _one_mask(masks: dict[str | int, list[Array]]) -> list[Array]:
 
 
 def _array(name: str, value: Any) -> Array:
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise ValueError(f"dataset: {name} is masked in places; fill or drop what is missing")
     try:
         array = np.asarray(value)
     except Exception as error:  # each raises its own
@@ -157,15 +159,21 @@ def _rows(split: str, arrays: list[Array], parts: list[Part]) -> Array:
             array = check_inputs.inputs(
                 f"{split}_x[{part.name!r}]", array if array.ndim > 1 else array[:, None], tokens=False
             )
-        elif has_fractions and part.kind == "int":
-            beyond = failing(array if array.ndim > 1 else array[:, None], lambda block: np.abs(block) <= WHOLE)
-            if beyond.any():
-                raise ValueError(
-                    f"dataset: {split}_x[{part.name!r}] goes beyond {WHOLE:,} in {listed(beyond)}, too large "
-                    "beside fractions; take np.unique(..., return_inverse=True)[1]"
-                )
+        elif part.kind == "int":
+            limit, why = (WHOLE, " beside fractions") if has_fractions else (np.iinfo(np.int64).max, "")
+            _check_whole(f"{split}_x[{part.name!r}]", array, limit, why)
         columns.append(array.reshape(len(array), -1).astype(np.float32 if has_fractions else np.int64, copy=False))
     return np.concatenate(columns, axis=1)
+
+
+def _check_whole(name: str, array: Array, limit: int, why: str) -> None:
+    if -limit <= int(array.min()) and int(array.max()) <= limit:
+        return
+    beyond = failing(array.reshape(len(array), -1), lambda block: (block >= -limit) & (block <= limit))
+    raise ValueError(
+        f"dataset: {name} goes beyond {limit:,} in {listed(beyond)}, too large{why}; take np.unique(..., "
+        "return_inverse=True)[1]"
+    )
 
 
 def _named(name: str | int, is_alone: bool) -> tuple[str, str]:

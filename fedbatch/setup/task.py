@@ -272,7 +272,8 @@ def load(config_json: str) -> Task:
     sizes = trial_sizes(controller.phases, works, default_work, partition)
     try:
         try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], wanted, sizes)
-        check_padding(model, train_x)
+        for x in (train_x, test_x):
+            check_padding(model, x, learning.rule.has_positions and train_y.dim() == 2)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     few = slice(max(sizes))

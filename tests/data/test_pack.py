@@ -123,6 +123,13 @@ REFUSED = {
         ["sequences of b and a have other lengths"],
     ),
     "pad": (lambda: of([np.zeros(1 + i % 3, int) for i in range(30)], pad=0.5), ["pad must be a whole number"]),
+    "beyond int64": (lambda: of({"a": IDS.astype(np.uint64) + 2**63}), ["train_x['a'] goes beyond 9,223,372"]),
+    "long and beyond int64": (
+        lambda: of([np.full(1 + i % 3, 2**63 + 5, np.uint64) for i in range(30)]),
+        ["goes beyond 9,223,372"],
+    ),
+    "smallest of all": (lambda: of({"a": IDS * 0 + np.iinfo(np.int64).min, "b": IMAGE}), ["goes beyond 16,777,216"]),
+    "masked": (lambda: of({"a": np.ma.masked_equal(IDS, IDS[3, 0])}), ["train_x['a'] is masked in places"]),
     "large beside fractions": (
         lambda: of({"a": IDS + WHOLE, "b": IMAGE}),
         ["train_x['a'] goes beyond 16,777,216", "np.unique"],

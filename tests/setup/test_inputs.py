@@ -80,6 +80,10 @@ def test_a_label_a_position_does_not_depend_on_padding(config_of):
         assert float((got - expected).norm() / expected.norm()) < 1e-5
 
 
+def test_what_is_said_at_padding_does_not_matter(config_of):
+    task.load(config_of("ragged", positions=True, model="FixedPositions", output=None).to_json())
+
+
 def test_the_noise_scale_in_tokens_is_by_the_mean_length(config_of):
     loaded = task.load(config_of("ragged", positions=True, model="OfPositions", output=None).to_json())
     assert loaded.labels_per_example == pytest.approx(np.mean([len(row) for row in sequences()[0][:90]]))
@@ -138,6 +142,7 @@ REFUSED = {
     "output of one tensor": (dict(model="WithoutMask", output="logits"), (), "output='logits' is not in the Tensor"),
     "sees the padding": (dict(model="WithoutMask", output=None), (), "changes by .* without the padding to 7; .*mask"),
     "of one length": (dict(model="OfOneLength", output=None), (), "changes by .* without the padding to 7; .*mask"),
+    "norm over padding": (dict(model="NormOverAll", output=None), (), "changes by .* without the padding to 7; .*mask"),
     "augmentation": ({}, ("augment=flip_crop",), r"several arrays here \(input 0 \(7,\)\)"),
 }
 
