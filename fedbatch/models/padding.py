@@ -1,6 +1,7 @@
 """Whether what a model makes of a sequence depends on the padding behind it, found by leaving the padding out."""
 
 from dataclasses import replace
+
 import torch
 from torch import Tensor
 
