@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-HEADS = ("classifier", "score", "fc")
-"""What classifiers call the map from features to classes, which is trained beside LoRA."""
+HEADS = ("classifier", "pre_classifier", "score")
+"""What classifiers call the layers behind the features, which are trained beside LoRA."""
 ATTENTION = ("eager", "sdpa")
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 """Nothing is fetched, and no code that lies in a folder is run, nor is anybody asked whether it may be."""
