@@ -32,7 +32,7 @@ def hosted(message: Message, context: Context) -> Message:
     """The clients of this node."""
     run = load(context)
     clients = hosted_clients(len(run.partition), context.node_config)
-    return Message(reply(Hosted(clients, run.partition.sizes(clients)), message.content), reply_to=message)
+    return Message(reply(Hosted(clients, run.partition.sizes(clients), run.frozen), message.content), reply_to=message)
 
 
 @app.train()

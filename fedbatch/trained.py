@@ -20,6 +20,7 @@ from fedbatch.core.files import write_atomically
 from fedbatch.data.dataset import Dataset
 from fedbatch.metrics.evaluate import example_sums, labelled_logits, logits_of
 from fedbatch.metrics.report import Predicted
+from fedbatch.models.adapted import restored
 from fedbatch.models.flat import FlatModel
 from fedbatch.results import identity as identities
 from fedbatch.results.folder import begun_values, saved_config
@@ -51,7 +52,7 @@ def load_model(
     """
     with given.kept(objects):
         module = trained(Path(run), trust_of(trust, objects), last, best)[1].module
-    return module.eval()
+    return restored(module).eval()
 
 
 def evaluate(
@@ -99,10 +100,14 @@ def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
     shape = tuple(held.train_x.shape[1:])
     outputs = data.num_classes or data.train_y.shape[1]
     more = outputs > held.learning.outputs if data.num_classes else outputs != held.learning.outputs
-    if data.input_shape != shape or more:
+    if data.input_shape != shape or data.layout != held.layout or more:
         what = "classes" if data.num_classes else "labels an example"
+        has, takes = (
+            layout.in_words if layout else one
+            for layout, one in ((data.layout, data.input_shape), (held.layout, shape))
+        )
         raise ConfigError(
-            f"dataset: {data.name} has inputs {data.input_shape} and {outputs} {what}, and the model takes {shape} and "
+            f"dataset: {data.name} has inputs {has} and {outputs} {what}, and the model takes {takes} and "
             f"{held.learning.outputs}"
         )
     return data
@@ -111,13 +116,18 @@ def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
 def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), best: bool = False, **objects: Any) -> None:
     """Write the parameters and buffers of a run's model as ``.safetensors``, or ``.pt`` for ``torch.load``.
 
-    ``best`` is as in `load_model`.
+    A path without an ending is a folder, for models that have a method ``export_folder(path)`` of their own; see
+    docs/inputs.md. ``best`` is as in `load_model`.
 
     Raises:
-        ConfigError: another ending, or the package ``safetensors`` is not there.
+        ConfigError: another ending, the model writes no folder, or the package ``safetensors`` is not there.
     """
     target = Path(path)
     module, state = load_model(run, trust=trust, best=best, **objects), {}
+    write = getattr(module, "export_folder", None)
+    if not target.suffix and write is not None:
+        write(target)
+        return
     for name, value in module.state_dict().items():
         state[name] = value.detach().clone(memory_format=torch.contiguous_format)
     if target.suffix == ".pt":

@@ -160,6 +160,7 @@ def evaluate(arguments: list[str], trust: list[str]) -> None:
 def export(arguments: list[str], trust: list[str]) -> None:
     """Its model's parameters and buffers as FILE.safetensors or FILE.pt: ``fedbatch export RUN FILE [--best]``.
 
+    A model of Hugging Face goes to a folder, merged: ``fedbatch export RUN FOLDER``.
     --best: of the best target_metric, in a run with keep_best=true.
     """
     from fedbatch.trained import export
@@ -168,7 +169,9 @@ def export(arguments: list[str], trust: list[str]) -> None:
     if len(arguments) != 2:
         raise ConfigError("give the folder of a run and a file, e.g. fedbatch export runs/a model.safetensors")
     export(arguments[0], arguments[1], trust=trust, best=best)
-    print(f"{visible(arguments[1])}: {Path(arguments[1]).stat().st_size / 1e6:.2f} MB")
+    target = Path(arguments[1])
+    written = sum(path.stat().st_size for path in [target, *target.glob("*")] if path.is_file())
+    print(f"{visible(arguments[1])}: {written / 1e6:.2f} MB")
 
 
 def new(folders: list[str], _: list[str]) -> None:

@@ -7,6 +7,7 @@ from fedbatch.data.hub import hugging_face
 from fedbatch.data.partition import Partition, drawn, from_flower
 from fedbatch.data.pools import long_tail, redundant
 from fedbatch.data.shakespeare import shakespeare_roles
+from fedbatch.data.tokenised import hugging_face_text
 
 __all__ = [
     "Dataset",
@@ -19,6 +20,7 @@ __all__ = [
     "fashion_pixels",
     "from_flower",
     "hugging_face",
+    "hugging_face_text",
     "long_tail",
     "redundant",
     "shakespeare_roles",

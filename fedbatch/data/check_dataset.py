@@ -1,14 +1,17 @@
 """What a data set of anybody's making must be: each array checked, and converted where that is safe."""
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedbatch.core.layout import Layout
 from fedbatch.data import check_inputs
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.label_rules import CLASSES, LabelRule
+from fedbatch.data.pack import pack, padded_labels
 from fedbatch.data.rows import failing, listed
 
 Array = npt.NDArray[Any]
@@ -28,18 +31,37 @@ def checked(dataset: Any, rule: LabelRule = CLASSES) -> Dataset:
     if absent:
         wanted = "a fedbatch.data.dataset.Dataset(name, train_x, train_y, test_x, test_y, num_classes)"
         raise ValueError(f"dataset: the target returned a {type(dataset).__name__}; it must return {wanted}")
-    raw = {name: _array(name, getattr(dataset, name)) for name in ("train_x", "train_y", "test_x", "test_y")}
+    given, layout = one_array(dataset, rule)
+    raw = {name: _array(name, values) for name, values in given.items()}
     _check_shapes(raw)
     num_classes = rule.num_classes(getattr(dataset, "num_classes", None))
     per_position = rule.has_positions and raw["train_y"].ndim == 2 and raw["train_y"].shape[1] > 1
-    tokens = check_inputs.are_tokens(raw["train_x"], raw["test_x"], per_position)
-    x = [check_inputs.inputs(name, raw[name], tokens) for name in ("train_x", "test_x")]
+    x = [raw["train_x"], raw["test_x"]]
+    if layout is None:
+        tokens = check_inputs.are_tokens(x[0], x[1], per_position)
+        x = [check_inputs.inputs(name, raw[name], tokens) for name in ("train_x", "test_x")]
     y = [rule.labels(name, raw[name], num_classes, x[0]) for name in ("train_y", "test_y")]
     rule.compare(*y)
     owner = getattr(dataset, "owner", None)
     if owner is not None:
         owner = _owner(_array("owner", owner), len(y[0]))
-    return Dataset(str(dataset.name), x[0], y[0], x[1], y[1], num_classes, owner)
+    return Dataset(str(dataset.name), x[0], y[0], x[1], y[1], num_classes, owner, layout=layout)
+
+
+def one_array(dataset: Any, rule: LabelRule) -> tuple[dict[str, Any], Layout | None]:
+    """Inputs and labels of both splits by name, several arrays in one and sequences padded, and what lies where.
+
+    Raises:
+        ValueError: inputs of which that cannot be made.
+    """
+    y: Sequence[Any] = (dataset.train_y, dataset.test_y)
+    if rule.has_positions:
+        y = padded_labels(y)
+    x: list[Any] = [dataset.train_x, dataset.test_x]
+    layout = getattr(dataset, "layout", None)
+    if layout is None and (packed := pack(x, [*map(len, y)], getattr(dataset, "pad", 0))) is not None:
+        x, layout = [*packed[0]], packed[1]
+    return {"train_x": x[0], "train_y": y[0], "test_x": x[1], "test_y": y[1]}, layout
 
 
 def _check_shapes(raw: dict[str, Array]) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedbatch.core.layout import Layout
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -22,6 +24,9 @@ class Dataset:
         test_y: likewise.
         num_classes: number of labels, or of tokens; None where labels are no classes.
         owner: int64 ``(examples,)``, the natural client of each training example, or None.
+        pad: what is put behind the end of sequences of several lengths.
+        layout: what lies where in a row, of inputs that are several arrays; None where an example is one array. A
+            target gives such inputs as a mapping, a tuple or a list of sequences, see docs/inputs.md, and never this.
     """
 
     name: str
@@ -31,8 +36,10 @@ class Dataset:
     test_y: npt.NDArray[np.int64] | npt.NDArray[np.float64]
     num_classes: int | None = None
     owner: npt.NDArray[np.int64] | None = None
+    pad: float = 0
+    layout: Layout | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one example, e.g. ``(1, 28, 28)``."""
+        """Shape of one example, e.g. ``(1, 28, 28)``; of several arrays, of the row that holds them."""
         return tuple(self.train_x.shape[1:])

@@ -19,6 +19,7 @@ def redundant(base: Dataset, originals: int, examples: int, noise: float) -> Dat
         examples: size of the pool.
         noise: standard deviation that each copy is off by, in the unit of the inputs.
     """
+    _check_one_array("redundant", base)
     if not 1 <= originals <= len(base.train_y):
         raise ValueError(f"originals must be in 1 .. {len(base.train_y)}, the training examples (got {originals})")
     if examples < 1 or not noise >= 0:
@@ -33,6 +34,7 @@ def redundant(base: Dataset, originals: int, examples: int, noise: float) -> Dat
 
 def long_tail(base: Dataset, ratio: float) -> Dataset:
     """Classes from frequent to rare: their sizes fall geometrically, the last has ``1 / ratio`` of the first's."""
+    _check_one_array("long_tail", base)
     if not ratio >= 1:
         raise ValueError(f"ratio must be at least 1 (got {ratio})")
     if base.num_classes is None:
@@ -45,6 +47,11 @@ def long_tail(base: Dataset, ratio: float) -> Dataset:
         kept.append(members[: max(1, round(largest * ratio ** (-label / max(1, base.num_classes - 1))))])
     positions = np.sort(np.concatenate(kept))
     return _with_training(base, "long_tail", base.train_x[positions], positions)
+
+
+def _check_one_array(name: str, base: Dataset) -> None:
+    if not isinstance(base.train_x, np.ndarray):
+        raise ValueError(f"{name} takes examples that are one array each, and {base.name} has other ones")
 
 
 def _with_training(base: Dataset, name: str, x: np.ndarray, positions: keys.Ints) -> Dataset:

@@ -44,21 +44,22 @@ def unsupported_model(model: FlatModel, x: Tensor) -> str | None:
     """Why the model has no fused gradient, by its structure and one forward on inputs ``x`` (n, ...), or None."""
     if model.buffers.numel():
         return "running statistics (batch norm) are a client's own and must not mix"
-    owned = [(name, m, list(m.parameters(recurse=False))) for name, m in model.module.named_modules()]
+    named = [(name, m, list(m.parameters(recurse=False))) for name, m in model.module.named_modules()]
+    owned = [each for each in named if any(p.requires_grad for p in each[2])]  # what is frozen has no gradient
     parameters = [p for *_, own in owned for p in own]
     if len({id(p) for p in parameters}) < len(parameters):
         return "two layers share a parameter"
     for name, module, own in owned:
-        if own and type(module) not in RULES and any(True for _ in module.children()):
+        if type(module) not in RULES and any(True for _ in module.children()):
             return f"{name or 'the model'} ({type(module).__name__}) has parameters and layers of its own"
-        if len({p.requires_grad for p in own}) > 1:
+        if not all(p.requires_grad for p in own):
             return f"layer {name} is frozen in part"
     capture = Capture(model.module)
     with capture, torch.no_grad():
         model.module(x.clone())
     if capture.irregular:
         return f"{capture.irregular} does not map one tensor to one"
-    if len(capture.layers) != sum(1 for _, _, own in owned if own and own[0].requires_grad):
+    if len(capture.layers) != len(owned):
         return "a layer is used twice, or not at all"
     if capture.overwritten():
         return "an in-place operation overwrites a layer's input or output"

@@ -21,8 +21,8 @@ Stack = Sequence[Tensor]
 
 
 def knows(model: FlatModel) -> bool:
-    """Whether every layer with parameters has a stacked form."""
-    layers = [m for m in model.module.modules() if any(True for _ in m.parameters(recurse=False))]
+    """Whether every layer with parameters to train has a stacked form."""
+    layers = [m for m in model.module.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
     return all(type(layer) in FORWARDS and is_plain(layer) for layer in layers)
 
 

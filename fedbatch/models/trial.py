@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedbatch.models.adapted import in_words, inputs_in_words, parts_of
 from fedbatch.models.dropout import generator_states, keyed_dropout, own_generators
 from fedbatch.models.flat import FlatModel, Loss
 
@@ -118,7 +119,7 @@ def _check_batch(model: FlatModel, loss: Loss, x: Tensor, y: Tensor, wanted: Wan
         ValueError: what does not work, and the remedy.
     """
     size = len(y)
-    batch = f"a batch of {size} example{'s' * (size > 1)} of shape {tuple(x.shape[1:])}"
+    batch = f"a batch of {size} example{'s' * (size > 1)} of {inputs_in_words(model.module, x)}"
     with _refusing(f"model: cannot be called on {batch}", _remedy(model, x)):
         output = model.module(x)
     _check_output(output, y, wanted, batch)
@@ -150,10 +151,11 @@ def _check_evaluation(model: FlatModel, x: Tensor, y: Tensor, wanted: Wanted) ->
 def _check_output(output: Tensor, y: Tensor, wanted: Wanted, batch: str) -> None:
     expected = wanted.shape(tuple(y.shape))
     if not isinstance(output, Tensor):
-        raise ValueError(
-            f"model: its output is a {type(output).__name__}; it must be one tensor of {wanted.name} of shape "
-            f"{expected} for {batch}"
+        told = (
+            f"model: its output is a {in_words(output)}; it must be one tensor of {wanted.name} of shape {expected} for"
         )
+        remedy = f"; name the {wanted.name} among these in its YAML, as output: logits" if parts_of(output) else ""
+        raise ValueError(f"{told} {batch}{remedy}")
     if not (output.is_floating_point() and wanted.fits(tuple(output.shape), expected)):
         raise ValueError(
             f"model: its output for {batch} has shape {tuple(output.shape)} and type {output.dtype}; it must hold "

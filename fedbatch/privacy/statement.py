@@ -109,8 +109,8 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
         "extending the run after looking at it",
         "the test split: its scores are exact, and so is stopping or choosing by them",
-        "what was made of the data before the run: standardisation by their exact mean and deviation, and lists of "
-        "classes, words and columns",
+        "what was made of the data before the run: standardisation by their exact mean and deviation, lists of "
+        "classes, words and columns, and the length of the longest sequence",
         "which examples clients hold out",
         "rounding of floating-point sums and noise" if plan.mechanism.lattice is None else ROUNDED,
         "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "

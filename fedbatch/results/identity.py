@@ -6,7 +6,7 @@ import sys
 import sysconfig
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +33,7 @@ class Identity:
         data: hash of examples, labels and whose they are.
         code: hash of the source file of each module outside fedbatch that the config or the model names.
         fedbatch: version that started the run.
+        frozen: digest of the model's frozen part; empty where there is none, and in runs of earlier versions.
     """
 
     config: str
@@ -40,14 +41,16 @@ class Identity:
     code: dict[str, str]
     fedbatch: str = fedbatch.__version__
     run: str = ""
+    frozen: str = ""
 
     def begun(self) -> "Identity":
         """The same with a fresh id."""
-        return Identity(self.config, self.data, self.code, self.fedbatch, uuid.uuid4().hex)
+        return replace(self, run=uuid.uuid4().hex)
 
     def changes(self, now: "Identity") -> list[str]:
         """What differs now, in words; not the config, whose keys say it better."""
         data = ["the data have"] if now.data != self.data else []
+        data += ["the frozen part of the model has"] if self.frozen and now.frozen != self.frozen else []
         names = sorted(self.code | now.code)
         return data + [f"the code of {name} has" for name in names if self.code.get(name) != now.code.get(name)]
 
@@ -79,7 +82,7 @@ def parse(values: Mapping[str, Any]) -> Identity:
         raise ConfigError(f"was written by a newer fedbatch (version {values['version']}); update fedbatch")
     code = {str(name): str(digest) for name, digest in values["code"].items()}
     config, data, version, run = (str(values[name]) for name in ("config", "data", "fedbatch", "run"))
-    return Identity(config, data, code, version, run)
+    return Identity(config, data, code, version, run, str(values.get("frozen", "")))
 
 
 def of_header(header: Mapping[str, Any]) -> Identity:

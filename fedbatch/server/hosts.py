@@ -49,11 +49,18 @@ class Hosts:
         return {node: cohort[nodes == node] for node in order}
 
 
-def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
+def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = "") -> Hosts:
     """Wait for ``num_nodes`` nodes and ask each which clients it hosts.
 
+    Args:
+        grid: where they are.
+        num_nodes: as many are waited for.
+        timeout: seconds to wait; None for as long as it takes.
+        frozen: digest of what the server's model holds and nobody sends, which that of each node must have.
+
     Raises:
-        ConfigError: too few nodes in time, a node that cannot answer, or two nodes that host the same client.
+        ConfigError: too few nodes in time, a node that cannot answer, whose model is another one, or two nodes that
+            host the same client.
     """
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
     while len(nodes := list(grid.get_node_ids())) < num_nodes:
@@ -73,6 +80,11 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None) -> Hosts:
             answer = decode(Hosted, reply.content)
         except MessageError as error:
             raise ConfigError(f"node {reply.metadata.src_node_id}: {error}") from error
+        if answer.frozen != frozen:
+            raise ConfigError(
+                f"model: node {reply.metadata.src_node_id} has other frozen parameters than the server; give both the "
+                "same files, and the same versions of packages"
+            )
         clients.append(answer.clients)
         sizes.append(answer.num_examples)
         hosts.append(np.full(len(answer.clients), reply.metadata.src_node_id, dtype=np.uint64))

@@ -133,6 +133,7 @@ def fingerprint(server: Server) -> Identity:
         config=held.config.identity(),
         data=data,
         code=identities.hash_code(asdict(held.config), map(type, server.optimizer.model.module.modules())),
+        frozen=held.frozen,
     )
 
 

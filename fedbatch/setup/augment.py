@@ -11,6 +11,7 @@ from fedbatch.clients.job import Job
 from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import ConfigError
+from fedbatch.core.layout import Layout
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.core.transfer import to_device
 
@@ -20,7 +21,7 @@ MOST_EXAMPLES = 2**32
 """Of a batch, so that a step and a place in it make one number."""
 
 
-def augment_of(config: RunConfig, x: Tensor, y: Tensor, clips_examples: bool) -> Augment | None:
+def augment_of(config: RunConfig, layout: Layout | None, x: Tensor, y: Tensor, clips_examples: bool) -> Augment | None:
     """The run's augmentation, tried on a few examples ``x`` (n, ...) with labels ``y`` (n, ...); None without.
 
     Raises:
@@ -31,6 +32,11 @@ def augment_of(config: RunConfig, x: Tensor, y: Tensor, clips_examples: bool) ->
     if clips_examples:
         raise ConfigError(
             "augment: example-level privacy takes examples as they are; set augment=none, or privacy=client_central"
+        )
+    if layout is not None:
+        raise ConfigError(
+            f"augment: an input is several arrays here ({layout.in_words}), and an augmentation takes one; set "
+            "augment=none"
         )
     if y.dim() > 2:
         raise ConfigError("augment: labels of pixels would have to move with their image; set augment=none")

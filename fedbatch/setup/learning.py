@@ -50,14 +50,23 @@ def read_dataset(node: Mapping[str, Any], task: Mapping[str, Any]) -> Dataset:
 def said_by(dataset: Any) -> Node:
     """The task that labels ask for: numbers without classes, a class a pixel, or else classes."""
     try:
-        labels, has_pixels = np.asarray(dataset.train_y), np.asarray(dataset.train_x).ndim >= 3
-    except Exception:  # told when it is checked
+        labels = np.asarray(dataset.train_y)
+    except Exception:  # sequences of several lengths; all else is told when it is checked
         return PLAIN
     if labels.dtype.kind == "f" and getattr(dataset, "num_classes", None) is None:
         return {"_target_": "fedbatch.tasks.Regression"}
-    if labels.ndim == 3 and has_pixels and labels.dtype.kind in "iu":
+    if labels.ndim == 3 and labels.dtype.kind in "iu" and _has_pixels(dataset.train_x):
         return {"_target_": "fedbatch.tasks.Segmentation"}
     return PLAIN
+
+
+def _has_pixels(x: Any) -> bool:
+    """Whether an input, or one of its arrays, has an example of at least two axes."""
+    arrays = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else [x]
+    try:
+        return any(np.asarray(each).ndim >= 3 for each in arrays)
+    except Exception:  # told when it is checked
+        return False
 
 
 def rule_of(task: Mapping[str, Any]) -> LabelRule:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from fedbatch.config.build import build
 from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
+from fedbatch.core.layout import Layout
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.core.scores import Scoring, checked
 from fedbatch.core.transfer import to_device
@@ -32,6 +33,8 @@ from fedbatch.metrics.report import Calibration
 from fedbatch.metrics.scaling import Scaling
 from fedbatch.models.dropout import own_generators
 from fedbatch.models.flat import FlatModel, Loss
+from fedbatch.models.frozen import digest
+from fedbatch.models.padding import check_padding
 from fedbatch.models.trial import Wanted, try_out
 from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
@@ -72,6 +75,7 @@ class Task:
         default_work: client work of the run.
         node_model: scratch model of the nodes in this process.
         learning: what labels and scores are.
+        layout: what lies where in an input that is several arrays; None where it is one.
         aggregator: of single updates; None adds weighted sums up.
         compression: of clients' updates on their way to the server; None without.
         privacy: the run's mechanism, ready to use; None without privacy.
@@ -96,6 +100,7 @@ class Task:
     default_work: ClientWork
     node_model: FlatModel
     learning: LearningTask
+    layout: Layout | None = None
     aggregator: Aggregator | None = None
     compression: Compression | None = None
     privacy: PrivacyPlan | None = None
@@ -130,11 +135,23 @@ class Task:
         """What the run says of its scores."""
         return scoring_of(self.config, self.learning, self.loss)
 
-    @property
-    def labels_per_example(self) -> int:
-        """1, or the tokens of a sequence that have a label."""
+    @cached_property
+    def frozen(self) -> str:
+        """Digest of what the model holds and nobody sends, which must be the same on every machine."""
+        return digest(self.node_model)
+
+    @cached_property
+    def labels_per_example(self) -> float:
+        """1, or the mean number of tokens of a sequence that have a label.
+
+        Of a private run only where all sequences have as many, for their lengths are not covered by the guarantee.
+        """
         is_text = self.learning.rule.has_positions and not self.train_x.is_floating_point()
-        return int((self.train_y[0] != NO_LABEL).sum()) if is_text and self.train_y.dim() == 2 else 1
+        if not is_text or self.train_y.dim() != 2:
+            return 1
+        counts = (self.train_y != NO_LABEL).sum(dim=1)
+        vary = bool(counts.min() < counts.max())
+        return 1 if vary and self.privacy is not None else float(counts.double().mean())
 
     def of_each(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What is added up of each example for the task's scores, (n, S), taken at this end's own constants."""
@@ -218,7 +235,7 @@ class Task:
 
     def new_model(self) -> FlatModel:
         """A freshly initialised model, the same for the same seed."""
-        model = new_model(self.config, self.train_x[:2], self.learning.outputs)
+        model = new_model(self.config, self.train_x[:2], self.learning.outputs, self.layout)
         if model.module is self.node_model.module:
             raise ConfigError(
                 f"model: {self.config.model.get('_target_')} gives the same module twice, but server and nodes need "
@@ -248,13 +265,15 @@ def load(config_json: str) -> Task:
     loss = loss if trial is None else by_example(loss, trial)
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs)
+    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs, dataset.layout)
     train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
     train_y, test_y = (targets_of(learning, y).to(device) for y in (dataset.train_y, dataset.test_y))
     wanted = Wanted(learning.output_shape, learning.class_axis)
     sizes = trial_sizes(controller.phases, works, default_work, partition)
     try:
         try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], wanted, sizes)
+        for x in (train_x, test_x):
+            check_padding(model, x, learning.rule.has_positions and train_y.dim() == 2)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     few = slice(max(sizes))
@@ -297,13 +316,16 @@ def load(config_json: str) -> Task:
         default_work=default_work,
         node_model=model,
         learning=learning,
+        layout=dataset.layout,
         aggregator=aggregator,
         compression=compression,
         privacy=privacy,
         calibration=build("metrics", config.metrics) if config.metrics else None,
         temperature=temperature,
         active=active,
-        augment=augment_of(config, train_x, train_y, privacy.mechanism.clips_examples if privacy else False),
+        augment=augment_of(
+            config, dataset.layout, train_x, train_y, privacy.mechanism.clips_examples if privacy else False
+        ),
         memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):

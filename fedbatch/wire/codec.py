@@ -45,7 +45,7 @@ from fedbatch.wire.queries import (
 )
 from fedbatch.wire.schema import Vector
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the wire schema; a node with another one is refused."""
 
 Content = (

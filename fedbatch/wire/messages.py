@@ -49,10 +49,12 @@ class Hosted:
     Attributes:
         clients: int64 (K,) ids, distinct.
         num_examples: int64 (K,) training examples of each.
+        frozen: digest of what its model holds and nobody sends; see `fedbatch.models.frozen`.
     """
 
     clients: Ids
     num_examples: Counts
+    frozen: str = ""
 
 
 @dataclass(frozen=True)

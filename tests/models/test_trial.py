@@ -76,7 +76,10 @@ class Summed(CrossEntropy):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lambda: Model(lambda s, x: (s.map(x), x)), "its output is a tuple; it must be one tensor of logits"),
+        (
+            lambda: Model(lambda s, x: (s.map(x), x)),
+            "its output is a tuple of 0, 1; it must be one tensor of logits .*; name the logits",
+        ),
         (lambda: Model(lambda s, x: {"logits": s.map(x)}), "its output is a dict"),
         (lambda: Model(lambda s, x: s.map(x)[:, :2]), r"shape \(2, 2\) .* must hold logits of shape \(2, 3\)"),
         (lambda: Model(lambda s, x: s.map(x)[0]), r"shape \(3,\)"),
@@ -87,7 +90,10 @@ class Summed(CrossEntropy):
         ),
         (lambda: Model(lambda s, x: s.map(x).detach()), "depends on no parameter"),
         (lambda: Model(lambda s, x: 1 / 0), "division by zero"),
-        (lambda: Model(lambda s, x: s.map(x) if s.training else (s.map(x), x)), "its output is a tuple; .* evaluation"),
+        (
+            lambda: Model(lambda s, x: s.map(x) if s.training else (s.map(x), x)),
+            "its output is a tuple of 0, 1; .* evaluation",
+        ),
         (lambda: Model(lambda s, x: s.map(x) if s.training else 1 / 0), "in evaluation: division by zero"),
         (lambda: Model(counted), "two calls on the same examples .* register_buffer"),
         (lambda: Model(averaged), "two calls on the same examples"),

@@ -40,6 +40,7 @@ def test_discover_collects_who_hosts_whom():
         (lambda i: Hosted(np.array([5, 4]), np.array([1, 1])), 2, "ascending"),
         (lambda i: 1 / 0, 2, "cannot start: ZeroDivisionError"),
         (lambda i: Hosted(np.array([i]), np.array([1])), 3, "nodes: 2 of 3 are connected"),
+        (lambda i: Hosted(np.array([i]), np.array([1]), "b3" * i), 2, "model: node .* has other frozen parameters"),
     ],
 )
 def test_what_cannot_work_is_said(answer, nodes, message):
