@@ -9,6 +9,8 @@ docs/results/advised.parquet and .md.
 """
 
 import math
+import re
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import fedbatch
+from fedbatch.core.files import from_json, to_json
 from fedbatch.data import Dataset
 from fedbatch.results.critical_rows import curve_of, read
 from simulations.study import Study, command
@@ -102,10 +105,14 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(
     study: Study, name: str, options: tuple[str, ...], seeds: tuple[int, ...], minutes: float
 ) -> list[dict[str, Any]]:
-    """Rows of a task: a line of the advice and a seed each."""
+    """Rows of a task: a line of the advice, a share of its rate and a seed each. They are kept in the task's folder."""
+    folder = study.runs / "tasks" / re.sub(r"\W+", "_", name)
+    if (kept := folder / "rows.json").is_file():
+        return list(from_json(kept.read_bytes())["rows"])
+    shutil.rmtree(folder, ignore_errors=True)  # a probe that broke off is no probe
     torch.set_num_threads(1)
     options = (*options, "training_set_examples=2000", "report=none")
-    advice = fedbatch.advise(*options, minutes=minutes, run_dir=str(study.runs / "probes" / name.split(",")[0] / "1"))
+    advice = fedbatch.advise(*options, minutes=minutes, run_dir=str(folder / "probe"))
     goal, rows = advice.found.goals[-1].loss, []
     for line in advice.rows:
         if line.cost.name not in LINES:
@@ -121,6 +128,7 @@ def measure(
             run = [*proposed, *longer, f"server_optimizer.lr={rate:.3g}", f"seed={seed}"]
             taken = steps_to(run_once(study.runs, run), goal)
             rows.append(row | {"low": low, "high": high, "ran": rounds, "share": share, "seed": seed, "taken": taken})
+    kept.write_text(to_json({"rows": rows}))
     return rows
 
 
