@@ -62,7 +62,7 @@ def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
             base = tuple(o for o in base if not o.startswith("model."))
         own = tuple(o for o in LARGE if o.split("=")[0] not in changed)
         # The default large phase needs more clients than there are.
-        plain = changed & {"controller", "privacy", "experiment", "resume"}
+        plain = {o.split("=")[0] for o in (*base, *overrides)} & {"controller", "privacy", "experiment", "resume"}
         values = composed((*base, *overrides, *(() if plain else own)))
         if plain and "large" in values["controller"]:
             values = composed((*base, *overrides, *own))
