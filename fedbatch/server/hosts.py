@@ -17,6 +17,8 @@ from fedbatch.wire.codec import decode
 from fedbatch.wire.messages import Hosted
 
 POLL_SECONDS = 0.5
+START_SECONDS = 120.0
+"""At least so long is waited for the first answers: until then a node starts its process, imports and loads data."""
 MOST_EXAMPLES = 10**9
 """Of a client."""
 MOST_TIMES = 100.0
@@ -55,14 +57,15 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = ""
     Args:
         grid: where they are.
         num_nodes: as many are waited for.
-        timeout: seconds to wait; None for as long as it takes.
+        timeout: of a round, in seconds; None for as long as it takes. Here it is `START_SECONDS` at least.
         frozen: digest of what the server's model holds and nobody sends, which that of each node must have.
 
     Raises:
         ConfigError: too few nodes in time, a node that cannot answer, whose model is another one, or two nodes that
             host the same client.
     """
-    deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+    timeout = None if timeout is None else max(timeout, START_SECONDS)
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
     while len(nodes := list(grid.get_node_ids())) < num_nodes:
         if time.monotonic() > deadline:
             raise ConfigError(
@@ -88,8 +91,11 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = ""
         clients.append(answer.clients)
         sizes.append(answer.num_examples)
         hosts.append(np.full(len(answer.clients), reply.metadata.src_node_id, dtype=np.uint64))
-    if not clients:
-        raise ConfigError(f"nodes: none of {len(nodes)} has said in time which clients it hosts")
+    if len(clients) < len(nodes):
+        raise ConfigError(
+            f"nodes: {len(nodes) - len(clients)} of {len(nodes)} did not say within {timeout or 0:.0f} s which clients "
+            "they host; look at their logs, or raise round_timeout_seconds"
+        )
     ids = np.concatenate(clients)
     order = np.argsort(ids, kind="stable")
     if (np.diff(ids[order]) == 0).any():

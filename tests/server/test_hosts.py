@@ -43,6 +43,7 @@ def test_discover_collects_who_hosts_whom():
         (lambda i: Hosted(np.array([i]), np.array([1]), "b3" * i), 2, "model: node .* has other frozen parameters"),
     ],
 )
-def test_what_cannot_work_is_said(answer, nodes, message):
+def test_what_cannot_work_is_said(answer, nodes, message, monkeypatch):
+    monkeypatch.setattr("fedbatch.server.hosts.START_SECONDS", 0.0)
     with pytest.raises(ConfigError, match=message):
         discover(grid(answer), nodes, 0.0)
