@@ -1,4 +1,4 @@
-"""Large-batch optimizers with eight times the tokens of `simulations.optimizers`: who keeps the small batch's loss?
+"""Large-batch optimizers with four times the tokens of `simulations.optimizers`: who keeps the small batch's loss?
 
     python -m simulations.optimizers_long --device cuda --jobs 16    ten minutes of a GPU and of 16 cores
     python -m simulations.optimizers_long --quick                    two optimizers, a tiny model
@@ -28,12 +28,12 @@ MUON = ("server_optimizer=muon", "server_optimizer.weight_decay=0.1")
 COMPARED = {name: OPTIMIZERS[name] for name in ("AdamW", "LAMB", "MERIT")} | {"Muon": (MUON, 4e-3)}
 """Overrides, and the learning rate from which the walk starts at the smallest batch."""
 LONG = Form(
-    common=(*PLAYS, "dataset.context=64", "population=595", "model.layers=3", "model.width=64"),
-    sequences=65_536,
+    common=(*PLAYS, "dataset.context=64", "population=619", "model.layers=3", "model.width=64"),
+    sequences=32_768,
     context=64,
     batches=(64, 128, 256, 512, 1024),
     seeds=(0, 1, 2),
-    walk=6,
+    walk=5,
 )
 
 
