@@ -114,6 +114,11 @@ def _refusals(config: RunConfig) -> Iterable[tuple[object, str]]:
         "active=none, or asynchronous=none",
     )
     yield (
+        config.faults,
+        "faults: nodes are struck among those that are asked at once, and a buffer asks a few at a time, so that "
+        "shares would not hold; use faults=none, or asynchronous=none",
+    )
+    yield (
         config.noise_scale.groups,
         "noise_scale.groups: groups of a buffer would be as stale as it happens; set it to 0, or asynchronous=none",
     )

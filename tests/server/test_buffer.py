@@ -1,6 +1,7 @@
 """Whole runs whose steps do not wait: against synchronous runs, and against an event queue in NumPy."""
 
 import heapq
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from fedbatch.clients.fedsgd import FedSGD
+from fedbatch.config.schema import identity_of, parse
 from fedbatch.core.random import generator
 from fedbatch.data.dataset import Dataset
+from fedbatch.setup import task
 from tests.conftest import run
 from tests.server.test_cohort import comparable, same_bits
+from tests.server.test_resume import on
 
 FIXED = ("controller=fixed", "executor=fused", "metrics=accuracy")
 PLAIN_SGD = ("server_optimizer.momentum=0", "server_optimizer.lr=0.1")
@@ -138,3 +143,71 @@ def test_agrees_with_a_queue_of_events(make_config, tmp_path, nodes, exponent, m
         assert (row["staleness_mean"], row["staleness_max"], row["late_clients"]) == (mean, largest, late)
     assert max(row["staleness_max"] for row in rows) >= 3
     assert (sum(row["late_clients"] for row in rows) > 0) == (most == 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("nodes=3", "compression=qsgd", "executor=loop"),
+        ("model=cnn", "model.channels=2", "model.hidden=4", "model.norm=batch", "executor=loop"),
+        ("controller=schedule", "controller.starts.large=4", "controller.phases.large.cohort_size=6"),
+    ],
+    ids=lambda options: options[0],
+)
+def test_a_resumed_run_is_the_unbroken_one(make_config, options):
+    options = (*FIXED, SPREAD, SLOW, FEDBUFF, "evaluate_every_rounds=1", "rounds=9", *options)
+    config = make_config(*options, folder="whole")
+    rows, _, whole = run(config)
+    assert max(row["staleness_max"] for row in rows) > 1
+    broken = replace(config, run_dir=config.run_dir + "_broken")
+    _, _, state = run(replace(broken, rounds=5))
+    assert len(state.under_way.models) > 1 and set(state.under_way.models) == set(state.under_way.versions.tolist())
+    task.forget()
+    again, _, resumed = run(on(broken, rounds=9))
+    assert same_bits(whole, resumed) and comparable(again) == comparable(rows)
+    assert torch.equal(whole.buffers, resumed.buffers) and torch.equal(whole.under_way.due, resumed.under_way.due)
+
+
+def test_nodes_change_nothing_but_rounding(make_config):
+    options = (*FIXED, SPREAD, SLOW, FEDBUFF, "rounds=8")
+    rows, _, state = run(make_config(*options, folder="one"))
+    others, _, other = run(make_config(*options, "nodes=4", "runtime.by_reference=false", folder="four"))
+    torch.testing.assert_close(state.params, other.params, rtol=1e-5, atol=1e-7)
+    names = ("simulated_seconds", "staleness_mean", "staleness_max", "global_batch", "bytes_up", "bytes_down")
+    assert [[row[name] for name in names] for row in rows] == [[row[name] for name in names] for row in others]
+
+
+def test_no_client_begins_twice_from_one_version(make_config, monkeypatch):
+    """So no draw is ever made twice: draws are keyed by the client and the number of the version."""
+    begun, draw = [], FedSGD.draw
+
+    def watched(self, partition, clients, batch_sizes, seed, round_):
+        begun.extend((client, round_) for client in clients.tolist())
+        return draw(self, partition, clients, batch_sizes, seed, round_)
+
+    config = make_config(*FIXED, SPREAD, SLOW, FEDBUFF, "asynchronous.concurrency=4", "rounds=40")
+    monkeypatch.setattr(FedSGD, "draw", watched)
+    rows, _, _ = run(config)
+    asked = begun[-4 * 40 :]  # what comes before tries the executor out
+    assert len(set(asked)) == len(asked) == 160
+    assert sum(row["round"] * 4 for row in rows) - sum(round_ for _, round_ in asked) == pytest.approx(
+        sum(4 * row["staleness_mean"] for row in rows)
+    )
+
+
+def test_who_began_in_the_phase_before_works_as_then(make_config):
+    """Eight at work, then twelve: at the change four are left of the small phase, four examples each, and eight begin.
+
+    All are equally fast by the example, so that the four come first, and two of the new with them.
+    """
+    phases = ("controller=schedule", "controller.starts.large=3", "controller.phases.large.cohort_size=6")
+    large = ("controller.phases.large.client_batch_size=8",)
+    rows, _, _ = run(make_config("executor=fused", "metrics=accuracy", *phases, *large, FEDBUFF, SLOW, "rounds=6"))
+    assert [row["global_batch"] for row in rows] == [16, 16, 16, 4 * 4 + 2 * 8, 48, 48]
+    assert [row["cohort_size"] for row in rows] == [4, 4, 4, 6, 6, 6]
+
+
+def test_keys_leave_identities_as_they_were(make_config):
+    values = json.loads(make_config().to_json())
+    before = {name: value for name, value in values.items() if name != "asynchronous"}
+    assert identity_of(values) == identity_of(before) == parse(before).identity()
