@@ -258,6 +258,7 @@ COLUMNS = (
     Column("available_clients", "clients that could be asked; absent, as the next three, with all there", "clients"),
     Column("late_clients", "clients asked whose answers were not waited for", "clients"),
     Column("gone_clients", "clients asked who had left when their answers were due", "clients"),
+    Column("waiting_seconds", "simulated seconds before the round with no client there", SECONDS, group=SECONDS),
     Column(
         "staleness_mean",
         "steps of the server since the clients of the buffer began, on average; with `asynchronous`",
@@ -265,7 +266,6 @@ COLUMNS = (
         shown=("curve",),
     ),
     Column("staleness_max", "the largest number of such steps", "steps"),
-    Column("waiting_seconds", "simulated seconds before the round with no client there", SECONDS, group=SECONDS),
     Column("simulated_seconds", "seconds so far by `time_model`", SECONDS, shown=COST, group=SECONDS),
     Column(
         "measured_seconds",
