@@ -1,6 +1,6 @@
 """By how much stale updates move the noise scale: a noisy quadratic whose true one is known.
 
-    python -m simulations.stale_noise       a table, some ten seconds
+    python -m simulations.stale_noise       a table, half a minute
 
 L(w) = sum_i h_i w_i^2 / 2, and clients with gradients h_i w_i + s z_i / sqrt(b) at the w that they began with. Steps of
 FedBuff (Nguyen et al. 2022) with K updates; clients are as fast as exp(spread z). What stale updates add on average to
