@@ -43,6 +43,7 @@ from fedbatch.server.state import ServerState
 from fedbatch.server.views import write_views
 from fedbatch.server.warm_start import warm_start
 from fedbatch.setup import device, task
+from fedbatch.setup.asynchronous import asynchronous_of, check_buffers
 from fedbatch.setup.cohorts import availability_of, sampler_of, tell_of_bias
 from fedbatch.setup.task import Task
 from fedbatch.setup.validate import trackers
@@ -179,6 +180,10 @@ def new_server(run: Task, grid: Grid) -> Server:
         )
     known = run.partition.sizes(np.arange(config.population, dtype=np.int64))
     check_hosts(hosts, known, exact=run.privacy is not None)
+    asynchronous = asynchronous_of(config)
+    if asynchronous is not None:
+        phases, largest = run.controller.phases, getattr(run.controller, "max_cohort_size", None)
+        check_buffers(config, asynchronous, phases, largest, (run.default_work, *run.works.values()), run.compression)
     return Server(
         task=run,
         grid=grid,
@@ -189,6 +194,7 @@ def new_server(run: Task, grid: Grid) -> Server:
         averaging=build("averaging", config.averaging) if config.averaging else None,
         availability=availability_of(config),
         sampler=sampler_of(config),
+        asynchronous=asynchronous,
         folder=Path(config.run_dir),
     )
 

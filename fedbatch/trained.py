@@ -161,6 +161,7 @@ def trained(folder: Path, trust: Sequence[str] = (), last: bool = False, best: b
         name: {}
         for name in (
             *("privacy", "temperature", "active", "faults", "aggregator", "compression", "availability", "sampler"),
+            "asynchronous",
         )
     }
     values = begun_values(folder)

@@ -42,8 +42,8 @@ def advise(
         values: as in `fedbatch.run`.
 
     Raises:
-        ConfigError: what the run itself would refuse, minutes or costs that are wrong, a config that learns actively,
-            or a loss that does not fall.
+        ConfigError: what the run itself would refuse, minutes or costs that are wrong, a config that learns actively
+            or asynchronously, or a loss that does not fall.
         RunFailedError: the probe cannot go on.
 
     >>> advise("model=cnn", minutes=1).rows[0].batch              # doctest: +SKIP
@@ -55,6 +55,8 @@ def advise(
     asked = _config(overrides, values)
     if asked.active:
         raise ConfigError("active: labels that come during a run change what a batch buys; add active=none")
+    if asked.asynchronous:
+        raise ConfigError("asynchronous: seconds are predicted for synchronous rounds; add asynchronous=none")
     private = bool(asked.privacy)
     apart = {*REPLACED, *(["privacy"] if private else [])}
     others = [each for each in overrides if each.lstrip("+~").partition("=")[0].partition(".")[0] not in apart]

@@ -29,7 +29,7 @@ PLAIN: dict[str, Any] = {
     "resume": None,
     "overwrite": False,
     **{part: {} for part in ("task", "augment", "metrics", "temperature", "aggregator", "compression")},
-    **{part: {} for part in ("faults", "tracker", "active", "availability", "sampler")},
+    **{part: {} for part in ("faults", "tracker", "active", "availability", "sampler", "asynchronous")},
 }
 """What is the same in every audit: parameters that tell each release, and nothing beside the releases."""
 

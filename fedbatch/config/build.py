@@ -41,6 +41,8 @@ PROTOCOLS = {
     "stage": ("is_unbiased", "encode", "decode", "length", "fields", "worst_error"),
     "availability": ("is_there", "next_seconds"),
     "sampler": ("__call__", "is_unbiased"),
+    "asynchronous": ("at_work", "max_staleness", "staleness"),
+    "staleness": ("__call__",),
     "faults": ("struck",),
     "runtime": ("__call__",),
     "tracker": ("following",),

@@ -78,6 +78,7 @@ class RunConfig:
     compression: Node = field(default_factory=dict)
     availability: Node = field(default_factory=dict)
     sampler: Node = field(default_factory=dict)
+    asynchronous: Node = field(default_factory=dict)
     faults: Node = field(default_factory=dict)
     tracker: Node = field(default_factory=dict)
     active: Node = field(default_factory=dict)

@@ -25,6 +25,7 @@ PACKAGES = (
     *(
         "active",
         "aggregation",
+        "asynchronous",
         "augment",
         "availability",
         "averaging",

@@ -1,12 +1,10 @@
 """Every column of a run's record: its name, unit and meaning, and where it is shown.
 
 Whoever writes a column adds a line here; the table at the end of a run, the page, the picture, TensorBoard,
-``target_metric`` and docs read it. A ``*`` in a name stands for a family of columns.
+``target_metric`` and docs read it, by `fedbatch.core.find_columns`. A ``*`` in a name stands for a family of columns.
 """
 
-from collections.abc import Container
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True)
@@ -261,6 +259,13 @@ COLUMNS = (
     Column("late_clients", "clients asked whose answers were not waited for", "clients"),
     Column("gone_clients", "clients asked who had left when their answers were due", "clients"),
     Column("waiting_seconds", "simulated seconds before the round with no client there", SECONDS, group=SECONDS),
+    Column(
+        "staleness_mean",
+        "steps of the server since the clients of the buffer began, on average; with `asynchronous`",
+        "steps",
+        shown=("curve",),
+    ),
+    Column("staleness_max", "the largest number of such steps", "steps"),
     Column("simulated_seconds", "seconds so far by `time_model`", SECONDS, shown=COST, group=SECONDS),
     Column(
         "measured_seconds",
@@ -276,25 +281,3 @@ DEFAULT_SCORE = "test_accuracy"
 """The score of ``target_metric`` where a run sets none; for a task without it, its own score."""
 TARGETS = tuple(column.name for column in COLUMNS if "target" in column.shown)
 """Scores that may end a run as ``target_metric``."""
-
-
-def column(name: str) -> Column | None:
-    """What is known of a column of this name; None for one of somebody's own."""
-    return next((each for each in COLUMNS if fnmatchcase(name, each.name)), None)
-
-
-def named(place: str) -> list[str]:
-    """Names, without families, of the columns that are shown in a place."""
-    return [each.name for each in COLUMNS if place in each.shown and "*" not in each.name]
-
-
-def seen_as(name: str, there: Container[str]) -> str:
-    """The column that people see for ``name`` in a record with the columns ``there``.
-
-    Under privacy that is the noise scale with privacy noise counted in, on which controllers decide.
-
-    >>> seen_as("noise_scale_low", {"noise_scale_dp_low"}), seen_as("noise_scale", {"noise_scale"})
-    ('noise_scale_dp_low', 'noise_scale')
-    """
-    found = column(name)
-    return found.private if found and found.private in there else name

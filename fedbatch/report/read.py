@@ -12,9 +12,10 @@ import yaml
 
 from fedbatch.config.compose import config_json
 from fedbatch.config.trust import OF_A_FOLDER, refuse_strangers
-from fedbatch.core.columns import COLUMNS, DEFAULT_SCORE, column, named, seen_as
+from fedbatch.core.columns import COLUMNS, DEFAULT_SCORE
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import from_json
+from fedbatch.core.find_columns import column, named, seen_as
 from fedbatch.core.scores import score_of
 from fedbatch.privacy.statement import headline
 from fedbatch.report.critical import critical_values

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedbatch.core.columns import seen_as
+from fedbatch.core.find_columns import seen_as
 
 Row = dict[str, Any]
 NOISE, BATCH, SCORE, SHADE = (

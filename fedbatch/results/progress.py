@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fedbatch.core.columns import seen_as
+from fedbatch.core.find_columns import seen_as
 from fedbatch.core.scores import Scoring, in_words, number
 from fedbatch.core.visible import visible
 

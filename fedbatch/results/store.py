@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 import fedbatch
 from fedbatch.config import trust
 from fedbatch.config.schema import RunConfig
-from fedbatch.core.columns import named
 from fedbatch.core.files import to_json, write_atomically
+from fedbatch.core.find_columns import named
 from fedbatch.core.scores import Scoring
 from fedbatch.results import own, record
 from fedbatch.results.record import Row

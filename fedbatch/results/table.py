@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedbatch.core.columns import seen_as
+from fedbatch.core.find_columns import seen_as
 from fedbatch.core.scores import in_words, number
 from fedbatch.core.visible import visible
 

@@ -5,6 +5,7 @@ would not be taken is not computed.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ class Cohort:
         unused: clients that are asked besides, whose answers are not taken.
         scale: on the mean update: weight of the cohort over the one that is expected; 1 without factors.
         columns: further columns of the record; none where all clients are there and waited for.
+        end_seconds: when the round ends by the simulated clock; None for when its slowest client is done.
+        changes: further fields of the state after this round.
     """
 
     clients: Ints
@@ -47,6 +50,8 @@ class Cohort:
     unused: int = 0
     scale: float = 1.0
     columns: Row = field(default_factory=dict)
+    end_seconds: float | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def select(self, places: Ints) -> "Cohort":
         """Some of the clients, by their places (n,), ascending."""

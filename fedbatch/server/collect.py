@@ -14,6 +14,7 @@ from fedbatch.clients.job import ClientWork
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints
 from fedbatch.server import algorithm, compressed, measure
+from fedbatch.server.buffer import next_buffer
 from fedbatch.server.cohort import Cohort, draw_cohort, last_losses
 from fedbatch.server.exchange import exchange_in_turn, tell_once
 from fedbatch.server.groups import dealt, measured_groups
@@ -27,11 +28,12 @@ from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 
 def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) -> Collected:
     """The mean update of the round's cohort and what its norms say about noise."""
-    cohort = draw_cohort(server, state, phase)
-    turns = [
-        make_plans(server, state, phase, cohort.select(places))
-        for places in dealt(server, state, phase, cohort.clients)
-    ]
+    if server.asynchronous is None:
+        cohort = draw_cohort(server, state, phase)
+        parts = [(state, phase, places) for places in dealt(server, state, phase, cohort.clients)]
+    else:
+        cohort, parts = next_buffer(server, server.asynchronous, state, phase)
+    turns = [make_plans(server, then, at, cohort.select(places)) for then, at, places in parts]
     clock.lap("plan_seconds")
 
     kind: Any = Contribution if server.task.aggregator is None else Updates
@@ -51,6 +53,13 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
     found, norms, bounds = bound(server, state, phase, found)
     answers = list(chain.from_iterable(found))
 
+    ran = (
+        answer.executor
+        for group, (_, began, _) in zip(found, parts, strict=True)
+        if began.name == phase.name
+        for answer in group
+    )
+    executor = next(ran, "")  # of this phase: clients of a buffer may have begun in an earlier one
     if not any(turns):
         total = nobody(state.params, state.buffers)
     elif server.task.aggregator is None:
@@ -62,7 +71,11 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
     if compression:
         total = replace(total, compression_overlap=spread.overlap / max(total.weight_sum, 1) ** 4)
     measured = measure.measure(total, server.task.work(phase.name), len(server.hosts.clients), compression)
-    if len(turns) > 1 and all(any(len(answer.clients) for answer in group) for group in found):
+    if (
+        server.task.config.noise_scale.groups
+        and len(turns) > 1
+        and all(any(len(answer.clients) for answer in group) for group in found)
+    ):
         measured = replace(measured, groups=measured_groups(server, found, measured.unit))
     clock.lap("aggregate_seconds")
     return Collected(
@@ -71,7 +84,7 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
         clients=total.clients,
         num_examples=total.num_examples,
         measured=measured,
-        executor=answers[0].executor if answers else "",
+        executor=executor,
         columns={
             "cohort_size": len(total.clients),
             "global_batch": int(total.num_examples.sum()),
@@ -79,7 +92,9 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             "mean_update_norm": total.sq_norm_of_mean**0.5,
             "mean_cosine": total.mean_cosine,
             **({"client_norms": np.sqrt(total.sq_norms).tolist()} if server.task.config.record_client_norms else {}),
-            "short_clients": int((cohort.batch_sizes < (phase.client_batch_size or 0)).sum()),
+            "short_clients": sum(
+                int((cohort.batch_sizes[places] < (began.client_batch_size or 0)).sum()) for _, began, places in parts
+            ),
             "excluded_clients": len(total.excluded),
             "rejected_replies": len(rejected),
             "executor": answers[0].executor if answers else "",
@@ -87,8 +102,9 @@ def collect(server: Server, state: ServerState, phase: Phase, clock: Stopwatch) 
             **({"lost_client_states": total.lost} if "versions" in changes else {}),
             **cohort.columns,
         },
-        changes={"norms": norms} | changes | last_losses(server, state, total.clients, total.losses),
+        changes={"norms": norms} | changes | last_losses(server, state, total.clients, total.losses) | cohort.changes,
         start_seconds=cohort.start_seconds,
+        end_seconds=cohort.end_seconds,
         least_seconds=cohort.least_seconds,
         unused=cohort.unused,
     )

@@ -97,6 +97,7 @@ def load(server: Server, saved: ServerState) -> ServerState:
         optimizer=server.optimizer.state_dict(),
         average={name: values.to(model.params.device) for name, values in saved.average.items()},
         shared={name: values.to(model.params.device) for name, values in saved.shared.items()},
+        under_way=saved.under_way.to(model.params.device),
     )
 
 

@@ -175,13 +175,16 @@ def add_costs(
     clients, num_examples = collected.clients, collected.num_examples
     up, down = sent
     old = state.totals
-    start = old.simulated_seconds if collected.start_seconds is None else collected.start_seconds
-    seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
+    end = collected.end_seconds
+    if end is None:
+        start = old.simulated_seconds if collected.start_seconds is None else collected.start_seconds
+        seconds = server.time_model.round_seconds(server.task.config.seed, clients, num_examples, down, up)
+        end = start + max(seconds, collected.least_seconds)
     return Totals(
         examples=old.examples + int(num_examples.sum()),
         bytes_up=old.bytes_up + up * len(clients),
         bytes_down=old.bytes_down + down * (len(clients) + collected.unused),
-        simulated_seconds=start + max(seconds, collected.least_seconds),
+        simulated_seconds=end,
         measured_seconds=old.measured_seconds + measured_seconds,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedbatch.asynchronous import FedBuff
 from fedbatch.availability import Availability
 from fedbatch.averaging import Averaging
 from fedbatch.batch.learning_rate import LearningRate
@@ -27,7 +28,7 @@ class Server:
     """The fixed parts of a run's server side; ``folder`` is the run folder.
 
     ``averaging`` is None without, ``availability`` where all clients are always there, ``sampler`` where the word
-    ``sampling`` says who takes part.
+    ``sampling`` says who takes part, ``asynchronous`` where a round waits for its cohort.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Server:
     averaging: Averaging | None = None
     availability: Availability | None = None
     sampler: Sampler | None = None
+    asynchronous: FedBuff | None = None
 
     def phase(self, control: ControlState) -> Phase:
         """The phase a controller's state stands for."""
@@ -60,6 +62,7 @@ class Collected:
         columns: further columns of the record.
         changes: further fields of the state after this round.
         start_seconds: when the round began by the simulated clock; None for at once.
+        end_seconds: when it ends by the same clock; None for when the slowest of ``clients`` is done.
         least_seconds: what it lasts at least, where the server has waited for a deadline.
         unused: clients that were sent a model and whose answers are not taken.
     """
@@ -73,5 +76,6 @@ class Collected:
     columns: Row
     changes: dict[str, Any] = field(default_factory=dict)
     start_seconds: float | None = None
+    end_seconds: float | None = None
     least_seconds: float = 0.0
     unused: int = 0

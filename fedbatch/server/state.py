@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.active.labels import Labels
+from fedbatch.asynchronous import UnderWay
 from fedbatch.batch.average import Averages, RunningNoiseScale
 from fedbatch.batch.gain import RunningGain
 from fedbatch.controllers.phase import ControlState
@@ -65,6 +66,7 @@ class ServerState:
             there is none; (0,) where clients keep nothing.
         losses: float64 (P,) training loss of each client when it last took part, NaN for who never has; (0,) where the
             sampler does not ask for it.
+        under_way: clients at work on this or earlier models, where rounds are asynchronous; else nobody.
         noise_history: what the next round's noise is correlated with, under privacy; no released value.
         best: the best value of ``target_metric`` so far.
     """
@@ -91,6 +93,7 @@ class ServerState:
     shared: dict[str, Tensor] = field(default_factory=dict)
     versions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     losses: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    under_way: UnderWay = field(default_factory=UnderWay)
 
     def executor(self, phase: str, asked: str) -> str:
         """What runs the clients of a phase: what was ``asked`` for, or what "auto" has found before."""
@@ -102,7 +105,8 @@ class ServerState:
         for name in ("control", "averages", "totals", "best"):
             values[name] = asdict(values[name])
         buffer = io.BytesIO()
-        values |= {"labels": vars(self.labels), "noise_history": vars(self.noise_history)}
+        for name in ("labels", "noise_history", "under_way"):
+            values[name] = vars(values[name])
         values["ledger"] = {"accounts": self.ledger.accounts, "releases": [vars(r) for r in self.ledger.releases]}
         values |= {"switches": list(self.switches), "answered": list(self.answered)}
         torch.save(values, buffer)
@@ -149,6 +153,7 @@ PARTS: dict[str, Any] = {
     "labels": Labels,
     "averages": Averages,
     "noise_history": NoiseHistory,
+    "under_way": UnderWay,
     "best": Best,
 }
 AVERAGES = {"noise", "within", "between"}

@@ -10,6 +10,7 @@ from fedbatch.config.schema import RunConfig, from_json
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.setup.asynchronous import asynchronous_of
 from fedbatch.setup.cohorts import availability_of, sampler_of
 from fedbatch.setup.learning import read_dataset
 
@@ -85,5 +86,6 @@ def validate(config: RunConfig) -> None:
     build("time_model", config.time_model)
     availability_of(config)
     sampler_of(config)
+    asynchronous_of(config)
     trackers(config)
     data(text)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fedbatch.core.columns import column
+from fedbatch.core.find_columns import column
 from fedbatch.trackers.following import Log, Row, need, scalars
 
 

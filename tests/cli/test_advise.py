@@ -63,6 +63,7 @@ def test_the_command_prints_and_writes_a_config_that_runs(tmp_path, capsys):
         (["seed=1,2"], "seed=1,2 is several runs"),
         (["resume=runs/a"], "resume: a probe starts anew"),
         (["active=random"], "active: "),
+        (["asynchronous=fedbuff"], "asynchronous: "),
     ],
 )
 def test_refusals_are_one_line_and_come_before_the_probe(tmp_path, capsys, words, message):

@@ -174,6 +174,11 @@ PARTS = {
     "sampler=weighted": {"sampler.power": ["-1", "abc"], "sampler.correct": ["maybe"]},
     "sampler=stratified": {"sampler.strata": ["0", "1.5", "abc"], "sampler.file": ["no_such.parquet"]},
     "sampler=power_of_choice": {"sampler.ratio": ["0.5", "abc"]},
+    "asynchronous=fedbuff": {
+        "asynchronous.concurrency": ["0.5", "abc"],
+        "asynchronous.max_staleness": ["-1", "1.5", "abc"],
+        "asynchronous.staleness.exponent": ["-1", "abc"],
+    },
     "metrics=calibration": {"metrics.bins": ["0", "-1", "abc", "1.5"], "metrics.replicates": ["1", "abc"]},
     "temperature=private client_holdout=0.2 privacy=client_central": {
         "temperature.relative_noise": ["0", "-1", "abc"],
@@ -197,6 +202,8 @@ IMPOSSIBLE = {
     "compression=top_k aggregator=median": "compression",
     "sampler=weighted sampling=all": "sampler",
     "over_selection=2 sampling=poisson": "over_selection",
+    "asynchronous=fedbuff privacy=client_central": "asynchronous",
+    "asynchronous=fedbuff sampling=poisson": "sampling",
     "time_model.speeds=no_such.parquet": "speeds",
     "availability=trace": "availability.file",
     "compression=rand_k compression.error_feedback=true": "compression.error_feedback",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedbatch.config.checks import CHOICES
-from fedbatch.core.columns import COLUMNS, TARGETS, column, named, seen_as
+from fedbatch.core.columns import COLUMNS, TARGETS
+from fedbatch.core.find_columns import column, named, seen_as
 
 GOLDEN = Path(__file__).parents[1] / "golden/bits.json"
 

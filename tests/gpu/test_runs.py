@@ -34,6 +34,7 @@ FAST = {
     "calibration": f"{HELD_OUT} metrics=calibration temperature=shared population=8 rounds=1",
     "krum": f"executor=loop aggregator=krum {MLP}",
     "scaffold vmap": f"executor=vmap client_work=scaffold {MLP}",
+    "asynchronous": f"executor=fused asynchronous=fedbuff time_model.speed_spread=1.5 {MLP}",
 }
 SLOW = {
     **{
