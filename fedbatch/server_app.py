@@ -45,6 +45,7 @@ from fedbatch.server.warm_start import warm_start
 from fedbatch.setup import device, task
 from fedbatch.setup.asynchronous import asynchronous_of, check_buffers
 from fedbatch.setup.cohorts import availability_of, sampler_of, tell_of_bias
+from fedbatch.setup.evaluation_sets import evaluation_sets_of
 from fedbatch.setup.task import Task
 from fedbatch.setup.validate import trackers
 from fedbatch.trackers.following import following
@@ -195,6 +196,7 @@ def new_server(run: Task, grid: Grid) -> Server:
         availability=availability_of(config),
         sampler=sampler_of(config),
         asynchronous=asynchronous,
+        evaluation_sets=evaluation_sets_of(run),
         folder=Path(config.run_dir),
     )
 

@@ -17,7 +17,6 @@ from fedbatch.config.schema import RunConfig
 from fedbatch.config.trust import OF_A_FOLDER, named, refuse_strangers
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.files import write_atomically
-from fedbatch.data.dataset import Dataset
 from fedbatch.metrics.evaluate import example_sums, labelled_logits, logits_of
 from fedbatch.metrics.report import Predicted
 from fedbatch.models.adapted import restored
@@ -28,7 +27,8 @@ from fedbatch.results.own import trusted_in
 from fedbatch.server.checkpoint import load_latest
 from fedbatch.server.resume import BEST
 from fedbatch.setup import task
-from fedbatch.setup.learning import read_dataset, targets_of
+from fedbatch.setup.evaluation_sets import fitting
+from fedbatch.setup.learning import targets_of
 from fedbatch.setup.task import Task
 
 EVALUATED = ("dataset", "metrics")
@@ -88,29 +88,6 @@ def evaluate(
     scores = {"dataset": data.name, "examples": sums.count} | held.scores(sums, "test_")
     columns = metrics.columns(Predicted(*labelled_logits(logits_of(model, x), y))) if metrics else {}
     return {f"test_{name}": value for name, value in columns.items() if name != "examples"} | scores
-
-
-def fitting(held: Task, node: Mapping[str, Any]) -> Dataset:
-    """A data set whose examples a run's model takes.
-
-    Raises:
-        ConfigError: it has other inputs, or more classes.
-    """
-    data = read_dataset(node, held.config.task)
-    shape = tuple(held.train_x.shape[1:])
-    outputs = data.num_classes or data.train_y.shape[1]
-    more = outputs > held.learning.outputs if data.num_classes else outputs != held.learning.outputs
-    if data.input_shape != shape or data.layout != held.layout or more:
-        what = "classes" if data.num_classes else "labels an example"
-        has, takes = (
-            layout.in_words if layout else one
-            for layout, one in ((data.layout, data.input_shape), (held.layout, shape))
-        )
-        raise ConfigError(
-            f"dataset: {data.name} has inputs {has} and {outputs} {what}, and the model takes {takes} and "
-            f"{held.learning.outputs}"
-        )
-    return data
 
 
 def export(run: str | Path, path: str | Path, *, trust: Sequence[str] = (), best: bool = False, **objects: Any) -> None:

@@ -26,7 +26,7 @@ VERSION = 1
 
 CONTINUED = (
     *("rounds", "resume", "overwrite", "run_dir", "device", "executor", "nodes", "runtime", "threads"),
-    *("memory_bytes", "tracker", "report", "trust", "version", "patience", "min_delta", "keep_best"),
+    *("memory_bytes", "tracker", "report", "trust", "version", "patience", "min_delta", "keep_best", "evaluate_on"),
 )
 """What may change when a run is resumed without making it another run."""
 
@@ -105,6 +105,7 @@ class RunConfig:
     checkpoint_every_rounds: int = 50
     round_timeout_seconds: float | None = None
     min_clients: int = 1
+    evaluate_on: Node = field(default_factory=dict)
     target_metric: str = "test_accuracy"
     target_value: float | None = None
     patience: int | None = None

@@ -38,12 +38,14 @@ def is_evaluated(config: RunConfig, round_: int) -> bool:
 
 
 def on_server(server: Server) -> Row:
-    """Scores of what the server itself has: the test split, examples of the training set, sizes of attention."""
+    """Scores of what the server itself has: test sets, examples of the training set, sizes of attention."""
     task, model = server.task, server.optimizer.model
     row: Row = dict(task.scores(example_sums(model, task.loss, task.of_each, task.test_x, task.test_y), "test_"))
     if task.calibration is not None:
         scores = task.calibration.columns(posthoc.test_pool(server))
         row = {f"test_{name}": value for name, value in scores.items()} | row
+    for name, (x, y) in server.evaluation_sets.items():
+        row |= task.scores(example_sums(model, task.loss, task.of_each, x, y), f"test_{name}_")
     if task.config.training_set_examples:
         own = example_sums(model, task.loss, task.of_each, *task.training_set_sample())
         row |= task.scores(own, "training_set_")

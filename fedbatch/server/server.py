@@ -18,6 +18,7 @@ from fedbatch.samplers import Sampler
 from fedbatch.server.hosts import Hosts
 from fedbatch.server.measure import Measured
 from fedbatch.server.optimizer import ServerOptimizer
+from fedbatch.setup.evaluation_sets import EvaluationSets
 from fedbatch.setup.task import Task
 
 Row = dict[str, Any]
@@ -28,7 +29,8 @@ class Server:
     """The fixed parts of a run's server side; ``folder`` is the run folder.
 
     ``averaging`` is None without, ``availability`` where all clients are always there, ``sampler`` where the word
-    ``sampling`` says who takes part, ``asynchronous`` where a round waits for its cohort.
+    ``sampling`` says who takes part, ``asynchronous`` where a round waits for its cohort. ``evaluation_sets`` are test
+    sets beside the run's own, by name.
     """
 
     task: Task
@@ -42,6 +44,7 @@ class Server:
     availability: Availability | None = None
     sampler: Sampler | None = None
     asynchronous: FedBuff | None = None
+    evaluation_sets: EvaluationSets = field(default_factory=dict)
 
     def phase(self, control: ControlState) -> Phase:
         """The phase a controller's state stands for."""
