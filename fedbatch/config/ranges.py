@@ -134,6 +134,8 @@ RANGES = {
     "dataset.noise": "[0, 1e6]",
     "dataset.originals": FROM_ONE,
     "dataset.ratio": "[1, 1e6]",
+    "dataset.num_classes": "[2, 1e9]",
+    "dataset.scale": "(0, 1e6]",
     "dataset.test_fraction": "(0, 1)",
     "dataset.text_features": "[1, 1e9]",
     "faults.strength": "[-1e38, 1e38]",
