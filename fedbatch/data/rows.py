@@ -43,7 +43,7 @@ def spread_rows(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Positions of some of the rows of an array, ascending, the first and the last among them.
 
     >>> spread_rows((5, 2**22)).tolist()
-    [0, 1, 3, 4]
+    [0, 1, 2, 4]
     """
     count = int(np.clip(SPREAD_VALUES // max(1, int(np.prod(shape[1:]))), 2, SPREAD_ROWS))
     return np.unique(np.linspace(0, shape[0] - 1, count).astype(np.int64))

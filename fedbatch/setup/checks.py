@@ -126,7 +126,12 @@ def _some_sizes(partition: HoldoutPartition) -> np.ndarray:
 
 
 def check_active(
-    config: RunConfig, active: ActiveLearning, mechanism: Mechanism | None, has_positions: bool, pool: int, mapped: bool = False
+    config: RunConfig,
+    active: ActiveLearning,
+    mechanism: Mechanism | None,
+    has_positions: bool,
+    pool: int,
+    mapped: bool = False,
 ) -> None:
     """Refuse what cannot be run, or would be claimed and not be true.
 

@@ -331,7 +331,11 @@ def load(config_json: str) -> Task:
         temperature=temperature,
         active=active,
         augment=augment_of(
-            config, dataset.layout, train_x[:TRIED], train_y[:TRIED], privacy.mechanism.clips_examples if privacy else False
+            config,
+            dataset.layout,
+            train_x[:TRIED],
+            train_y[:TRIED],
+            privacy.mechanism.clips_examples if privacy else False,
         ),
         memory_bytes=memory_bytes(config, device),
     )

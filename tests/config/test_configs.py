@@ -118,7 +118,13 @@ SETTINGS = {
         for name in ("noise_scale_switch", "two_phase_switch")
     },
 }
-NEEDS_MORE_DATA = {"dataset/arrays", "dataset/fashion_mnist", "dataset/hugging_face", "dataset/hugging_face_text", "partitioner/natural"}
+NEEDS_MORE_DATA = {
+    "dataset/arrays",
+    "dataset/fashion_mnist",
+    "dataset/hugging_face",
+    "dataset/hugging_face_text",
+    "partitioner/natural",
+}
 HAS_ITS_OWN_TEST = {"runtime/ray", "tracker/mlflow", "tracker/wandb"}  # tests/runtime, tests/trackers
 HAS_ITS_OWN_TEST |= {"model/hf_classifier", "model/hf_causal_lm"}  # tests/models/test_hugging_face
 RUNNABLE = [p for p in FILES if f"{p.parent.name}/{p.stem}" not in NEEDS_MORE_DATA | HAS_ITS_OWN_TEST]

@@ -148,11 +148,19 @@ def test_a_resumed_run_is_told_other_data_and_not_another_place(make_config, tmp
 @pytest.mark.parametrize(
     ("changed", "override", "told"),
     [
-        ({"train_x": np.zeros((120, 5))}, "seed=0", "train_x is float64, and converting it would read all of it; write"),
+        (
+            {"train_x": np.zeros((120, 5))},
+            "seed=0",
+            "train_x is float64, and converting it would read all of it; write",
+        ),
         ({"train_x": np.zeros((120, 5), ">f4")}, "seed=0", "train_x is >f4, and converting it"),
         ({"train_x": np.zeros((120, 5), np.uint8)}, "seed=0", r"train_x is uint8 and needs dataset\.scale"),
         ({}, "dataset.scale=0.5", r"dataset\.scale is for inputs of uint8, and train_x is float32"),
-        ({f"{split}_x": np.zeros(n, np.float32) for split, n in (("train", 120), ("test", 20))}, "seed=0", r"train_x has shape \(120,\); one number an example"),
+        (
+            {f"{split}_x": np.zeros(n, np.float32) for split, n in (("train", 120), ("test", 20))},
+            "seed=0",
+            r"train_x has shape \(120,\); one number an example",
+        ),
         ({"train_x": np.zeros((119, 5), np.float32)}, "seed=0", "train_x has 119 examples and train_y 120"),
         ({"train_x": np.zeros((120, 4), np.float32)}, "seed=0", "an example of train_x has shape"),
         ({"train_x": np.full((120, 5), np.nan, np.float32)}, "seed=0", "train_x is not a finite number in row 0"),
