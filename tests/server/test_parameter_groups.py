@@ -76,6 +76,19 @@ def test_steps_are_those_of_torch_with_the_same_groups(target):
         assert torch.equal(p, named[name.removeprefix("parts.")]), name
 
 
+def test_state_that_a_group_begins_with_is_its_own():
+    groups = {"out": {"names": ["*out*"], "initial_accumulator_value": 0.5}}
+    model, theirs = FlatModel(Net()), net()
+    node = {"_target_": "torch.optim.Adagrad", "lr": 0.1, "groups": groups}
+    ServerOptimizer(model, node).step(torch.ones_like(model.params), 0.1)
+    for p in theirs.parameters():
+        p.grad = torch.ones_like(p)
+    torch.optim.Adagrad(theirs["out"].parameters(), lr=0.1, initial_accumulator_value=0.5).step()
+    torch.optim.Adagrad([*theirs["body"].parameters(), *theirs["norm"].parameters()], lr=0.1).step()
+    for p, q in zip(model.trainable, theirs.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
 def test_muon_splits_each_group():
     groups = {"head": {"names": ["*out.*"], "momentum": 0.5, "betas": [0.5, 0.6], "lr_factor": 2.0}}
     model, theirs = FlatModel(Net()), net()
