@@ -189,6 +189,7 @@ ADDED: Node = {
         "deployment_population": None,
         "deployment_cohort": None,
     },
+    "server_optimizer": {"groups": None},
     "learning_rate": {"max_growth": None, "decay_share": 0.2, "examples": None},
     "time_model": {"speeds": None},
     "controller": {"time_model": {"speeds": None}},

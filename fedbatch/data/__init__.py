@@ -1,5 +1,6 @@
 """Data sets as shared arrays, and partitions of them over clients as index arrays."""
 
+from fedbatch.data.arrays import arrays
 from fedbatch.data.bundled import breast_cancer, digits
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.fashion import fashion_mini, fashion_mnist, fashion_pixels
@@ -12,6 +13,7 @@ from fedbatch.data.tokenised import hugging_face_text
 __all__ = [
     "Dataset",
     "Partition",
+    "arrays",
     "breast_cancer",
     "digits",
     "drawn",

@@ -32,20 +32,29 @@ def checked(dataset: Any, rule: LabelRule = CLASSES) -> Dataset:
         wanted = "a fedbatch.data.dataset.Dataset(name, train_x, train_y, test_x, test_y, num_classes)"
         raise ValueError(f"dataset: the target returned a {type(dataset).__name__}; it must return {wanted}")
     given, layout = one_array(dataset, rule)
-    raw = {name: _array(name, values) for name, values in given.items()}
+    mapped, scale = getattr(dataset, "mapped", False), getattr(dataset, "scale", None)
+    stays = {"train_x"} if mapped else set()
+    raw = {name: values if name in stays else _array(name, values) for name, values in given.items()}
     _check_shapes(raw)
     num_classes = rule.num_classes(getattr(dataset, "num_classes", None))
     per_position = rule.has_positions and raw["train_y"].ndim == 2 and raw["train_y"].shape[1] > 1
     x = [raw["train_x"], raw["test_x"]]
     if layout is None:
         tokens = check_inputs.are_tokens(x[0], x[1], per_position)
-        x = [check_inputs.inputs(name, raw[name], tokens) for name in ("train_x", "test_x")]
+        x = [
+            check_inputs.mapped(name, raw[name], scale)
+            if name in stays
+            else check_inputs.inputs(name, raw[name], tokens)
+            for name in ("train_x", "test_x")
+        ]
     y = [rule.labels(name, raw[name], num_classes, x[0]) for name in ("train_y", "test_y")]
     rule.compare(*y)
     owner = getattr(dataset, "owner", None)
     if owner is not None:
         owner = _owner(_array("owner", owner), len(y[0]))
-    return Dataset(str(dataset.name), x[0], y[0], x[1], y[1], num_classes, owner, layout=layout)
+    return Dataset(
+        str(dataset.name), x[0], y[0], x[1], y[1], num_classes, owner, layout=layout, mapped=mapped, scale=scale
+    )
 
 
 def one_array(dataset: Any, rule: LabelRule) -> tuple[dict[str, Any], Layout | None]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbatch.data.rows import failing, listed
+from fedbatch.data.rows import failing, listed, spread_rows
 
 Array = npt.NDArray[Any]
 
@@ -52,6 +52,28 @@ def inputs(name: str, x: Array, tokens: bool) -> Array:
     if x.dtype.itemsize > 4 or (x.dtype.kind in "iu" and x.dtype.itemsize == 4):
         _check_narrowing(name, x)
     return x.astype(np.float32)
+
+
+def mapped(name: str, x: Array, scale: float | None) -> Array:
+    """The inputs as they are, which are read row by row: their type, and the values of rows spread evenly over them.
+
+    Raises:
+        ValueError: a type that rows would have to be converted from, or values that are not finite.
+    """
+    remedy = "write the file as float32, as uint8 with dataset.scale, or as int64 tokens"
+    if x.dtype not in (np.float32, np.uint8, np.int64):
+        raise ValueError(f"dataset: {name} is {x.dtype}, and converting it would read all of it; {remedy}")
+    if (x.dtype == np.uint8) != (scale is not None):
+        told = "needs dataset.scale, e.g. 0.00392156862745098 (1 / 255)" if scale is None else "takes no dataset.scale"
+        raise ValueError(f"dataset: {name} is {x.dtype} and {told}")
+    if x.ndim == 1 and x.dtype != np.int64:
+        raise ValueError(f"dataset: {name} has shape {x.shape}; one number an example is {name}[:, None]")
+    rows = spread_rows(x.shape)
+    bad = rows[failing(np.array(x[rows]), (lambda block: block >= 0) if x.dtype == np.int64 else np.isfinite)]
+    if len(bad):
+        wrong = "negative, though int64 are tokens," if x.dtype == np.int64 else "not a finite number"
+        raise ValueError(f"dataset: {name} is {wrong} in row {bad[0]}, counted from 0; correct the file")
+    return x
 
 
 def _check_narrowing(name: str, x: Array) -> None:

@@ -1,6 +1,7 @@
-"""What a data set is to the rest of fedbatch: four arrays in memory and a few facts about them."""
+"""What a data set is to the rest of fedbatch: four arrays and a few facts about them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ class Dataset:
         pad: what is put behind the end of sequences of several lengths.
         layout: what lies where in a row, of inputs that are several arrays; None where an example is one array. A
             target gives such inputs as a mapping, a tuple or a list of sequences, see docs/inputs.md, and never this.
+        mapped: whether ``train_x`` stays where it is, in a file: rows of float32, int64 or uint8 are read when they are
+            drawn, and never all of them; see docs/data.md.
+        scale: what such rows of uint8 are multiplied by.
     """
 
     name: str
@@ -38,8 +42,20 @@ class Dataset:
     owner: npt.NDArray[np.int64] | None = None
     pad: float = 0
     layout: Layout | None = None
+    mapped: bool = False
+    scale: float | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example, e.g. ``(1, 28, 28)``; of several arrays, of the row that holds them."""
         return tuple(self.train_x.shape[1:])
+
+    def read(self, rows: Any) -> npt.NDArray[Any]:
+        """A copy of the training inputs (n, ...) of a slice, or at positions (n,), as a model gets them."""
+        found = np.array(self.train_x[rows])
+        return found if self.scale is None else scaled(found, self.scale)
+
+
+def scaled(x: npt.NDArray[Any], scale: float) -> npt.NDArray[np.float32]:
+    """Float32 ``x * scale``, in the same arithmetic for one row as for all."""
+    return np.multiply(x, np.float32(scale), dtype=np.float32)

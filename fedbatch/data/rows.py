@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 NAMED = 5
+SPREAD_ROWS, SPREAD_VALUES = 1000, 2**24
+"""Of rows that stand for all of a file: at most so many, and about as many values."""
 BLOCK_VALUES = 2**20  # 8 MiB of float64 at a time
 
 
@@ -35,3 +37,13 @@ def blocks(x: npt.NDArray[Any]) -> Iterator[slice]:
     """Consecutive rows of ``x``, about BLOCK_VALUES values at a time."""
     step = max(1, BLOCK_VALUES // max(1, x[:1].size))
     return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def spread_rows(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Positions of some of the rows of an array, ascending, the first and the last among them.
+
+    >>> spread_rows((5, 2**22)).tolist()
+    [0, 1, 2, 4]
+    """
+    count = int(np.clip(SPREAD_VALUES // max(1, int(np.prod(shape[1:]))), 2, SPREAD_ROWS))
+    return np.unique(np.linspace(0, shape[0] - 1, count).astype(np.int64))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for kind, group in zip((torch.optim.Muon, torch.optim.AdamW), self.param_groups, strict=True):
+        for kind, group in zip(cycle((torch.optim.Muon, torch.optim.AdamW)), self.param_groups, strict=False):
             if group["params"]:
                 part = kind(group["params"])
                 part.param_groups, part.state = [group], self.state

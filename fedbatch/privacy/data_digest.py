@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedbatch.core.random import Ints
 from fedbatch.core.transfer import to_device
+from fedbatch.data.mapped import Inputs
 
 
 class DataDigests:
@@ -18,7 +19,7 @@ class DataDigests:
         self._alive: tuple[Any, ...] = ()
         self._known: dict[tuple[int, str], str] = {}
 
-    def __call__(self, x: Tensor, y: Tensor, owner: Any, client: int, kind: str, positions: Ints) -> str:
+    def __call__(self, x: Inputs, y: Tensor, owner: Any, client: int, kind: str, positions: Ints) -> str:
         """The digest of one client's examples of one kind.
 
         Args:
@@ -37,7 +38,7 @@ class DataDigests:
         return self._known[client, kind]
 
 
-def _digest(x: Tensor, y: Tensor, positions: Ints) -> str:
+def _digest(x: Inputs, y: Tensor, positions: Ints) -> str:
     digest, index = hashlib.blake2b(digest_size=16), to_device(positions, x.device)
     for values in (x[index], y[index]):
         array = np.ascontiguousarray(values.cpu().numpy())

@@ -10,13 +10,14 @@ from hydra.utils import get_object
 from torch import Tensor
 
 from fedbatch.aggregation.sums import DivergedError
-from fedbatch.config.build import build, check_target
+from fedbatch.config.build import check_target
 from fedbatch.core.errors import ConfigError
 from fedbatch.models.flat import FlatModel
+from fedbatch.server.parameter_groups import optimizer_of, set_rate
 
 DIVERGED = "parameters are not finite any more: training has diverged; lower server_optimizer.lr"
 
-MEMORYLESS = {"lr": 1.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
+MEMORYLESS = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
 """Settings, by the names that torch gives them, of an optimizer that takes a step from one gradient alone."""
 
 
@@ -28,7 +29,8 @@ class ServerOptimizer:
 
     Args:
         model: the global model; its ``params`` are the server's.
-        node: the optimizer's ``_target_`` mapping, with ``lr``.
+        node: the optimizer's ``_target_`` mapping, with ``lr`` and, where parameters differ in their options,
+            ``groups``; see `fedbatch.server.parameter_groups`.
     """
 
     def __init__(self, model: FlatModel, node: Mapping[str, Any]):
@@ -61,8 +63,7 @@ class ServerOptimizer:
 
     def _step(self, mean_update: Tensor, lr: float) -> dict[str, float]:
         self.model.grads.copy_(mean_update)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self._optimizer, lr)
         if not hasattr(self._optimizer, "trust_ratios"):
             self._optimizer.step()
             return {}
@@ -89,6 +90,7 @@ class ServerOptimizer:
                 group.update({name: value for name, value in MEMORYLESS.items() if name in group})
                 if "betas" in group:
                     group["betas"] = (0.0, *group["betas"][1:])
+            set_rate(optimizer, 1.0)
             with torch.no_grad():
                 for p, start, grad in zip(params, own, self.model.split(gradient), strict=True):
                     p.copy_(start)
@@ -101,8 +103,7 @@ class ServerOptimizer:
     def _built(self, params: Sequence[Tensor]) -> Any:
         """The optimizer of the config on these tensors, told their names where it asks for them."""
         by_name = getattr(get_object(self._node["_target_"]), "by_name", False)
-        named = list(zip(self.model.names, params, strict=True)) if by_name else params
-        return build("server_optimizer", self._node, named)
+        return optimizer_of(self._node, list(zip(self.model.names, params, strict=True)), by_name)
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's state dict, whose tensors are the live ones."""

@@ -12,6 +12,7 @@ import torch
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
 from fedbatch.data.holdout import HoldoutPartition
+from fedbatch.data.mapped import compared
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
 from fedbatch.privacy.noise_history import NoiseHistory
@@ -124,8 +125,7 @@ def history(privacy: PrivacyPlan, saved: ServerState) -> NoiseHistory:
 def fingerprint(server: Server) -> Identity:
     """What this run is made of."""
     held, hosts = server.task, server.hosts
-    examples = (held.train_x, held.train_y, held.test_x, held.test_y)
-    arrays = [each.cpu().numpy() for each in examples]
+    arrays = [*compared(held.train_x), *(each.cpu().numpy() for each in (held.train_y, held.test_x, held.test_y))]
     read = [*tables(server.availability), *tables(server.sampler), *tables(server.time_model)]
     data = identities.hash_arrays([*arrays, *ends(held.partition), hosts.clients, hosts.num_examples, *read])
     if held.privacy is not None:  # a bare hash would confirm a guess of all examples but one

@@ -126,7 +126,12 @@ def _some_sizes(partition: HoldoutPartition) -> np.ndarray:
 
 
 def check_active(
-    config: RunConfig, active: ActiveLearning, mechanism: Mechanism | None, has_positions: bool, pool: int
+    config: RunConfig,
+    active: ActiveLearning,
+    mechanism: Mechanism | None,
+    has_positions: bool,
+    pool: int,
+    mapped: bool = False,
 ) -> None:
     """Refuse what cannot be run, or would be claimed and not be true.
 
@@ -136,6 +141,7 @@ def check_active(
         mechanism: of a private run.
         has_positions: whether an example has a label a position.
         pool: examples that can be labelled, over all clients.
+        mapped: whether their inputs stay in a file.
 
     Raises:
         ConfigError: naming the field and the remedy.
@@ -146,6 +152,7 @@ def check_active(
             config.rounds <= active.queries,
             f"rounds ({config.rounds}) must be more than active.queries ({active.queries}): every stage needs one",
         ),
+        (mapped, "active: a query reads all inputs, which stay in their file here; set active=none"),
         (has_positions, "active: labels of single positions cannot be queried; use a data set with one a row"),
         (
             needed > pool,

@@ -56,7 +56,9 @@ def on_own_data(config: RunConfig, node_config: Mapping[str, Any]) -> RunConfig:
             the node hosts no client.
     """
     if "source" not in config.dataset:
-        raise ConfigError("node-config data: the run's data set has no folder; use dataset=hugging_face")
+        raise ConfigError(
+            "node-config data: the run's data set has no folder; use dataset=hugging_face or dataset=arrays"
+        )
     for field, node, remedy in (("task", config.task, "centre and task.scale"), ("loss", config.loss, "class_weights")):
         if node and getattr(build(field, node), "needs_all_labels", False):
             raise ConfigError(

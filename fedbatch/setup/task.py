@@ -24,7 +24,9 @@ from fedbatch.core.layout import Layout
 from fedbatch.core.random import Ints, bits, key
 from fedbatch.core.scores import Scoring, checked
 from fedbatch.core.transfer import to_device
+from fedbatch.data.dataset import Dataset
 from fedbatch.data.holdout import HoldoutPartition, spread_evenly
+from fedbatch.data.mapped import Inputs, MappedRows, of_draw
 from fedbatch.executors.choose import Executors
 from fedbatch.losses.examples import NO_LABEL
 from fedbatch.losses.reduced import by_example
@@ -40,7 +42,7 @@ from fedbatch.privacy.data_digest import DataDigests
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.setup import validate
 from fedbatch.setup.aggregator import aggregator_of
-from fedbatch.setup.augment import Augment, augment_of, augmented
+from fedbatch.setup.augment import TRIED, Augment, augment_of, augmented
 from fedbatch.setup.checks import (
     check_active,
     check_batches,
@@ -66,7 +68,7 @@ class Task:
 
     Attributes:
         config: the run's config.
-        train_x, train_y: training set on the device; clients are index arrays into it.
+        train_x, train_y: training set on the device, or inputs in their file; clients are index arrays into it.
         test_x, test_y: held-out test split of the server.
         partition: which examples are whose.
         controller: the phase controller.
@@ -89,7 +91,7 @@ class Task:
     """
 
     config: RunConfig
-    train_x: Tensor
+    train_x: Inputs
     train_y: Tensor
     test_x: Tensor
     test_y: Tensor
@@ -198,14 +200,15 @@ class Task:
     def job_of(self, work: ClientWork, clients: Ints, draw: Draw, weights: np.ndarray, params: Tensor) -> Job:
         """A job on this node's scratch model and data."""
         model = self.node_model
+        x, y, positions = of_draw(self.train_x, self.train_y, draw.positions)
         return Job(
             model=model,
             loss=self.loss,
-            x=self.train_x,
-            y=self.train_y,
+            x=x,
+            y=y,
             work=work,
             clients=clients,
-            draw=draw,
+            draw=replace(draw, positions=positions),
             weights=weights,
             params=params,
             buffers=model.buffers.clone(),
@@ -265,15 +268,19 @@ def load(config_json: str) -> Task:
     loss = loss if trial is None else by_example(loss, trial)
     default_work = build("client_work", config.client_work)
     works = {phase.name: phase.client_work for phase in controller.phases if phase.client_work is not None}
-    model = new_model(config, torch.from_numpy(dataset.train_x[:2]).to(device), learning.outputs, dataset.layout)
-    train_x, test_x = (_as_input(x, model, device) for x in (dataset.train_x, dataset.test_x))
+    model = new_model(config, torch.from_numpy(dataset.read(slice(2))).to(device), learning.outputs, dataset.layout)
+    train_x, test_x = (
+        _inputs(dataset, model, device, refuses=not config.privacy),
+        _as_input(dataset.test_x, model, device),
+    )
     train_y, test_y = (targets_of(learning, y).to(device) for y in (dataset.train_y, dataset.test_y))
     wanted = Wanted(learning.output_shape, learning.class_axis)
     sizes = trial_sizes(controller.phases, works, default_work, partition)
     try:
         try_out(model, loss, train_x[: max(sizes)], train_y[: max(sizes)], wanted, sizes)
         for x in (train_x, test_x):
-            check_padding(model, x, learning.rule.has_positions and train_y.dim() == 2)
+            if isinstance(x, Tensor):  # an input in a file is one array, without padding
+                check_padding(model, x, learning.rule.has_positions and train_y.dim() == 2)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     few = slice(max(sizes))
@@ -298,7 +305,7 @@ def load(config_json: str) -> Task:
     if active is not None:
         pool = int(partition.sizes(np.arange(len(partition), dtype=np.int64)).sum())
         mechanism = privacy.mechanism if privacy else None
-        check_active(config, active, mechanism, dataset.train_y.ndim > 1, pool)
+        check_active(config, active, mechanism, dataset.train_y.ndim > 1, pool, dataset.mapped)
     if privacy is None or not privacy.mechanism.clips_examples:
         check_batches(config.small_clients, controller.phases, works, default_work, partition)
     if learning.rule.has_classes:
@@ -324,13 +331,24 @@ def load(config_json: str) -> Task:
         temperature=temperature,
         active=active,
         augment=augment_of(
-            config, dataset.layout, train_x, train_y, privacy.mechanism.clips_examples if privacy else False
+            config,
+            dataset.layout,
+            train_x[:TRIED],
+            train_y[:TRIED],
+            privacy.mechanism.clips_examples if privacy else False,
         ),
         memory_bytes=memory_bytes(config, device),
     )
     if config.executor not in ("auto", "loop"):
         check_executor(task)
     return task
+
+
+def _inputs(dataset: Dataset, model: FlatModel, device: torch.device, refuses: bool) -> Inputs:
+    """The training inputs on the device, or where they lie."""
+    if not dataset.mapped:
+        return _as_input(dataset.train_x, model, device)
+    return MappedRows(dataset.read, dataset.train_x.shape, model.params.dtype, device, refuses)
 
 
 def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Tensor:

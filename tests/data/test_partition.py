@@ -118,12 +118,25 @@ def test_flower_split_depends_on_the_seed_alone(toy, tmp_path, monkeypatch):
     assert not np.array_equal(*iid)  # a partitioner without a seed
 
 
+@pytest.mark.parametrize(("examples", "count"), [(10, 1), (10, 3), (10, 10), (11, 4)])
+def test_even_parts_are_those_of_flower(examples, count):
+    import datasets
+    from flwr_datasets.partitioner import IidPartitioner
+
+    order = np.random.default_rng(0).permutation(examples)
+    flower = IidPartitioner(num_partitions=count)
+    flower.dataset = datasets.Dataset.from_dict({"idx": order})
+    found = partition.evenly(order, count)
+    for client in range(count):
+        assert set(flower.load_partition(client)["idx"]) == set(np.flatnonzero(found == client))
+
+
 def test_cached_split_is_the_same_and_needs_no_flower(toy, tmp_path, environment):
     script = """
 import sys, numpy as np
 from fedbatch.data import partition
 from fedbatch.data.bundled import digits
-split = partition.from_flower(digits(), kind="IidPartitioner", seed=3, num_partitions=7)
+split = partition.from_flower(digits(), kind="LinearPartitioner", seed=3, num_partitions=7)
 print("flwr_datasets" in sys.modules, split.order[:50].tolist(), split.offsets.tolist())
 """
     runs = [
