@@ -56,3 +56,10 @@ def test_the_readme_quotes_the_studies_as_they_are():
 def test_the_page_of_algorithms_has_the_table_as_measured():
     page = (ROOT / "docs" / "which_algorithm.md").read_text()
     assert (ROOT / "docs" / "results" / "algorithms.md").read_text().strip() in page
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.stem)
+def test_lines_of_prose_are_at_most_a_hundred_characters(page):
+    prose = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.M | re.S)
+    long = [line for line in prose.splitlines() if len(line) > 100 and not line.lstrip().startswith(("|", "!["))]
+    assert not long
