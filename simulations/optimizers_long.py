@@ -1,11 +1,10 @@
 """Large-batch optimizers with four times the tokens of `simulations.optimizers`: who keeps the small batch's loss?
 
-    python -m simulations.optimizers_long --device cuda --jobs 16    ten minutes of a GPU and of 16 cores
+    python -m simulations.optimizers_long --device cuda --jobs 15    six minutes of a GPU and of 16 cores
     python -m simulations.optimizers_long --quick                    two optimizers, a tiny model
 
-At the smallest batch AdamW is below its critical batch here, which it was not in the shorter study. The learning rate
-of every (optimizer, batch) is walked by factors of two, by the mean final validation loss of two seeds that are not
-reported. Warm-up over a tenth of the tokens, then cosine decay. Finished runs are skipped. Writes
+The learning rate of every (optimizer, batch) is walked by factors of two, by the mean final validation loss of two
+seeds that are not reported. Warm-up over a tenth of the tokens, then cosine decay. Finished runs are skipped. Writes
 docs/results/optimizers_long.parquet and .md, docs/figures/optimizers_long.png.
 """
 

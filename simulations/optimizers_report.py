@@ -76,4 +76,4 @@ def _logits(axes: Axes, rows: pl.DataFrame) -> None:
             axes.plot(row["evaluated"], values, style, color=COLORS[row["optimizer"]], label=label)
     axes.set(yscale="log", xlabel="step", ylabel="largest |attention logit|")
     axes.set_title(f"Attention logits at batch {batch:,}, first seed", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
