@@ -6,7 +6,8 @@ python -m simulations.slow_clients      the table's last column in docs/asynchro
 import numpy as np
 import torch
 
-from fedbatch.asynchronous import FedBuff, Polynomial, UnderWay
+from fedbatch.asynchronous import FedBuff, Polynomial
+from fedbatch.asynchronous.under_way import UnderWay
 from fedbatch.batch import TimeModel
 from fedbatch.clients.cohort import sample_cohort
 

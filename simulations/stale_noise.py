@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedbatch.asynchronous import Polynomial, UnderWay
+from fedbatch.asynchronous import Polynomial
+from fedbatch.asynchronous.under_way import UnderWay
 from fedbatch.batch.noise_scale import estimate_weighted
 
 Floats = npt.NDArray[np.float64]

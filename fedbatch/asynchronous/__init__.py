@@ -2,6 +2,5 @@
 
 from fedbatch.asynchronous.fedbuff import FedBuff
 from fedbatch.asynchronous.staleness import Polynomial, Staleness
-from fedbatch.asynchronous.under_way import UnderWay
 
-__all__ = ["FedBuff", "Polynomial", "Staleness", "UnderWay"]
+__all__ = ["FedBuff", "Polynomial", "Staleness"]

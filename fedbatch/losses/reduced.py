@@ -39,10 +39,11 @@ def by_example(loss: Any, trial: tuple[Tensor, Tensor]) -> Any:
     That is tried on float64 outputs and labels, at least two examples. With labels of all classes a mean with class
     weights, or one that leaves labels out, stays what it is: a loss of the whole batch.
 
-    >>> trial = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    >>> trial = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
     >>> by_example(torch.nn.functional.cross_entropy, trial).per_example
     True
-    >>> hasattr(by_example(torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])), trial), "per_example")
+    >>> weighted = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    >>> hasattr(by_example(weighted, trial), "per_example")
     False
     """
     single = None if hasattr(loss, "per_example") else _single(loss)

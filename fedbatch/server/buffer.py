@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedbatch.asynchronous import FedBuff, UnderWay
+from fedbatch.asynchronous import FedBuff
+from fedbatch.asynchronous.under_way import UnderWay
 from fedbatch.clients.cohort import sample_cohort
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.random import Ints

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedbatch.active.labels import Labels
-from fedbatch.asynchronous import UnderWay
+from fedbatch.asynchronous.under_way import UnderWay
 from fedbatch.batch.average import Averages, RunningNoiseScale
 from fedbatch.batch.gain import RunningGain
 from fedbatch.controllers.phase import ControlState

@@ -1,16 +1,19 @@
 """The run's way to step without waiting for a whole cohort, refused where it would be wrong."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedbatch.asynchronous import FedBuff
-from fedbatch.clients.job import ClientWork
-from fedbatch.compression import Compression
 from fedbatch.config.build import build, require
 from fedbatch.config.schema import RunConfig
 from fedbatch.controllers.phase import Phase
 from fedbatch.core.errors import ConfigError
+
+if TYPE_CHECKING:  # they need torch, and a config is checked without it
+    from fedbatch.clients.job import ClientWork
+    from fedbatch.compression import Compression
 
 TRIED = 1000
 """Numbers of steps for which factors are looked at before the run."""
@@ -45,8 +48,8 @@ def check_buffers(
     fedbuff: FedBuff,
     phases: Iterable[Phase],
     largest: int | None,
-    works: Iterable[ClientWork],
-    compression: Compression | None,
+    works: Iterable["ClientWork"],
+    compression: "Compression | None",
 ) -> None:
     """Refuse phases, client work and compression for which stale updates would be wrong.
 

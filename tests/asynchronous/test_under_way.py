@@ -2,7 +2,7 @@
 
 import torch
 
-from fedbatch.asynchronous import UnderWay
+from fedbatch.asynchronous.under_way import UnderWay
 
 
 def begun(now, clients, version, due, model):

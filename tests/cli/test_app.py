@@ -125,7 +125,7 @@ def test_a_run_that_diverges_is_one_line_and_the_rest_of_the_sweep_goes_on(tmp_p
         ("hydra.run.dir=x", "fedbatch: hydra.run.dir=x: the folder is called run_dir here; write run_dir=x"),
         ("device=gpu", "fedbatch: device must be cpu, cuda, cuda:1 (a number) or auto (got 'gpu')"),
         ("client_work=true", "fedbatch: client_work=true: client_work needs a choice: diloco, ditto"),
-        ("dataset=null", "fedbatch: dataset=null: dataset needs a choice: breast_cancer, digits"),
+        ("dataset=null", "fedbatch: dataset=null: dataset needs a choice: arrays, breast_cancer, digits"),
         ("run_dir=", "fedbatch: run_dir must name a folder (got nothing)"),
         (f"run_dir={__file__}", f"fedbatch: run_dir: {__file__} is a file; give a folder"),
         (f"resume={__file__}", f"fedbatch: resume: {__file__} is a file; give a folder"),
