@@ -124,6 +124,16 @@ def test_bytes_are_those_of_the_message_of_a_node_with_one_client(make_config, n
     assert summary["simulated_seconds"] == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("work", ["fedsgd", "local_sgd", "scaffold"])
+def test_without_compression_the_message_is_three_kilobytes_longer_than_its_vectors(make_config, work):
+    config = make_config("cohort_size=1", "rounds=1", "controller=fixed", "executor=loop", f"client_work={work}")
+    server, _, plans = planned(config)
+    (plan,) = plans.values()
+    summary = run(config)[1]
+    assert 0 < num_bytes(encode(node.train(plan, server.task))) - summary["bytes_up"] < 3000
+    assert 0 < num_bytes(encode(plan)) - summary["bytes_down"] < 3000
+
+
 def test_what_is_sent_is_small(make_config):
     settings = ("controller=fixed", "rounds=1", "model.width=800", "executor=loop")
     plain = run(make_config(*settings, folder="plain"))[1]["bytes_up"]
