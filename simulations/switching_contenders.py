@@ -91,6 +91,6 @@ def _goodput(axis: str, rounds: int, budget: Budget) -> tuple[str, ...]:
     link = vars(LINKS[axis]).items() if axis in LINKS else ()
     return (
         *("controller=goodput", f"controller.cost={axis.split(',')[0]}", f"controller.budget={told:.6g}", *sizes),
-        *(f"time_model.{name}={value:g}" for name, value in link),
+        *(f"time_model.{name}={value:g}" for name, value in link if value is not None),
         *(f"rounds={most}", f"evaluate_every_rounds={max(1, most // 40)}"),
     )
