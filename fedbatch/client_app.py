@@ -22,7 +22,8 @@ from fedbatch.setup.nodes import hosted_clients, on_own_data
 from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
 from fedbatch.wire.codec import decode, reply
-from fedbatch.wire.messages import EvaluatePlan, Hosted, PrivatePlan, SlopePlan, SumsPlan, TrainPlan
+from fedbatch.wire.held_out import EvaluatePlan, SlopePlan, SumsPlan
+from fedbatch.wire.messages import Hosted, PrivatePlan, TrainPlan
 
 app = ClientApp()
 

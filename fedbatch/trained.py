@@ -29,6 +29,7 @@ from fedbatch.server.resume import BEST
 from fedbatch.setup import task
 from fedbatch.setup.evaluation_sets import fitting
 from fedbatch.setup.learning import targets_of
+from fedbatch.setup.model import as_input
 from fedbatch.setup.task import Task
 
 EVALUATED = ("dataset", "metrics")
@@ -82,8 +83,7 @@ def evaluate(
         metrics = build("metrics", parts["metrics"]) if parts["metrics"] else None
     if metrics is not None and not held.learning.rule.has_classes:
         raise ConfigError("metrics: needs one class an example, and labels are none in this task; set metrics=accuracy")
-    x, y = torch.from_numpy(data.test_x), targets_of(held.learning, data.test_y)
-    x = x.to(model.params.dtype) if x.is_floating_point() else x
+    x, y = as_input(data.test_x, model, model.params.device), targets_of(held.learning, data.test_y)
     sums = example_sums(model, held.loss, held.of_each, x, y)
     scores = {"dataset": data.name, "examples": sums.count} | held.scores(sums, "test_")
     columns = metrics.columns(Predicted(*labelled_logits(logits_of(model, x), y))) if metrics else {}

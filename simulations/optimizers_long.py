@@ -1,6 +1,6 @@
 """Large-batch optimizers with four times the tokens of `simulations.optimizers`: who keeps the small batch's loss?
 
-    python -m simulations.optimizers_long --device cuda --jobs 15    six minutes of a GPU and of 16 cores
+    python -m simulations.optimizers_long --device cuda --jobs 15    some six minutes of a GPU and of 16 cores
     python -m simulations.optimizers_long --quick                    two optimizers, a tiny model
 
 The learning rate of every (optimizer, batch) is walked by factors of two, by the mean final validation loss of two

@@ -21,7 +21,8 @@ from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import slope_key
 from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.messages import PrivatePlan, SlopePlan
+from fedbatch.wire.held_out import SlopePlan
+from fedbatch.wire.messages import PrivatePlan
 
 KEYS = ("max_epsilon", "ledger", "secret_file")
 

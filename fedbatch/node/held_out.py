@@ -19,7 +19,12 @@ from fedbatch.privacy.randomness import Floats
 from fedbatch.privacy.release import PURPOSES, slope_key
 from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
+from fedbatch.wire.held_out import (
+    SlopePlan,
+    Sums,
+    SumsPlan,
+    Temperatures,
+)
 
 PARTS = {"all": slice(None), "fit": slice(0, None, 2), "measure": slice(1, None, 2)}
 

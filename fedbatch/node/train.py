@@ -18,7 +18,8 @@ from fedbatch.metrics.evaluate import example_scores, score_sums
 from fedbatch.node.own import OwnFiles, begun
 from fedbatch.setup.executor import witness as witness_of
 from fedbatch.setup.task import Task
-from fedbatch.wire.messages import Contribution, EvaluatePlan, Evaluation, TrainPlan, Updates
+from fedbatch.wire.held_out import EvaluatePlan, Evaluation
+from fedbatch.wire.messages import Contribution, TrainPlan, Updates
 
 EVALUATE_BATCH = 512
 

@@ -17,7 +17,7 @@ from fedbatch.privacy.noise_history import UNCORRELATED, NoiseHistory
 from fedbatch.privacy.noise_scale import ReleaseNoise
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.privacy.randomness import Floats, fingerprint
-from fedbatch.wire.messages import SlopePlan
+from fedbatch.wire.held_out import SlopePlan
 
 PURPOSES = {"slope": "temperature", "correct": "accuracy"}
 """What a statistic of held-out examples is asked for, by which its noise is keyed."""

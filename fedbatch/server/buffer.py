@@ -37,7 +37,7 @@ def next_buffer(server: Server, fedbuff: FedBuff, state: ServerState, phase: Pha
     parts = _parts(server, state, taken, versions)
     batch_sizes, weights = np.zeros(len(clients), np.int64), np.zeros(len(clients))
     for _, began, places in parts:
-        sizes = _sizes(server, clients[places])
+        sizes = server.hosts.examples_of(clients[places])
         batch_sizes[places] = began.batch_sizes(sizes)
         weights[places] = server.task.weights(server.task.work(began.name).num_examples(batch_sizes[places], sizes))
     staleness = state.round - versions
@@ -80,11 +80,7 @@ def _filled(server: Server, fedbuff: FedBuff, state: ServerState, phase: Phase) 
         return now
     others = np.setdiff1d(hosts.clients, now.clients.numpy(), assume_unique=True)
     drawn = sample_cohort(others, "uniform", free, config.seed, state.round)
-    drawn = drawn[_sizes(server, drawn) > 0]
+    drawn = drawn[server.hosts.examples_of(drawn) > 0]
     due = state.totals.simulated_seconds + client_seconds(server, state, phase, drawn)
     model = {"params": state.params, "buffers": state.buffers}
     return now.begun(torch.from_numpy(drawn), state.round, torch.from_numpy(due), model, phase.name)
-
-
-def _sizes(server: Server, clients: Ints) -> Ints:
-    return server.hosts.num_examples[np.searchsorted(server.hosts.clients, clients)]

@@ -13,7 +13,7 @@ from fedbatch.server.exchange import exchange
 from fedbatch.server.plausible import check_evaluation
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.messages import EvaluatePlan, Evaluation
+from fedbatch.wire.held_out import EvaluatePlan, Evaluation
 
 PERCENTILES = (5, 25, 50, 75, 95)
 

@@ -73,12 +73,12 @@ def draw_cohort(server: Server, state: ServerState, phase: Phase) -> Cohort:
     if server.sampler is None:
         sample = Sample(sample_cohort(there, config.sampling, count, config.seed, round_))
     else:
-        candidates = Candidates(there, _sizes(server, there), _losses(server, state, there))
+        candidates = Candidates(there, server.hosts.examples_of(there), _losses(server, state, there))
         count = min(count, len(there))
         sample = server.sampler(candidates, count, key(config.seed, "cohort", round_))
         _check(server, sample, candidates)
         scale = _scale(server, phase, sample, candidates, count)
-    sizes = phase.batch_sizes(_sizes(server, sample.clients))
+    sizes = phase.batch_sizes(server.hosts.examples_of(sample.clients))
     cohort = Cohort(sample.clients, sizes, sample.factors, start, scale=scale).select(np.flatnonzero(sizes))
     if server.availability is None and config.deadline_seconds is None and config.over_selection == 1:
         return cohort
@@ -104,7 +104,7 @@ def _who_answers(server: Server, state: ServerState, phase: Phase, cohort: Cohor
 
 def client_seconds(server: Server, state: ServerState, phase: Phase, clients: Ints) -> Floats:
     """Simulated seconds (K,) after which each client of a phase answers; a model of one's own is asked one by one."""
-    sizes, seed = _sizes(server, clients), server.task.config.seed
+    sizes, seed = server.hosts.examples_of(clients), server.task.config.seed
     examples = server.task.work(phase.name).num_examples(phase.batch_sizes(sizes), sizes)
     up, down = bytes_sent(server, phase, state)
     if hasattr(server.time_model, "client_seconds"):
@@ -175,10 +175,6 @@ def _scale(server: Server, phase: Phase, sample: Sample, candidates: Candidates,
     weights = server.task.weights(server.task.work(phase.name).num_examples(phase.batch_sizes(sizes), sizes))
     drawn = weights[np.searchsorted(candidates.clients, sample.clients)]
     return float(drawn @ sample.factors) / (count * float(weights.mean()))
-
-
-def _sizes(server: Server, clients: Ints) -> Ints:
-    return server.hosts.num_examples[np.searchsorted(server.hosts.clients, clients)]
 
 
 def _losses(server: Server, state: ServerState, clients: Ints) -> Floats:

@@ -188,7 +188,7 @@ def check_sizes(
     Raises:
         MessageError: an answer claims others.
     """
-    sizes = server.hosts.num_examples[np.searchsorted(server.hosts.clients, plan.clients)]
+    sizes = server.hosts.examples_of(plan.clients)
     expected, factors = work.num_examples(plan.batch_sizes, sizes), plan.factors
     if len(answer.excluded):
         some = np.isin(plan.clients, answer.clients)

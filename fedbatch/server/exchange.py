@@ -13,16 +13,18 @@ from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
 from fedbatch.wire.check import MessageError, SquaredLengths
-from fedbatch.wire.messages import (
-    Contribution,
+from fedbatch.wire.held_out import (
     EvaluatePlan,
     Evaluation,
-    PrivateContribution,
-    PrivatePlan,
     SlopePlan,
     Sums,
     SumsPlan,
     Temperatures,
+)
+from fedbatch.wire.messages import (
+    Contribution,
+    PrivateContribution,
+    PrivatePlan,
     TrainPlan,
     Updates,
 )

@@ -16,7 +16,12 @@ from fedbatch.server.exchange import exchange
 from fedbatch.server.plausible import check_sums, check_temperatures
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.messages import SlopePlan, Sums, SumsPlan, Temperatures
+from fedbatch.wire.held_out import (
+    SlopePlan,
+    Sums,
+    SumsPlan,
+    Temperatures,
+)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class Hosts:
         """The first client of each node, which names a node from one start of it to the next."""
         return {node: int(clients[0]) for node, clients in self.by_node(self.clients).items()}
 
+    def examples_of(self, clients: Ints) -> Ints:
+        """Training examples (K,) of clients (K,)."""
+        return self.num_examples[np.searchsorted(self.clients, clients)]
+
     def by_node(self, cohort: Ints) -> dict[int, Ints]:
         """The clients of a cohort, ascending ids, grouped by node in the order of each node's first client."""
         nodes = self.nodes[np.searchsorted(self.clients, cohort)]

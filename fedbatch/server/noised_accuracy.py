@@ -12,7 +12,7 @@ from fedbatch.server.charging import BudgetSpent, how_computed, released_once, r
 from fedbatch.server.held_out import noised_slope, slope_plans, slopes_of
 from fedbatch.server.server import Row, Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.messages import SlopePlan, Sums
+from fedbatch.wire.held_out import SlopePlan, Sums
 
 log = logging.getLogger("fedbatch")
 HALF = 0.5

@@ -13,15 +13,17 @@ from fedbatch.metrics.temperature import LEAST, MOST
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.server.server import Server
 from fedbatch.wire.check import MessageError, SquaredLengths
-from fedbatch.wire.messages import (
-    Contribution,
+from fedbatch.wire.held_out import (
     Evaluation,
-    PrivateContribution,
-    PrivatePlan,
     SlopePlan,
     Sums,
     SumsPlan,
     Temperatures,
+)
+from fedbatch.wire.messages import (
+    Contribution,
+    PrivateContribution,
+    PrivatePlan,
     TrainPlan,
     Updates,
 )
@@ -234,7 +236,7 @@ def check_temperatures(answer: Temperatures, *_: object) -> None:
 def most_held_out(server: Server, clients: Ints) -> Ints:
     """The most examples (K,) that clients hold out, by what they train on and the run's ``client_holdout``."""
     known = server.task.partition.whole.sizes(clients)
-    told = server.hosts.num_examples[np.searchsorted(server.hosts.clients, clients)]
+    told = server.hosts.examples_of(clients)
     share = server.task.config.client_holdout
     return np.maximum(known, np.ceil(told * share / (1 - share)).astype(np.int64) + 1)
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedbatch.core.errors import ConfigError
 from fedbatch.data.dataset import Dataset
 from fedbatch.setup.learning import read_dataset, targets_of
+from fedbatch.setup.model import as_input
 from fedbatch.setup.task import Task
 
 EvaluationSets = Mapping[str, tuple[Tensor, Tensor]]
@@ -23,16 +23,15 @@ def evaluation_sets_of(task: Task) -> EvaluationSets:
     """
     found = {}
     for name, node in task.config.evaluate_on.items():
-        if not name.isidentifier() or f"test_{name}" in {f"test_{each}" for each in task.scoring.names}:
+        if not name.isidentifier() or name in task.scoring.names:
             raise ConfigError(f"evaluate_on.{name}: give it a name that is a word and no score's, as evaluate_on.night")
         try:
             data = fitting(task, node)
         except ConfigError as error:
             raise ConfigError(f"evaluate_on.{name}: {error}") from error
-        x = torch.from_numpy(data.test_x)
-        x = x.to(task.node_model.params.dtype) if x.is_floating_point() else x
         device = task.test_x.device
-        found[name] = x.to(device), targets_of(task.learning, data.test_y).to(device)
+        x = as_input(data.test_x, task.node_model, device)
+        found[name] = x, targets_of(task.learning, data.test_y).to(device)
     return found
 
 

@@ -1,9 +1,10 @@
-"""A run's model, freshly initialised."""
+"""A run's model, freshly initialised, and inputs as it takes them."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import get_object
 from torch import Tensor
@@ -84,6 +85,12 @@ def _output_of(node: Mapping[str, Any], target: Any) -> tuple[dict[str, Any], Ou
     if output is not None and (isinstance(output, bool) or not isinstance(output, str | int)):
         raise ConfigError(f"model.output must be a key, an attribute or a place from 0 (got {output!r})")
     return {name: value for name, value in node.items() if name != OUTPUT}, output
+
+
+def as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Tensor:
+    """Inputs on the device, numbers in the model's own precision."""
+    tensor = torch.from_numpy(values).to(device)
+    return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
 
 
 def on_model(work: ClientWork, model: FlatModel) -> ClientWork:

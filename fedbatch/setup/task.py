@@ -33,7 +33,7 @@ from fedbatch.setup.compression import compression_of
 from fedbatch.setup.device import memory_bytes, prepare
 from fedbatch.setup.executor import check_executor
 from fedbatch.setup.learning import check_sums, learning_of, loss_of, targets_of
-from fedbatch.setup.model import new_model, on_model
+from fedbatch.setup.model import as_input, new_model, on_model
 from fedbatch.setup.private import privacy_of, temperature_of
 from fedbatch.setup.problem import Task
 from fedbatch.tasks.protocol import LearningTask
@@ -62,7 +62,7 @@ def load(config_json: str) -> Task:
     model = new_model(config, torch.from_numpy(dataset.read(slice(2))).to(device), learning.outputs, dataset.layout)
     train_x, test_x = (
         _inputs(dataset, model, device, refuses=not config.privacy),
-        _as_input(dataset.test_x, model, device),
+        as_input(dataset.test_x, model, device),
     )
     train_y, test_y = (targets_of(learning, y).to(device) for y in (dataset.train_y, dataset.test_y))
     sizes = trial_sizes(controller.phases, works, default_work, partition)
@@ -153,14 +153,8 @@ def _try_out(
 def _inputs(dataset: Dataset, model: FlatModel, device: torch.device, refuses: bool) -> Inputs:
     """The training inputs on the device, or where they lie."""
     if not dataset.mapped:
-        return _as_input(dataset.train_x, model, device)
+        return as_input(dataset.train_x, model, device)
     return MappedRows(dataset.read, dataset.train_x.shape, model.params.dtype, device, refuses)
-
-
-def _as_input(values: np.ndarray, model: FlatModel, device: torch.device) -> Tensor:
-    """Inputs on the device, numbers in the model's own precision."""
-    tensor = torch.from_numpy(values).to(device)
-    return tensor.to(model.params.dtype) if tensor.is_floating_point() else tensor
 
 
 def forget() -> None:

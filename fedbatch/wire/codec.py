@@ -18,17 +18,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedbatch.wire.check import MessageError, SquaredLengths, check
-from fedbatch.wire.messages import (
-    Contribution,
+from fedbatch.wire.held_out import (
     EvaluatePlan,
     Evaluation,
-    Hosted,
-    PrivateContribution,
-    PrivatePlan,
     SlopePlan,
     Sums,
     SumsPlan,
     Temperatures,
+)
+from fedbatch.wire.messages import (
+    Contribution,
+    Hosted,
+    PrivateContribution,
+    PrivatePlan,
     TrainPlan,
     Updates,
 )

@@ -16,7 +16,8 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.setup import task
 from fedbatch.wire.check import MessageError
 from fedbatch.wire.codec import encode
-from fedbatch.wire.messages import PrivatePlan, SlopePlan
+from fedbatch.wire.held_out import SlopePlan
+from fedbatch.wire.messages import PrivatePlan
 
 NOISE = ("controller=fixed", "privacy.target_epsilon=null", "privacy.noise_multiplier=2.0", "executor=fused")
 

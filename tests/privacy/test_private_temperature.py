@@ -19,7 +19,7 @@ from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.held_out import noised_slope, slope_plans
 from fedbatch.setup import task
 from fedbatch.wire.codec import encode
-from fedbatch.wire.messages import EvaluatePlan, SlopePlan, SumsPlan
+from fedbatch.wire.held_out import EvaluatePlan, SlopePlan, SumsPlan
 from tests.conftest import run
 from tests.privacy.releases import with_noise
 

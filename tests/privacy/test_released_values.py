@@ -12,7 +12,8 @@ from fedbatch.privacy.ledger import LedgerEntry
 from fedbatch.results.folder import LEFT
 from fedbatch.results.identity import Identity
 from fedbatch.server.state import ServerState
-from fedbatch.wire.messages import Hosted, PrivateContribution, Sums
+from fedbatch.wire.held_out import Sums
+from fedbatch.wire.messages import Hosted, PrivateContribution
 from fedbatch.wire.queries import Labelled
 from tests.conftest import run
 

@@ -14,7 +14,7 @@ from fedbatch.node import private as node_private
 from fedbatch.privacy import epsilon, ledger, nonce
 from fedbatch.server import collect_private, held_out
 from fedbatch.setup import task
-from fedbatch.wire.messages import Sums
+from fedbatch.wire.held_out import Sums
 from tests.conftest import run
 from tests.privacy.releases import sum_of
 from tests.privacy.test_private_temperature import OPTIONS, slope, start

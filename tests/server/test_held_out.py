@@ -18,7 +18,7 @@ from fedbatch.server.held_out import HeldOut
 from fedbatch.setup import task
 from fedbatch.wire.check import MessageError
 from fedbatch.wire.codec import decode, encode
-from fedbatch.wire.messages import Sums, SumsPlan
+from fedbatch.wire.held_out import Sums, SumsPlan
 from tests.conftest import run
 
 HOLDOUT = ("controller=fixed", "executor=fused", "client_holdout=0.3", "rounds=2")

@@ -16,7 +16,7 @@ from fedbatch.privacy import epsilon
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.noised_accuracy import held_out_units, noised_accuracy
 from fedbatch.wire.check import MessageError
-from fedbatch.wire.messages import SlopePlan
+from fedbatch.wire.held_out import SlopePlan
 from tests.conftest import run
 
 HELD = ("client_holdout=0.3", "privacy.accuracy_noise=5")

@@ -110,15 +110,16 @@ def test_a_node_whose_sums_contradict_each_other_is_refused_and_the_run_goes_on(
     """Each sum may be right by itself, and the score of them beyond its range."""
     from types import SimpleNamespace
 
+    from fedbatch.server.hosts import Hosts
     from fedbatch.server.plausible import check_evaluation
     from fedbatch.setup import task
     from fedbatch.wire.check import MessageError
-    from fedbatch.wire.messages import Evaluation
+    from fedbatch.wire.held_out import Evaluation
 
     parts = ("dataset._target_=tests.tasks.shapes.shapes", "model=logistic", "model._target_=tests.tasks.shapes.model")
     held = task.load(make_config(*parts, "task=segmentation", "controller=fixed", "client_holdout=0.3").to_json())
     clients = np.arange(2)
-    server = SimpleNamespace(task=held, hosts=SimpleNamespace(clients=clients, num_examples=np.array([6, 6])))
+    server = SimpleNamespace(task=held, hosts=Hosts(clients, np.ones(2, np.uint64), np.array([6, 6])))
 
     def check(right, said, true):
         sums = torch.tensor([[*right, *said, *true]] * 2, dtype=torch.float64).flatten()
