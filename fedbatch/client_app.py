@@ -11,6 +11,7 @@ from fedbatch.config.schema import from_json
 from fedbatch.config.trust import EVERYTHING, ON_A_NODE, refuse_overrides, refuse_strangers, trusted_by
 from fedbatch.core.errors import ConfigError
 from fedbatch.node import held_out as node_held_out
+from fedbatch.node import masked
 from fedbatch.node import query as active_node
 from fedbatch.node import train as node
 from fedbatch.node.budget import admit, budget_of, with_own_secret
@@ -23,6 +24,7 @@ from fedbatch.setup.task import Task
 from fedbatch.wire.check import MessageError
 from fedbatch.wire.codec import decode, reply
 from fedbatch.wire.held_out import EvaluatePlan, SlopePlan, SumsPlan
+from fedbatch.wire.masks import DealPlan, KeysPlan, MaskedPlan, UnmaskPlan
 from fedbatch.wire.messages import Hosted, PrivatePlan, TrainPlan
 
 app = ClientApp()
@@ -42,20 +44,50 @@ def train(message: Message, context: Context) -> Message:
     run = load(context)
     lengths = {"params": run.node_model.params.numel(), "buffers": run.node_model.buffers.numel()}
     if run.privacy is not None:
-        private_plan = decode(PrivatePlan, message.content, {"params": lengths["params"]})
+        mechanism = run.privacy.mechanism
+        kind = MaskedPlan if mechanism.masks else PrivatePlan
+        private_plan = decode(kind, message.content, {"params": lengths["params"]})
         check_hosted(private_plan.clients, run, context.node_config)
         check_round(private_plan.round, run)
         check_private_plan(private_plan, run)
         charge(private_plan, run, context)
         run = active_node.on_labels(run, files(run, context), private_plan.round)
         assert run.privacy is not None
-        return Message(reply(train_private(private_plan, run, run.privacy), message.content), reply_to=message)
+        answer = train_private(private_plan, run, run.privacy)
+        if isinstance(private_plan, MaskedPlan) and mechanism.lattice is not None:
+            answer = masked.mask(answer, private_plan, context.state, mechanism.lattice.bits)
+        return Message(reply(answer, message.content), reply_to=message)
     plan = decode(TrainPlan, message.content, lengths)
     check_hosted(plan.clients, run, context.node_config)
     check_round(plan.round, run)
     check_work(plan, run)
     run = active_node.on_labels(run, files(run, context), plan.round)
     return Message(reply(node.train(plan, run), message.content), reply_to=message)
+
+
+@app.query("keys")
+def keys(message: Message, context: Context) -> Message:
+    """Public keys of this node for a session of secure aggregation."""
+    plan = decode(KeysPlan, message.content)
+    check_hosted(plan.clients, masking(context), context.node_config)
+    return Message(reply(masked.begin(plan, context.state), message.content), reply_to=message)
+
+
+@app.query("deal")
+def deal(message: Message, context: Context) -> Message:
+    """Shares of this node's secrets for the other nodes."""
+    plan = decode(DealPlan, message.content)
+    check_hosted(plan.clients, masking(context), context.node_config)
+    return Message(reply(masked.deal(plan, context.state), message.content), reply_to=message)
+
+
+@app.query("unmask")
+def unmask(message: Message, context: Context) -> Message:
+    """This node's shares of what masks the sum of the nodes that the plan names."""
+    run, plan = masking(context), decode(UnmaskPlan, message.content)
+    assert run.privacy is not None
+    least = run.privacy.mechanism.fewest_clients
+    return Message(reply(masked.unmask(plan, context.state, least), message.content), reply_to=message)
 
 
 @app.query("active")
@@ -81,6 +113,8 @@ def sums(message: Message, context: Context) -> Message:
     """Sums over the held-out part of the clients named in the plan; in a private run, of clipped slopes alone."""
     run = load(context)
     if run.privacy is not None:
+        if run.privacy.mechanism.masks:
+            raise MessageError("a run whose sums are masked has no noise for single answers")
         private_plan = decode(SlopePlan, message.content, {"params": run.node_model.params.numel()})
         check_hosted(private_plan.clients, run, context.node_config)
         check_round(private_plan.round, run)
@@ -108,6 +142,18 @@ def sums_plan(message: Message, run: Task, context: Context) -> SumsPlan:
     plan = decode(SumsPlan, message.content, lengths)
     check_hosted(plan.clients, run, context.node_config)
     return plan
+
+
+def masking(context: Context) -> Task:
+    """What this node works with, in a run whose sums are masked.
+
+    Raises:
+        MessageError: they are not.
+    """
+    run = load(context)
+    if run.privacy is None or not run.privacy.mechanism.masks:
+        raise MessageError("this run has no secure aggregation")
+    return run
 
 
 def charge(plan: PrivatePlan | SlopePlan, run: Task, context: Context) -> None:

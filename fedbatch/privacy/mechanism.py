@@ -109,6 +109,11 @@ class Mechanism:
             raise ConfigError("privacy: clip_quantile must be in (0, 1) and clip_rate > 0")
 
     @property
+    def masks(self) -> bool:
+        """Whether nodes mask their sums, so that the server opens the sum of all alone, and never that of others."""
+        return False
+
+    @property
     def follows_quantile(self) -> bool:
         """Whether the clip norm follows a quantile; the last extra coordinate is then the count within it."""
         return self.clip_quantile is not None

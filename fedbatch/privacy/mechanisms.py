@@ -32,12 +32,13 @@ class ExampleLocal(Mechanism):
 class ExampleDistributed(ExampleLocal):
     """As example level, local, but each client adds a share, and only the sum of all has the whole noise.
 
-    Protects an example from those who see sums only: it needs secure aggregation, which a simulation can only assume.
+    Protects an example from those who see sums only: it needs secure aggregation, which is there or is only assumed.
 
     Attributes:
         min_clients: contributions without which a round is not released; the shares are sized for it.
         colluders: clients that might tell the server their shares, < ``min_clients``.
-        secure_aggregation: "simulated" to study it as if the server saw sums only.
+        secure_aggregation: "masked" for nodes that mask their sums (see `fedbatch.masking`), or "simulated" to study it
+            as if the server saw sums only.
         quantum: length of a step, in clip norms, if sums and noise are integers as secure aggregation adds them, in
             (0, 1]; None for floating-point numbers with Gaussian noise. See `fedbatch.privacy.lattice`.
         bits: of the modulus of these integers, 2 .. 48.
@@ -49,23 +50,25 @@ class ExampleDistributed(ExampleLocal):
     quantum: float | None = None
     bits: int = 32
 
-    against = (
-        "those who see sums over clients only; this run simulates secure aggregation, it has none, and its server is "
-        "honest but curious"
-    )
     releases_sums = True
     shares_noise = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.secure_aggregation != "simulated":
+        if self.secure_aggregation not in ("masked", "simulated"):
             raise ConfigError(
-                "privacy.secure_aggregation: shares of noise protect nobody from a server that sees each of them, and "
-                "there is no secure aggregation here; set it to simulated to study it, or take privacy=example_local"
+                "privacy.secure_aggregation: shares of noise protect nobody from a server that sees each of them; set "
+                "it to masked (nodes mask their sums) or to simulated (a study, as if they did), or take "
+                f"privacy=example_local (got {self.secure_aggregation!r})"
             )
         if not 0 <= self.colluders < self.min_clients:
             raise ConfigError(
                 f"privacy: need 0 <= colluders < min_clients (got {self.colluders} and {self.min_clients})"
+            )
+        if self.masks and (self.quantum is None or self.noise_multiplier == 0):
+            raise ConfigError(
+                "privacy.secure_aggregation=masked: masks hide whole numbers with noise; set privacy.quantum=0.001 "
+                "and a noise_multiplier above 0"
             )
         if self.quantum is None:
             return
@@ -78,6 +81,24 @@ class ExampleDistributed(ExampleLocal):
                 "privacy.accountant=pld: the loss distribution of integer noise is not proven; set it to auto or rdp, "
                 "or privacy.quantum=null"
             )
+
+    @property
+    def against(self) -> str:  # type: ignore[override]  # of the others it is a constant
+        """From whom, which depends on whether there is secure aggregation."""
+        if self.masks:
+            return (
+                "those who see models, and a server that is honest but curious, with up to privacy.colluders clients "
+                "on its side and no more than half of the nodes: it sees masked sums"
+            )
+        return (
+            "those who see sums over clients only; this run simulates secure aggregation, it has none, and its server "
+            "is honest but curious"
+        )
+
+    @property
+    def masks(self) -> bool:
+        """As ``secure_aggregation`` says."""
+        return self.secure_aggregation == "masked"
 
     @property
     def lattice(self) -> Lattice | None:

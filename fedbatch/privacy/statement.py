@@ -134,7 +134,11 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
     if plan.mechanism.generator != "chacha20":
         reasons.append("attacks on the generator, which is not cryptographic (set privacy.generator=chacha20)")
     if plan.mechanism.shares_noise:
-        reasons.append("a server that sees single replies")
+        reasons.append(
+            "a server that does not follow the protocol, as one that hands out keys of its own; nodes that lie"
+            if plan.mechanism.masks
+            else "a server that sees single replies"
+        )
     return reasons
 
 

@@ -40,7 +40,8 @@ def cost_of_resuming(server: Server, privacy: PrivacyPlan, state: ServerState) -
     """What it costs in all that rounds which a crash undid are done again on other terms; empty if nothing."""
     now = how_computed(server, run_nonce(server, privacy, state))
     undone = {(r.round, r.params): r for r in state.ledger.releases if r.round >= state.round and r.question != AGAIN}
-    other = [r for r in undone.values() if r.how != now]
+    once = privacy.mechanism.masks
+    other = [r for r in undone.values() if once or r.how != now]
     if not other:
         return ""
     again = state.ledger
@@ -49,10 +50,13 @@ def cost_of_resuming(server: Server, privacy: PrivacyPlan, state: ServerState) -
             again = again.charge(entry)
     target = privacy.mechanism.target_epsilon
     budget = f" of {target:g}, at which the run ends" if target is not None else ""
+    cost = f"epsilon {privacy.epsilon(state.ledger):.4g} becomes {privacy.epsilon(again):.4g}{budget}"
+    rounds = ranges([r.round for r in other])
+    if once:
+        return f"resume: the masked sums of rounds {rounds} are drawn and charged again: {cost}"
     return (
-        f"resume: rounds {ranges([r.round for r in other])} were released before with {other[-1].how}; with {now} they "
-        f"are charged again: epsilon {privacy.epsilon(state.ledger):.4g} becomes {privacy.epsilon(again):.4g}{budget}. "
-        "As they were they cost nothing"
+        f"resume: rounds {rounds} were released before with {other[-1].how}; with {now} they are charged again: "
+        f"{cost}. As they were they cost nothing"
     )
 
 
@@ -83,6 +87,8 @@ def released_once(
         BudgetSpent: nothing was sent.
     """
     planned, due = due, state.ledger.attempt(due)
+    if privacy.mechanism.masks and due in state.ledger.releases:
+        due = due.again()  # a sum over other nodes with the same noise would tell what sets the two apart
     while True:
         is_replay = due in state.ledger.releases
         charged = charge(server, privacy, state, due)
@@ -128,7 +134,9 @@ def charged_again(privacy: PrivacyPlan, spent: Ledger, charged: Ledger, before: 
     target = privacy.mechanism.target_epsilon
     budget = f" of {target:g}" if target is not None else ""
     why = "other parameters or answers"
-    if before.how != due.how:
+    if privacy.mechanism.masks:
+        why = "other noise, because a masked sum is opened once"
+    elif before.how != due.how:
         why = f"{due.how} and no longer {before.how}, with which it would cost nothing"
     return (
         f"round {due.round} was released before and is charged again, for it is done with {why}: epsilon "

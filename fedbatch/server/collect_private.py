@@ -15,9 +15,11 @@ from fedbatch.privacy.randomness import fingerprint
 from fedbatch.privacy.release import NoisedMean, release
 from fedbatch.server.charging import how_computed, released_once, run_nonce
 from fedbatch.server.exchange import exchange
+from fedbatch.server.masked import open_sum
 from fedbatch.server.measure import Measured
 from fedbatch.server.plausible import check_private
 from fedbatch.server.server import Collected, Server
+from fedbatch.server.session import Asker
 from fedbatch.server.state import ServerState
 from fedbatch.server.stopwatch import Stopwatch
 from fedbatch.wire.messages import PrivateContribution, PrivatePlan
@@ -39,15 +41,11 @@ def collect_private(
     params += state.noise_history.name(privacy.randomness)
     named = public_cohort(server, privacy, phase, state.round)
 
-    check = partial(check_private, server, privacy, phase)
-
     def ask(due: LedgerEntry) -> tuple[list[PrivateContribution], tuple[Ints, dict[int, str]]]:
         cohort = draw_cohort(server, privacy, phase, due) if named is None else named
         plans = make_plans(server, state, phase, cohort, due.attempt, nonce)
         clock.lap("plan_seconds")
-        answers, rejected = exchange(
-            server.grid, plans, PrivateContribution, server.task.config, state.round, check, secret=named is None
-        )
+        answers, rejected = collected(server, privacy, phase, plans, secret=named is None)
         clock.lap("client_seconds")
         return answers, (cohort, rejected)
 
@@ -89,6 +87,19 @@ def collect_private(
         },
         changes={"ledger": charged, "clip_norm": released.next_clip_norm, "noise_history": released.history},
     )
+
+
+def collected(
+    server: Server, privacy: PrivacyPlan, phase: Phase, plans: dict[int, PrivatePlan], secret: bool
+) -> tuple[list[PrivateContribution], dict[int, str]]:
+    """The answers to a round's plans, or their sum alone where it is masked, and the reason for each left-out node."""
+    check, config = partial(check_private, server, privacy, phase), server.task.config
+    lattice, round_ = privacy.mechanism.lattice, next(iter(plans.values())).round if plans else 0
+    if not (privacy.mechanism.masks and lattice and plans):
+        return exchange(server.grid, plans, PrivateContribution, config, round_, check, secret)
+    asker = Asker(server.grid, plans, config.round_timeout_seconds, config.min_clients)
+    opened = open_sum(asker, plans, lattice.bits, privacy.num_extras(phase), privacy.mechanism.fewest_clients, check)
+    return [opened], asker.rejected
 
 
 def public_cohort(server: Server, privacy: PrivacyPlan, phase: Phase, round_: int) -> Ints | None:

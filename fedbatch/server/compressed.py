@@ -12,10 +12,10 @@ from fedbatch.compression import Compression
 from fedbatch.compression.chain import client_key
 from fedbatch.controllers.phase import Phase
 from fedbatch.runtime.flower import num_bytes
-from fedbatch.server.plausible import LARGEST, LEAST_LENGTH, ROUNDING, require
+from fedbatch.server.plausible import LARGEST, LEAST_LENGTH, ROUNDING
 from fedbatch.server.server import Server
 from fedbatch.server.state import ServerState
-from fedbatch.wire.check import MessageError
+from fedbatch.wire.check import MessageError, require
 from fedbatch.wire.codec import encode
 from fedbatch.wire.messages import Contribution, TrainPlan
 

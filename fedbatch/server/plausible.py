@@ -12,7 +12,7 @@ from fedbatch.core.random import Ints
 from fedbatch.metrics.temperature import LEAST, MOST
 from fedbatch.privacy.plan import PrivacyPlan
 from fedbatch.server.server import Server
-from fedbatch.wire.check import MessageError, SquaredLengths
+from fedbatch.wire.check import MessageError, SquaredLengths, require
 from fedbatch.wire.held_out import (
     Evaluation,
     SlopePlan,
@@ -37,16 +37,6 @@ SLACK = 1e-9
 """Of a task's sums, an example, which are rounded."""
 TAIL = 12.0
 """Standard deviations that noise never passes (1e-32)."""
-
-
-def require(holds: bool, what: str) -> None:
-    """Refuse an answer of which something does not hold.
-
-    Raises:
-        MessageError: saying what.
-    """
-    if not holds:
-        raise MessageError(what)
 
 
 def check_update(answer: Contribution | Updates, squares: SquaredLengths) -> None:

@@ -7,7 +7,8 @@ import torch
 
 from fedbatch.core.random import Ints
 from fedbatch.server.hosts import Hosts
-from fedbatch.server.plausible import LARGEST, require
+from fedbatch.server.plausible import LARGEST
+from fedbatch.wire.check import require
 from fedbatch.wire.queries import Counts, Labelled, LocalClusters, OwnPlan, PickPlan, Scored
 
 

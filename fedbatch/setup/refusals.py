@@ -161,6 +161,14 @@ def _of_run(config: RunConfig, terms: SamplingPlan) -> Iterable[tuple[bool, str]
         "temperature: its sums are no integers; set privacy.quantum=null, or temperature=none",
     )
     yield (
+        mechanism.masks and config.nodes < 2,
+        "privacy.secure_aggregation=masked: a node masks its sum among those of others; set nodes=3 or more",
+    )
+    yield (
+        mechanism.masks and mechanism.accuracy_noise is not None,
+        "privacy.accuracy_noise: its sums are not masked; set it to null, or privacy.secure_aggregation=simulated",
+    )
+    yield (
         client_level and config.sampling == "uniform",
         "sampling=uniform draws a fixed number of clients, but the cost is that of Poisson sampling, which is lower; "
         "use sampling=auto or poisson",

@@ -16,6 +16,16 @@ class MessageError(ValueError):
     """A message does not follow the schema; the text names the field."""
 
 
+def require(holds: bool, what: str) -> None:
+    """Refuse a message for which something does not hold.
+
+    Raises:
+        MessageError: saying so.
+    """
+    if not holds:
+        raise MessageError(what)
+
+
 SquaredLengths = Mapping[str, float]
 """Of the vectors of a message that are not empty, by name. Values below 1e-19 may count as 0 in those of float32."""
 

@@ -26,6 +26,7 @@ from fedbatch.wire.held_out import (
     SumsPlan,
     Temperatures,
 )
+from fedbatch.wire.masks import DealPlan, Dealt, Keys, KeysPlan, MaskedPlan, Unmasked, UnmaskPlan
 from fedbatch.wire.messages import (
     Contribution,
     Hosted,
@@ -57,6 +58,13 @@ Content = (
     | Updates
     | PrivatePlan
     | PrivateContribution
+    | KeysPlan
+    | Keys
+    | DealPlan
+    | Dealt
+    | MaskedPlan
+    | UnmaskPlan
+    | Unmasked
     | EvaluatePlan
     | Evaluation
     | SumsPlan
