@@ -105,12 +105,15 @@ def _main(composed: DictConfig) -> float | None:
         from fedbatch.results.lock import locked
 
         if in_sweep:
+            from fedbatch.report.sweep import choices
+            from fedbatch.results.choices import write_choices
             from fedbatch.results.sweep import finished_before, placed
 
             if (earlier := finished_before(config)) is not None:
                 print(f"{visible(earlier)}: finished before, left as it is")
                 return reached(summary_of(earlier), config.target_metric)
             config = placed(config)
+            write_choices(Path(config.run_dir), choices(HydraConfig.get().overrides.task))
         with locked(Path(config.run_dir)):  # the run itself will ask again, after what takes its time
             if not config.resume and not config.overwrite:
                 refuse_used(Path(config.run_dir))

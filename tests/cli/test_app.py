@@ -64,7 +64,7 @@ def test_a_sweep_that_is_run_again_leaves_alone_what_is_finished(tmp_path):
     record = tmp_path / "sweep" / "0" / "rounds.jsonl"
     before = record.stat().st_mtime_ns
     done, _ = fedbatch(*sweep, "seed=0,1", cwd=tmp_path)
-    assert "sweep/0: finished before, left as it is" in done.stdout
+    assert "sweep/0: finished before, left as it is" in done.stdout and "run 2 of 2: seed=1\n" in done.stdout
     assert record.stat().st_mtime_ns == before and (tmp_path / "sweep" / "1" / "summary.json").is_file()
     done, _ = fedbatch(*sweep, "seed=2,0", "threads=2", cwd=tmp_path)  # renumbered; threads make no other run
     assert done.stdout.count("finished before") == 1

@@ -95,6 +95,8 @@ def spoiled_values(name, values, generator):
         values[:] = 255  # NaN, places below 0, levels beyond the last
     elif name == "weights":
         values[where] = generator.choice([number for number in NUMBERS if number != values[where]])
+    elif values.dtype == np.uint8:
+        values[where] ^= generator.choice([1, 128, 255])
     else:
         values[where] += generator.choice([-1000, -1, 1, 1000])
     return values
