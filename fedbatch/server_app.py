@@ -128,8 +128,9 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
             save(server, identity, state)
         write_views(server, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
-        layers = {"layers": server.optimizer.model.layer_names} if config.noise_scale.layers else {}
-        store.finish(state.summary() | layers, guarantee, calibration, scores)
+        said: dict[str, Any] = {"test_examples": len(server.task.test_y)}
+        said |= {"layers": server.optimizer.model.layer_names} if config.noise_scale.layers else {}
+        store.finish(state.summary() | said, guarantee, calibration, scores)
 
 
 def spent_so_far(server: Server, known: Ledger) -> dict[str, Any]:

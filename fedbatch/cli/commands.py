@@ -87,6 +87,26 @@ def report(folders: list[str], trust: list[str]) -> None:
         print(f"fedbatch: report: {visible(line)}", file=sys.stderr)
 
 
+def watch(arguments: list[str], trust: list[str]) -> None:
+    """A page that follows runs under way: ``fedbatch watch [RUN_OR_SWEEP...] [--port N] [--trust MODULE]``.
+
+    It is served to browsers of this machine only, until Ctrl-C.
+    """
+    from fedbatch.cli.arguments import Arguments
+    from fedbatch.report.watch import address, server
+
+    parser = Arguments("watch")
+    parser.add_argument("folders", nargs="*", default=["runs"])
+    parser.add_argument("--port", type=int, default=0)
+    given = parser.parse_args(arguments)
+    with server([Path(folder) for folder in given.folders], given.port, trust) as served:
+        print(f"{address(served)}   (Ctrl-C ends it)", flush=True)
+        try:
+            served.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
 def doctor(*_: list[str]) -> None:
     """What is there, and how to get what is missing: ``fedbatch doctor``."""
     from rich.console import Console
@@ -193,6 +213,7 @@ COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
     "spent": spent,
     "report": report,
+    "watch": watch,
     "critical": critical,
     "audit": audit,
     "plan": plan,

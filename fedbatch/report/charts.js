@@ -138,7 +138,7 @@ function confusion(run) {
   return {
     id: "confusion", title: "Which class is taken for which", note: "shares of each class of the test split, after the last round",
     data: [{
-      type: "heatmap", z: shares, customdata: counts, zmin: 0, zmax: 1, colorscale: [[0, "#ffffff"], [1, BLUE]], xgap: 1, ygap: 1,
+      type: "heatmap", z: shares, customdata: counts, zmin: 0, zmax: 1, colorscale: [[0, colour("--paper")], [1, BLUE]], xgap: 1, ygap: 1,
       hovertemplate: "class %{y}, taken for %{x}: %{customdata} (%{z:.1%})<extra></extra>",
     }],
     layout: { showlegend: false, xaxis: { title: { text: "taken for class" }, constrain: "domain" }, yaxis: { title: { text: "class" }, autorange: "reversed" } },

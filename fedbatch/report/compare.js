@@ -39,7 +39,7 @@ function moments(values) {
   return { n, mean, sd: n > 1 ? Math.sqrt(kept.reduce((a, b) => a + (b - mean) ** 2, 0) / (n - 1)) : 0 };
 }
 
-const spread = ({ n, mean, sd }) => mean === null ? "" : sd > 1e-9 * Math.abs(mean) ? `${number(mean)} ± ${number(sd, 2)}` : number(mean);
+const spread = ({ mean, sd }, say = number) => mean === null ? "" : sd > 1e-9 * Math.abs(mean) ? `${say(mean)} ± ${say(sd, 2)}` : say(mean);
 
 // Values of a curve at given points of its x axis, by lines between its own points.
 function interpolated(x, y, at) {
@@ -103,10 +103,8 @@ function swatch({ name, color, dash }) {
   return label;
 }
 
-function compare(box, table, runs, differing, { group, metric, over, cost }) {
+function compare(box, table, groups, { metric, over, cost }) {
   clear(box);
-  const withRounds = runs.filter(run => run.curves.rounds && run.curves.rounds.length);
-  const groups = groupsOf(withRounds, group, differing);
   const legend = groups.length <= 4 && innerWidth > 600;  // else the table below tells the lines
   chart(box, {
     id: "comparison", title: `${capital(METRICS[metric])} over ${AXES[over]}`, note: "mean of a group's runs and its standard deviation; in brackets their number",

@@ -34,7 +34,7 @@ function front({ loss, goals, costs }) {
   });
   data.push({
     x: costs.map(c => c.rounds), y: costs.map(c => c.examples), type: "scatter", mode: "markers+text", name: "batches", text: costs.map(c => number(c.batch)),
-    textposition: "top right", marker: { color: "#fff", size: 7, line: { color: BLUE, width: 1.5 } }, showlegend: false,
+    textposition: "top right", marker: { color: colour("--paper"), size: 7, line: { color: BLUE, width: 1.5 } }, showlegend: false,
   });
   const own = goals.map(goal => goal.own).filter(Boolean);
   if (own.length) data.push({

@@ -1,21 +1,23 @@
 "use strict";
 // How a chart looks, whatever it shows. Colours are Okabe and Ito's, safe for colour-blind eyes; lines of groups also differ in dash.
 const BLUE = "#0072B2", ORANGE = "#D55E00", GREEN = "#009E73", PURPLE = "#A8568B", GREY = "#777777";
-const GROUP_COLOURS = [BLUE, ORANGE, GREEN, PURPLE, "#A66F00", "#2F7FB0", "#1A1A1A"];
+const GROUP_COLOURS = [BLUE, ORANGE, GREEN, PURPLE, "#A66F00", "#2F7FB0", "#8C8C8C"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const AXES = {
   rounds: "rounds", examples: "examples", bytes: "bytes sent and received", simulated_seconds: "simulated seconds",
 };
-const SHADE = "#EDEDED", OPEN = 1e299;  // beyond OPEN an interval is open above
+const SHADE = "rgba(128, 128, 128, .15)", OPEN = 1e299;  // beyond OPEN an interval is open above
 
 const element = (name, text = "", more = {}) => Object.assign(document.createElement(name), { textContent: text }, more);
+// A colour of the style, which knows whether the reader's screen is dark.
+const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const find = id => document.getElementById(id);
 
 function number(value, digits = 4) {
   if (typeof value !== "number") return value == null ? "" : String(value);
   if (value >= OPEN) return "open";
   if (Number.isInteger(value)) return value.toLocaleString("en");
-  const small = Math.abs(value) < 1e-3, large = Math.abs(value) >= 1e5;
+  const small = Math.abs(value) < 1e-3, large = Math.abs(value) >= 1e9;
   if (small || large) return value.toExponential(2);
   const rounded = Number(value.toPrecision(digits));
   return Number.isInteger(rounded) ? rounded.toLocaleString("en") : String(rounded);
@@ -76,10 +78,11 @@ function chart(box, { id, title, note = "", data, layout = {} }) {
   area.setAttribute("aria-label", title);
   figure.append(caption, area);
   box.append(figure);
-  const texts = shownTexts(layout), axis = { gridcolor: "#e8e8e8", linecolor: "#999999", automargin: true, exponentformat: "SI" };
+  const texts = shownTexts(layout), axis = { gridcolor: colour("--grid"), linecolor: "#999999", zerolinecolor: colour("--line"), automargin: true, exponentformat: "SI" };
   Plotly.newPlot(area, shownTexts(data), {
     margin: { l: 10, r: 10, t: 10, b: 10 },
-    font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: "#1a1a1a" },
+    font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: colour("--ink") },
+    paper_bgcolor: "rgba(0, 0, 0, 0)", plot_bgcolor: "rgba(0, 0, 0, 0)",
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     hovermode: "closest",
     ...texts,

@@ -65,8 +65,25 @@ function runsTable() {
 
 // The comparison -------------------------------------------------------------------------------------------------
 const choice = id => find(id).value;
-const drawComparison = () => compare(find("comparison"), find("groups"), visible(), differing,
-  { group: choice("group"), metric: choice("metric"), over: choice("over"), cost: choice("cost") });
+function drawComparison() {
+  const groups = groupsOf(visible().filter(run => (run.curves.rounds || []).length), choice("group"), differing);
+  costsToTarget(find("to-target"), find("target-note"), groups, theScore(), Number(choice("target")));
+  compare(find("comparison"), find("groups"), groups, { metric: choice("metric"), over: choice("over"), cost: choice("cost") });
+}
+
+// Runs of several tasks have several scores: the one that is shown, or else the first.
+const theScore = () => choice("metric") in SCORES ? choice("metric") : Object.keys(SCORES)[0];
+
+// What is the same in all runs, and what is not, from what each run says of itself.
+function whatRan() {
+  const runs = page.runs.filter(run => Object.keys(run.ran).length), labels = [...new Set(runs.flatMap(run => Object.keys(run.ran)))];
+  const values = label => [...new Set(runs.map(run => run.ran[label] ?? "-"))];
+  const shown = label => values(label).slice(0, 6).join(" | ") + (values(label).length > 6 ? ` | and ${values(label).length - 6} more` : "");
+  list(find("same"), labels.filter(label => values(label).length === 1).map(label => [label, shown(label)]));
+  const varying = labels.filter(label => values(label).length > 1 && label !== "duration").map(label => [label, shown(label)]);
+  list(find("varies"), varying);
+  find("varies-note").hidden = !varying.length;
+}
 
 function options(id, names, labels = {}) {
   find(id).append(...names.map(name => element("option", labels[name] || name, { value: name })));
@@ -78,11 +95,23 @@ function study() {
   const has = (name, run) => final(run, name) !== null, any = name => page.runs.some(run => has(name, run));
   options("group", [EVERYTHING, ...differing, EACH], Object.fromEntries(differing.map(key => [key, labelOf(key)])));
   options("metric", Object.keys(METRICS).filter(any), METRICS);
+  find("metric").value = Object.keys(SCORES)[0];
   options("over", Object.keys(AXES), AXES);
   options("cost", Object.keys(COSTS).filter(any), COSTS);
+  if ("examples" in COSTS && any("examples")) find("cost").value = "examples";  // rounds are often the same in all runs
   find("filter").oninput = () => { runsTable(); drawComparison(); };
+  find("metric").onchange = () => { find("target").value = usualTarget(page.runs, theScore()) ?? ""; drawComparison(); };
+  find("target").onchange = drawComparison;
+  find("target").value = usualTarget(page.runs, theScore()) ?? "";
+  whatRan();
   runsTable();
   drawComparison();
+}
+
+// The standard error of an accuracy by the number of test examples alone.
+function byChance(run) {
+  const n = run.summary.test_examples, p = final(run, "test_accuracy");
+  return n && p !== null && scoreOf(run) === "test_accuracy" ? `± ${number(Math.sqrt(p * (1 - p) / n), 2)} by chance, of ${number(n)} test examples` : "";
 }
 
 // One run --------------------------------------------------------------------------------------------------------
@@ -91,15 +120,13 @@ function headline(run) {
   const entries = [
     ["status", run.status],
     ["rounds", final(run, "rounds")],
-    [labelOfScore(scoreOf(run)), final(run, scoreOf(run))],
+    [labelOfScore(scoreOf(run)), final(run, scoreOf(run)), byChance(run)],
     ["test loss", final(run, "test_loss")],
     ["noise scale", s.noise_scale, known(s.noise_scale) ? `${number(s.noise_scale_low)} to ${number(s.noise_scale_high)} ${unit}` : ""],
     ["epsilon", s.epsilon, s.privacy && `delta ${number(s.privacy.delta)}, ${s.privacy.unit} level`],
     ["examples", final(run, "examples")],
     ["from clients", known(s.bytes_up) ? bytes(s.bytes_up) : null, known(s.bytes_down) ? `${bytes(s.bytes_down)} to them` : ""],
     ["simulated seconds", s.simulated_seconds],
-    ["measured seconds", s.measured_seconds],
-    ["seed", known(s.seed) ? String(s.seed) : null],
   ];
   list(find("headline"), entries.filter(([, value]) => known(value)));
 }
@@ -117,9 +144,10 @@ function choose(run, move = false) {
   chosen.run = run;
   const s = run.summary, config = { ...page.common, ...run.config };
   find("name").textContent = page.runs.length > 1 ? `Run ${run.name} ` : `${run.name} `;
-  find("name").append(element("a", "folder", { href: `${run.link}/`, className: "note" }));
+  if (!page.again_after) find("name").append(element("a", "folder", { href: `${run.link}/`, className: "note" }));
   find("remark").textContent = s.error ? `${run.status}: ${s.error}` : { running: "This run was under way when the page was made.", killed: "This run says it is running, but has written nothing for minutes." }[run.status] || "";
   find("statement").textContent = s.statement || "";
+  list(find("ran"), Object.entries(run.ran));
   headline(run);
   drawRun();
   drawCritical(run);
@@ -153,12 +181,15 @@ const count = page.runs.length, states = Map.groupBy ? Map.groupBy(page.runs, ru
 document.title = `${page.title}: fedbatch report`;
 document.querySelector("h1").textContent = page.title;
 find("made").textContent = [`${count} run${count > 1 ? "s" : ""}`, ...[...states].map(([name, runs]) => `${runs.length} ${name}`)].join(", ");
+const live = page.again_after && page.runs.some(run => run.status === "running");
+if (live) setTimeout(() => location.reload(), 1000 * page.again_after);  // a browser keeps the place that is read
 const linked = location.hash.slice(1);
 axisSwitch();
 if (count > 1) study();
 choose(page.runs.find(run => encodeURIComponent(run.name) === linked) || page.runs[0]);
 
 // Charts have the width of the screen; paper is narrower.
-const resize = width => document.querySelectorAll(".chart").forEach(area => Plotly.relayout(area, width ? { width, autosize: false } : { width: null, autosize: true }));
-addEventListener("beforeprint", () => resize(680));
-addEventListener("afterprint", () => resize(null));
+const relayout = change => document.querySelectorAll(".chart").forEach(area => Plotly.relayout(area, { ...change, "font.color": colour("--ink") }));
+addEventListener("beforeprint", () => relayout({ width: 680, autosize: false }));
+addEventListener("afterprint", () => relayout({ width: null, autosize: true }));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => choose(chosen.run));

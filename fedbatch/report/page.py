@@ -15,7 +15,7 @@ from fedbatch.core.visible import visible
 from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
 
-SCRIPTS = ("draw.js", "charts.js", "compare.js", "critical.js", "page.js")
+SCRIPTS = ("draw.js", "charts.js", "compare.js", "target.js", "critical.js", "page.js")
 
 
 def write_report(paths: Sequence[Path], target: Path | None = None, trust: Sequence[str] = ()) -> Path:
@@ -30,11 +30,27 @@ def write_report(paths: Sequence[Path], target: Path | None = None, trust: Seque
         FileNotFoundError: a path without a run.
     """
     target = target or (paths[0] if len(paths) == 1 else Path()) / "report.html"
-    folders = sorted({folder for path in paths for folder in run_folders(path)}, key=_natural)
-    values = read_runs(folders, target.parent, trust)
-    values["title"] = paths[0].resolve().name if len(paths) == 1 else f"{len(folders)} runs"
-    write_atomically(target, page(values).encode())
+    write_atomically(target, page_of(paths, target.parent, trust).encode())
     return target
+
+
+def page_of(paths: Sequence[Path], top: Path, trust: Sequence[str] = (), again_after: int | None = None) -> str:
+    """The page on all runs at or below ``paths``, for a file in the folder ``top``.
+
+    Args:
+        paths: as in `write_report`.
+        trust: as there.
+        top: what links are relative to.
+        again_after: seconds after which a browser asks for it again, while a run is under way; None for a file.
+
+    Raises:
+        FileNotFoundError: a path without a run.
+    """
+    folders = sorted({folder for path in paths for folder in run_folders(path)}, key=_natural)
+    values = read_runs(folders, top, trust)
+    values["title"] = paths[0].resolve().name if len(paths) == 1 else f"{len(folders)} runs"
+    values["again_after"] = again_after
+    return page(values)
 
 
 def page(values: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from fedbatch.core.find_columns import column, named, seen_as
 from fedbatch.core.scores import score_of
 from fedbatch.privacy.statement import headline
 from fedbatch.report.critical import critical_values
+from fedbatch.report.ran import what_ran
 from fedbatch.report.views import views_of
 from fedbatch.results.folder import config_values, leaves
 from fedbatch.results.load import run_folders
@@ -103,7 +104,8 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
     """
     try:
         summary = from_json((folder / "summary.json").read_bytes())
-        config = flat(yaml.load((folder / "config.yaml").read_text(), yaml.CSafeLoader))
+        nested = yaml.load((folder / "config.yaml").read_text(), yaml.CSafeLoader)
+        config = flat(nested)
         rows, status, stages = sample(folder / FILE, most), state(folder), seconds(folder / FILE)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -111,6 +113,7 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
             "status": "unreadable",
             "summary": {"error": reason},
             "config": {},
+            "ran": {},
             "curves": {},
             "views": {},
             "stages": {},
@@ -120,7 +123,8 @@ def read_run(folder: Path, most: int) -> dict[str, Any]:
         summary["statement"] = headline(summary["privacy"])
     score = score_of(summary)
     shown = {"curves": curves(rows, len(rows), score), "views": views_of(folder, score.removeprefix("test_"))}
-    return plain({"status": status, "summary": summary, "stages": stages, **shown}) | {"config": config}
+    ran = what_ran(nested, summary)
+    return plain({"status": status, "summary": summary, "stages": stages, **shown}) | {"config": config, "ran": ran}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,7 @@ class ServerState:
             "phase_switches": list(self.switches),
             "executors": self.executors,
             "params_sha256": params_sha256(self.params),
+            "parameters": self.params.numel(),
         }
 
     @classmethod

@@ -103,6 +103,17 @@ def test_study_can_be_sorted_filtered_grouped_and_entered(browser, write_run, tm
     groups = text(browser, "#groups")
     assert "controller=NoiseScaleLadder, lr=0.1\t2\t0.5\t" in groups and "50 ± 64" in groups  # sd of 5 and 95
 
+    assert "seed\t0 | 1" in text(browser, "#varies").replace("\n", "\t") and "privacy" in text(browser, "#same")
+    assert "reached by 5 of 5 runs" in text(browser, "#target-note")
+    set_target = (
+        "const t = document.getElementById('target'); t.value = arguments[0]; t.dispatchEvent(new Event('change'))"
+    )
+    browser.execute_script(set_target, "0.5")
+    assert "reached by 4 of 5 runs" in text(browser, "#target-note")  # the short one has got to 0.1
+    assert "controller=NoiseScaleLadder, lr=0.1\t2 of 2\t6\t" in text(browser, "#to-target")
+    browser.execute_script(set_target, "0.99")
+    assert "reached by 0 of 5 runs" in text(browser, "#target-note")
+
     head = "[...document.querySelectorAll('#runs th button')].find(b => b.innerText.startsWith('examples')).click()"
     browser.execute_script(head), browser.execute_script(head)
     assert rows(browser) == ["0.1_1", "0.5_1", "lone", "0.1_0", "0.5_0", "broken"]  # descending; without a value last

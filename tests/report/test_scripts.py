@@ -20,6 +20,12 @@ CASES = [
     ("moments([1, 3, null]).mean", 2),
     ("logAxis([1, 10]).tickvals", [1, 2, 5, 10, 20, 50]),
     ("logAxis([0, -1, 5]).type", "log"),
+    ("costOf({curves: {rounds: [1, 2, 3], s: [0.1, null, 0.5]}}, 's', 0.4, 'rounds')", 3),
+    ("costOf({curves: {rounds: [1, 2, 3], s: [0.1, null, 0.5]}}, 's', 0.6, 'rounds')", None),
+    ("costOf({curves: {rounds: [1], s: [0.5]}}, 's', 0.4, 'examples')", None),
+    ("usualTarget([{curves: {s: [0.1, 0.5]}}, {curves: {s: [0.2, 0.9, null]}}], 's')", 0.46),  # 0.1 + 0.9 x 0.4
+    ("usualTarget([{curves: {}}], 's')", None),
+    ("spread(moments([1e6, 3e6]), bytes)", "2 MB ± 1.41 MB"),
     ("METRICS.lr", "server learning rate"),  # from the table of columns
     ("COSTS.simulated_seconds", "simulated seconds"),
 ]
