@@ -107,14 +107,14 @@ def watch(arguments: list[str], trust: list[str]) -> None:
             print()
 
 
-def doctor(*_: list[str]) -> None:
-    """What is there, and how to get what is missing: ``fedbatch doctor``."""
+def doctor(overrides: list[str], _: list[str]) -> None:
+    """What is there, how to get what is missing, and what a run would need: ``fedbatch doctor [overrides]``."""
     from rich.console import Console
 
     from fedbatch.cli.doctor import tables
 
     logging.getLogger("fedbatch").setLevel(logging.WARNING)  # data sets say what they left out
-    for table in tables():
+    for table in tables(overrides):
         Console().print(table, "", highlight=False)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
 
+from fedbatch.cli import needs
 from fedbatch.config.build import build
 from fedbatch.config.compose import config_dir
 from fedbatch.core.errors import ConfigError
@@ -18,11 +19,16 @@ from fedbatch.core.errors import ConfigError
 PACKAGE = "fedbatch"
 
 
-def tables() -> Iterator[Table]:
-    """Versions, devices, extras and data sets, each with the command that mends what is missing."""
+def tables(overrides: Sequence[str] = ()) -> Iterator[Table]:
+    """Versions, devices, extras and data sets, each with the command that mends what is missing.
+
+    With overrides of a run, also what that run needs.
+    """
     for title, rows in (
+        *((("this config", needs.config(overrides)),) if overrides else ()),
         ("installed", installed()),
         ("devices", devices()),
+        ("machine", needs.machine()),
         ("extras", extras()),
         ("data sets", datasets()),
     ):
