@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first lets the current message or round end, a second ends at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first lets the current message or round end, a second ends at once.
+
+Where there is nothing to do but to wait for nodes, the first ends the wait.
+"""
 
 import logging
 import signal
@@ -24,14 +27,16 @@ class Asked:
     """
 
     def __init__(self) -> None:
-        self.signal, self.at_once = 0, False
+        self.signal, self.at_once, self._waits = 0, False, False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Take note; the second time, end."""
+        """Take note; while waiting, or the second time, end."""
         if self.signal:
             self.at_once = True
             raise Interrupted(signum)
         self.signal = signum
+        if self._waits:
+            raise Interrupted(signum)
         log.warning("%s: the run ends after this round; once more ends it at once", signal.Signals(signum).name)
 
     def obey(self) -> None:
@@ -42,6 +47,15 @@ class Asked:
         """
         if self.signal:
             raise Interrupted(self.signal)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """End on the first signal inside the block, which only waits for others: nobody knows for how long."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedbatch.core import cache
 from fedbatch.core.errors import ConfigError, RunFailedError
-from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, new_context, quiet_and_offline, simulate
+from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, Serve, new_context, quiet_and_offline, simulate
 
 CONNECT_SECONDS = 10
 WIND_DOWN_SECONDS = 30
@@ -56,9 +56,7 @@ class Ray:
         if find_spec("ray") is None:
             raise ConfigError("runtime=ray needs Ray: pip install 'fedbatch[ray]', or use runtime=local")
 
-    def __call__(
-        self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
-    ) -> None:
+    def __call__(self, server_app: Serve, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]) -> None:
         """Run both apps; an exception of the ServerApp comes through.
 
         Raises:

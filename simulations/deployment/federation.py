@@ -105,19 +105,34 @@ def superlink(folder: Path, logs: Path, *, secure: bool) -> Iterator[Federation]
     certificates = make_certificates(folder) if secure else None
     environment = {**os.environ, **quiet_and_offline(folder)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # they start one another
-    port = _free_port()
-    address = f"127.0.0.1:{port}"
-    if certificates is None:
-        flags, connection = ["--insecure"], "insecure = true"
-    else:
-        flags = ["--ssl-ca-certfile", str(certificates.authority), "--ssl-certfile", str(certificates.server)]
-        flags += ["--ssl-keyfile", str(certificates.key), "--enable-supernode-auth"]
+    address = f"127.0.0.1:{_free_port()}"
+    connection = "insecure = true"
+    if certificates is not None:
         connection = f"root-certificates = {json.dumps(str(certificates.authority))}"
     (folder / "config.toml").write_text(f'[superlink.{NAME}]\naddress = "{address}"\n{connection}\n')
-    command = [_script("flower-superlink"), "--host", "127.0.0.1", "--port", str(port), *flags]
-    with process(command, environment, logs / "superlink.log") as server:
-        _wait_for(port, server)
-        yield Federation(address, certificates, environment, logs)
+    federation = Federation(address, certificates, environment, logs)
+    with link(federation, "superlink"):
+        yield federation
+
+
+@contextmanager
+def link(federation: Federation, name: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The SuperLink of a federation, which ends with the block; it may be started again.
+
+    Args:
+        federation: whose address it takes.
+        name: of its log.
+        more: arguments of ``flower-superlink``.
+    """
+    flags, certificates = ["--insecure"], federation.certificates
+    if certificates is not None:
+        flags = ["--ssl-ca-certfile", str(certificates.authority), "--ssl-certfile", str(certificates.server)]
+        flags += ["--ssl-keyfile", str(certificates.key), "--enable-supernode-auth"]
+    host, port = federation.address.split(":")
+    command = [_script("flower-superlink"), "--host", host, "--port", port, *flags, *more]
+    with process(command, federation.environment, federation.logs / f"{name}.log") as server:
+        _wait_for(int(port), server)
+        yield server
 
 
 @contextmanager

@@ -53,3 +53,13 @@ def test_outside_the_main_thread_nothing_is_done():
     thread.start()
     thread.join()
     assert found == [(0, before)]
+
+
+def test_the_first_signal_ends_a_wait(caplog):
+    with listening() as asked:
+        with asked.waiting():
+            pass
+        with pytest.raises(Interrupted, match="signal 15"), asked.waiting():
+            signal.raise_signal(signal.SIGTERM)
+        assert asked.signal == signal.SIGTERM and not asked.at_once  # so that a checkpoint is written
+        assert "after this round" not in caplog.text
