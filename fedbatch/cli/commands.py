@@ -87,8 +87,19 @@ def report(folders: list[str], trust: list[str]) -> None:
         print(f"fedbatch: report: {visible(line)}", file=sys.stderr)
 
 
-def doctor(*_: list[str]) -> None:
-    """What is there, and how to get what is missing: ``fedbatch doctor``."""
+def doctor(arguments: list[str], _: list[str]) -> None:
+    """What is there, and how to get what is missing: ``fedbatch doctor``.
+
+    With arguments, what would keep this machine out of a federation: ``fedbatch doctor [HOST:PORT] [FILE...]`` makes
+    a TLS handshake with the SuperLink by the authority's certificate among the files, and sees that others on this
+    machine cannot read the other files, such as keys. Exit status 1 if something is wrong.
+    """
+    if arguments:
+        from fedbatch.cli.connection import main
+
+        if not main(arguments):
+            sys.exit(1)
+        return
     from rich.console import Console
 
     from fedbatch.cli.doctor import tables
