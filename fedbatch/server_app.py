@@ -189,7 +189,7 @@ def new_server(run: Task, grid: Grid) -> Server:
     config = run.config
     if config.faults:
         grid = cast(Grid, FaultyGrid(grid, build("faults", config.faults), config.seed))
-    hosts = discover(grid, config.nodes, config.round_timeout_seconds, run.frozen)
+    hosts = discover(grid, config.nodes, config.round_timeout_seconds, run.frozen, run.meaning)
     if len(hosts.clients) != config.population:
         raise ConfigError(
             f"population ({config.population}) differs from the {len(hosts.clients)} clients that the nodes host"
