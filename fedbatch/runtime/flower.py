@@ -82,7 +82,10 @@ def simulate(server_app: ServerApp, client_app: ClientApp, num_nodes: int, resou
 
     # It logs each reply, its own deprecation, and errors that it goes on to raise or that arrive as error replies.
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    run_simulation(server_app, client_app, num_nodes, backend_config={"client_resources": {**resources}})
+    # Flower hands all of it on as options of an actor. One that dies would stay dead, and cost each round a node.
+    run_simulation(
+        server_app, client_app, num_nodes, backend_config={"client_resources": {**resources, "max_restarts": -1}}
+    )
 
 
 def num_bytes(content: RecordDict) -> int:
