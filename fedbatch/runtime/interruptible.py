@@ -35,11 +35,12 @@ class InterruptibleGrid:
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """The Grid's replies; of ``train`` messages only as long as the run goes on, or the last one is there."""
         asked = list(messages)
-        with self._asked.waiting():  # Flower's own Grids wait here for all replies; the local one computes them below
+        is_work = all(message.metadata.message_type == "train" for message in asked)
+        if is_work:
+            self._asked.obey()
+        with self._asked.waiting():  # Flower's own Grids wait here for all replies; the local one computes them later
             replies = self._grid.send_and_receive(asked, timeout=timeout)
-        if any(message.metadata.message_type != "train" for message in asked):
-            return iter(replies)
-        return self._until_asked(replies, len(asked))
+        return self._until_asked(replies, len(asked)) if is_work else iter(replies)
 
     def _until_asked(self, replies: Iterable[Message], expected: int) -> Iterator[Message]:
         for number, reply in enumerate(replies, start=1):

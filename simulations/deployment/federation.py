@@ -95,7 +95,14 @@ class Federation:
 
 @contextmanager
 def superlink(folder: Path, logs: Path, *, secure: bool) -> Iterator[Federation]:
-    """A SuperLink that ends with the block.
+    """A SuperLink that ends with the block; arguments as of `federation_on`."""
+    federation = federation_on(folder, logs, secure=secure)
+    with link(federation, "superlink"):
+        yield federation
+
+
+def federation_on(folder: Path, logs: Path, *, secure: bool) -> Federation:
+    """A federation of this machine, with an address that is free; its SuperLink is still to be started.
 
     Args:
         folder: private, for keys and Flower's own files.
@@ -110,9 +117,7 @@ def superlink(folder: Path, logs: Path, *, secure: bool) -> Iterator[Federation]
     if certificates is not None:
         connection = f"root-certificates = {json.dumps(str(certificates.authority))}"
     (folder / "config.toml").write_text(f'[superlink.{NAME}]\naddress = "{address}"\n{connection}\n')
-    federation = Federation(address, certificates, environment, logs)
-    with link(federation, "superlink"):
-        yield federation
+    return Federation(address, certificates, environment, logs)
 
 
 @contextmanager
