@@ -5,6 +5,7 @@ Where there is nothing to do but to wait for nodes, the first ends the wait.
 
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import Any
 from fedbatch.core.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POKE = signal.SIGURG
+"""Means nothing, and is ignored by who does not expect it."""
 
 log = logging.getLogger("fedbatch")
 
@@ -62,8 +65,38 @@ class Asked:
 def listening() -> Iterator[Asked]:
     """Take note of signals inside the block; see `handled`."""
     asked = Asked()
-    with handled(SIGNALS, asked):
+    with handled(SIGNALS, asked), handled((POKE,), lambda *_: None), waking():
         yield asked
+
+
+@contextmanager
+def waking() -> Iterator[None]:
+    """Wake the main thread for signals that other threads get, as Flower's watch over its SuperLink raises one.
+
+    Python runs handlers in the main thread, when that gets to it: never, where it waits for a lock.
+    """
+    main = threading.main_thread().ident
+    if threading.get_ident() != main:
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def poke() -> None:
+        while came := reader.recv(64):
+            if set(came) != {POKE}:
+                signal.pthread_kill(main or 0, POKE)
+
+    thread = threading.Thread(target=poke, daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        thread.join()
+        reader.close()
 
 
 @contextmanager
