@@ -79,6 +79,7 @@ def test_a_superlink_that_is_killed_comes_back_with_its_nodes_and_the_run_goes_o
             federation.begin(options)
             wait_for(lambda: len(rows(folder)) >= 2)
             server.kill()
+            server.wait()  # what has ended and nobody has looked at still counts as there
             wait_for(lambda: status(folder) == "interrupted", 60)  # nobody waits for a SuperLink to come back
             wait_for(lambda: not (folder / "run.lock").exists(), 10)
         with link(federation, "superlink-again", *database):
