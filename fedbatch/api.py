@@ -146,10 +146,10 @@ def execute(config: RunConfig, grid: "Grid | None" = None) -> None:
 
     run_config = {"config": config.to_json()}
     if grid is not None:
-        serve(server_app.app, grid, run_config)
+        serve(server_app.main, grid, run_config)
         return
     validate.validate(config)
-    build("runtime", config.runtime)(server_app.app, client_app.app, config.nodes, run_config)
+    build("runtime", config.runtime)(server_app.main, client_app.app, config.nodes, run_config)
 
 
 def configured(overrides: tuple[str, ...], values: Mapping[str, Any]) -> RunConfig:

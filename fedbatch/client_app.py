@@ -10,6 +10,7 @@ from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
 from fedbatch.config.trust import EVERYTHING, ON_A_NODE, refuse_overrides, refuse_strangers, trusted_by
 from fedbatch.core.errors import ConfigError
+from fedbatch.data.meaning import written
 from fedbatch.node import held_out as node_held_out
 from fedbatch.node import masked
 from fedbatch.node import query as active_node
@@ -35,7 +36,9 @@ def hosted(message: Message, context: Context) -> Message:
     """The clients of this node."""
     run = load(context)
     clients = hosted_clients(len(run.partition), context.node_config)
-    return Message(reply(Hosted(clients, run.partition.sizes(clients), run.frozen), message.content), reply_to=message)
+    meaning = written(run.meaning) if "data" in context.node_config else ""
+    answer = Hosted(clients, run.partition.sizes(clients), run.frozen, meaning)
+    return Message(reply(answer, message.content), reply_to=message)
 
 
 @app.train()
@@ -175,8 +178,17 @@ def load(context: Context) -> Task:
     """What this node works with.
 
     Raises:
-        ConfigError: the config names code that this node does not trust, or cannot be run.
+        ConfigError: the config names code that this node does not trust, or cannot be run; names the partition-id, for
+            nobody knows a machine by the number that Flower gives it.
     """
+    try:
+        return loaded(context)
+    except ConfigError as error:
+        raise ConfigError(f"partition-id {context.node_config.get('partition-id')}: {error}") from error
+
+
+def loaded(context: Context) -> Task:
+    """What this node works with; as `load`."""
     given = context.run_config
     text = allowed(str(given.get("config") or ""), str(given.get("overrides", "")), trusted_by(context.node_config))
     if budget_of(context.node_config) is not None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +18,7 @@ from fedbatch.batch.average import Averages
 from fedbatch.config.build import build
 from fedbatch.config.compose import config_json
 from fedbatch.config.schema import from_json
-from fedbatch.core.errors import ConfigError, Interrupted
+from fedbatch.core.errors import ConfigError, Interrupted, RunFailedError
 from fedbatch.core.interrupt import Asked, listening
 from fedbatch.privacy import ledger
 from fedbatch.privacy.ledger import Ledger
@@ -55,6 +56,20 @@ log = logging.getLogger("fedbatch")
 
 
 @app.main()
+def started_by_flower(grid: Grid, context: Context) -> None:
+    """Run a whole experiment in a process of Flower's, which ends for an exception that is a failure, and for no other.
+
+    Raises:
+        ConfigError: as `main`.
+        RunFailedError: as `main`, or a signal has ended it.
+    """
+    try:
+        main(grid, context)
+    except Interrupted as end:
+        how = f"the same overrides and resume={end.folder}" if end.folder else "the same overrides"
+        raise RunFailedError(f"ended by {signal.Signals(end.signal).name}; go on by `flwr run` with {how}") from end
+
+
 def main(grid: Grid, context: Context) -> None:
     """Run a whole experiment; the run folder holds everything that is left of it.
 
@@ -175,7 +190,7 @@ def new_server(run: Task, grid: Grid) -> Server:
     config = run.config
     if config.faults:
         grid = cast(Grid, FaultyGrid(grid, build("faults", config.faults), config.seed))
-    hosts = discover(grid, config.nodes, config.round_timeout_seconds, run.frozen)
+    hosts = discover(grid, config.nodes, config.round_timeout_seconds, run.frozen, run.meaning)
     if len(hosts.clients) != config.population:
         raise ConfigError(
             f"population ({config.population}) differs from the {len(hosts.clients)} clients that the nodes host"

@@ -93,6 +93,7 @@ def fresh_task() -> None:
     """No task of an earlier test is reused."""
     task.forget()
     exchange.tell_once.cache_clear()
+    exchange.news.cache_clear()
     choose.tell_once.cache_clear()
 
 

@@ -135,7 +135,7 @@ def _main(composed: DictConfig) -> float | None:
     except RunFailedError as error:
         if in_sweep:
             raise
-        failed(error)
+        failed(error, has_record=(folder / "rounds.jsonl").is_file())
     except Exception as error:  # here, because Hydra writes a line of its own about whatever leaves this function
         if in_sweep:
             raise
@@ -178,9 +178,10 @@ def go_on(folder: Path | None) -> str:
     return f"go on with {resume_command(folder)}"
 
 
-def failed(error: RunFailedError) -> NoReturn:
+def failed(error: RunFailedError, has_record: bool = True) -> NoReturn:
     """Say why the run could not go on, and exit with 1."""
-    print(f"fedbatch: {visible(error)}; the record so far is in the run folder", file=sys.stderr)
+    where = "; the record so far is in the run folder" if has_record else ""
+    print(f"fedbatch: {visible(error)}{where}", file=sys.stderr)
     raise SystemExit(1)
 
 

@@ -107,8 +107,21 @@ def watch(arguments: list[str], trust: list[str]) -> None:
             print()
 
 
-def doctor(overrides: list[str], _: list[str]) -> None:
-    """What is there, how to get what is missing, and what a run would need: ``fedbatch doctor [overrides]``."""
+def doctor(arguments: list[str], _: list[str]) -> None:
+    """What is there, and how to get what is missing: ``fedbatch doctor``.
+
+    With overrides, what a run of them would need of this machine: ``fedbatch doctor model=cnn population=1000``.
+    With other arguments, what would keep this machine out of a federation: ``fedbatch doctor [HOST:PORT] [FILE...]``
+    makes a TLS handshake with the SuperLink by the authority's certificate among the files, and sees that others on
+    this machine cannot read the other files, such as keys. Exit status 1 if something is wrong.
+    """
+    overrides = [argument for argument in arguments if "=" in argument]
+    if arguments and not overrides:
+        from fedbatch.cli.connection import main
+
+        if not main(arguments):
+            sys.exit(1)
+        return
     from rich.console import Console
 
     from fedbatch.cli.doctor import tables

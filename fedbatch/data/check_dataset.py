@@ -53,7 +53,17 @@ def checked(dataset: Any, rule: LabelRule = CLASSES) -> Dataset:
     if owner is not None:
         owner = _owner(_array("owner", owner), len(y[0]))
     return Dataset(
-        str(dataset.name), x[0], y[0], x[1], y[1], num_classes, owner, layout=layout, mapped=mapped, scale=scale
+        str(dataset.name),
+        x[0],
+        y[0],
+        x[1],
+        y[1],
+        num_classes,
+        owner,
+        layout=layout,
+        mapped=mapped,
+        scale=scale,
+        meaning=getattr(dataset, "meaning", {}),
     )
 
 

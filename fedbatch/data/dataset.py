@@ -1,6 +1,7 @@
 """What a data set is to the rest of fedbatch: four arrays and a few facts about them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Dataset:
         mapped: whether ``train_x`` stays where it is, in a file: rows of float32, int64 or uint8 are read when they are
             drawn, and never all of them; see docs/data.md.
         scale: what such rows of uint8 are multiplied by.
+        meaning: what the numbers of a column stand for, by its name; see `fedbatch.data.meaning`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Dataset:
     layout: Layout | None = None
     mapped: bool = False
     scale: float | None = None
+    meaning: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

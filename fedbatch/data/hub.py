@@ -12,6 +12,7 @@ from fedbatch.data import source as sources
 from fedbatch.data.bundled import held_out
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.labels import labels, numbers, owners
+from fedbatch.data.meaning import NUMBERS, TEXTS, of_values
 from fedbatch.data.standardise import standardise
 
 Floats = npt.NDArray[np.float32]
@@ -70,10 +71,11 @@ def hugging_face(
     fit = _read(used, inputs, missing == "impute")
     y: list[npt.NDArray[Any]]
     if label_kind == "numbers":
-        y, num_classes = [*numbers(used, targets)], None
+        y, num_classes, meaning = [*numbers(used, targets)], None, dict.fromkeys(targets, NUMBERS)
     else:
-        found, num_classes = labels(used, targets[0])
-        y = [*found]
+        found, classes = labels(used, targets[0])
+        y, num_classes = [*found], len(classes)
+        meaning = {targets[0]: of_values(classes, "classes")}
     owner = None
     if owner_column:
         sources.check_names(source, splits, [train_split], [owner_column])
@@ -88,8 +90,8 @@ def hugging_face(
             )
         y = [y[0][~test], y[0][test]]
         owner = owner[~test] if owner is not None else None
-    x = fit(test, text_features)
-    return Dataset(Path(source).stem, x[0], y[0], x[1], y[1], num_classes, owner)
+    x, read_as = fit(test, text_features)
+    return Dataset(Path(source).stem, x[0], y[0], x[1], y[1], num_classes, owner, meaning=read_as | meaning)
 
 
 def _check_request(
@@ -115,20 +117,28 @@ def _check_request(
             raise ValueError(f"dataset.input_column: {label} is the label_column, and would be all that a model needs")
 
 
-def _read(used: dict[str, Any], names: list[str], impute: bool) -> Callable[[Mask | None, int], list[Floats]]:
-    """Read and check the columns; what is returned fits training and test inputs, given which rows are held out."""
+def _read(
+    used: dict[str, Any], names: list[str], impute: bool
+) -> Callable[[Mask | None, int], tuple[list[Floats], dict[str, str]]]:
+    """Read and check the columns; what is returned fits training and test inputs, given which rows are held out.
+
+    It gives what they stand for, too.
+    """
     features = next(iter(used.values())).features
     if pictures := [name for name in names if type(features[name]).__name__ == "Image"]:
         if len(names) > 1:
             raise ValueError(f"dataset.input_column={','.join(names)}: {pictures[0]} holds images; take it alone")
         pixels = images.unify([images.decode(rows, split, names[0]) for split, rows in used.items()], names[0])
-        return lambda test, _: standardise(*_divided(pixels, test))
+        return lambda test, _: (standardise(*_divided(pixels, test)), {})
     read = [list(parts) for parts in zip(*(columns.read(used, name) for name in names), strict=True)]
     if len(names) == 1 and all(part[0].is_text for part in read):
         plain = [np.where(part[0].missing, "", part[0].values) for part in read]
-        return lambda test, length: texts.features([part.tolist() for part in _divided(plain, test)], names[0], length)
+        return lambda test, length: (
+            texts.features([part.tolist() for part in _divided(plain, test)], names[0], length),
+            {names[0]: TEXTS},
+        )
     tabular.check(read, impute)
-    return lambda test, _: tabular.inputs(read, test)
+    return lambda test, _: (tabular.inputs(read, test), tabular.meaning(read, test))
 
 
 def _divided(parts: list[npt.NDArray[Any]], test: Mask | None) -> list[npt.NDArray[Any]]:

@@ -13,8 +13,8 @@ from fedbatch.data.rows import listed
 FEW_CLASSES = 20
 
 
-def labels(splits: dict[str, Any], column: str) -> tuple[list[npt.NDArray[np.int64]], int]:
-    """The labels of each split, ``0 .. classes - 1``, and the number of classes, the sorted values of all splits.
+def labels(splits: dict[str, Any], column: str) -> tuple[list[npt.NDArray[np.int64]], list[Any]]:
+    """The labels of each split, ``0 .. classes - 1``, and the classes, the sorted values of all splits.
 
     Whole numbers, truth values and texts are classes; numbers with a fraction, dates and lists are not.
 
@@ -36,7 +36,16 @@ def labels(splits: dict[str, Any], column: str) -> tuple[list[npt.NDArray[np.int
         remedy = "set dataset.label_column, task=regression for numbers to predict, or put the values in groups"
         raise ValueError(f"{field}: {told}; {remedy}")
     ends = np.cumsum([len(each) for each in values])[:-1]
-    return [part.astype(np.int64) for part in np.split(y, ends)], len(classes)
+    return [part.astype(np.int64) for part in np.split(y, ends)], _named(
+        classes, next(iter(splits.values())).features[column]
+    )
+
+
+def _named(classes: npt.NDArray[Any], feature: Any) -> list[Any]:
+    """Classes by the names that the hub keeps beside their numbers, where it does; numbers are whole."""
+    if type(feature).__name__ == "ClassLabel":
+        return [feature.names[int(each)] for each in classes]
+    return classes.tolist() if classes.dtype.kind == "U" else [int(each) for each in classes]
 
 
 def numbers(splits: dict[str, Any], names: list[str]) -> list[npt.NDArray[np.float64]]:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from fedbatch.data import columns
 from fedbatch.data.columns import Column
+from fedbatch.data.meaning import NUMBERS, of_values
 from fedbatch.data.rows import listed
 from fedbatch.data.standardise import standardise
 
@@ -50,6 +51,19 @@ def inputs(parts: list[list[Column]], held_out: Mask | None) -> list[Floats]:
         else:
             by_column.append(_scaled(field, column[0].name, _divided(columns.as_float64(column), held_out)))
     return [np.concatenate(each, axis=1) for each in zip(*by_column, strict=True)]
+
+
+def meaning(parts: list[list[Column]], held_out: Mask | None) -> dict[str, str]:
+    """What the inputs of each column stand for, by its name; arguments as in `inputs`."""
+    found = {}
+    for split in zip(*parts, strict=True):
+        column = list(split)
+        if column[0].is_text:
+            train = _divided([_texts(part) for part in column], held_out)[0]
+            found[column[0].name] = of_values(sorted({*train[:, 0]}), "categories")
+        else:
+            found[column[0].name] = NUMBERS
+    return found
 
 
 def _field(parts: list[list[Column]]) -> str:

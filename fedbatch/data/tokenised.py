@@ -12,6 +12,7 @@ from fedbatch.data.bundled import held_out
 from fedbatch.data.check_labels import NO_LABEL
 from fedbatch.data.dataset import Dataset
 from fedbatch.data.labels import labels, owners
+from fedbatch.data.meaning import of_values
 from fedbatch.data.rows import listed
 
 Sequences = list[npt.NDArray[np.int64]]
@@ -60,12 +61,13 @@ def hugging_face_text(
         _tokens(column, told, max_length, at_least=2 - bool(label_column))
         for column in columns.read(used, input_column)
     ]
+    meaning = {"dataset.tokenizer": of_values(sorted(told.get_vocab().items()), "tokens")}
     y: list[Any]
     if label_column is None:
         y, num_classes = [[_next(row) for row in rows] for rows in x], len(told)
     else:
-        found, num_classes = labels(used, label_column)
-        y = [*found]
+        found, classes = labels(used, label_column)
+        y, num_classes, meaning[label_column] = [*found], len(classes), of_values(classes, "classes")
     owner = None
     if owner_column:
         sources.check_names(source, splits, [train_split], [owner_column])
@@ -76,7 +78,7 @@ def hugging_face_text(
         owner = None if owner is None else owner[~test]
     pad = 0 if told.pad_token_id is None else told.pad_token_id
     inputs: list[Any] = [{"input_ids": rows} for rows in x]
-    return Dataset(Path(source).stem, inputs[0], y[0], inputs[1], y[1], num_classes, owner, pad)
+    return Dataset(Path(source).stem, inputs[0], y[0], inputs[1], y[1], num_classes, owner, pad, meaning=meaning)
 
 
 def _tokenizer(folder: str) -> Any:

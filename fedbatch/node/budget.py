@@ -7,12 +7,14 @@ another config may deal the same examples to other clients. Draws come
 from a secret of the node's own, for whoever knows the secret has no barrier.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedbatch.config.schema import RunConfig, from_json
+from fedbatch.core import private_file
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy import accounting, ledger
 from fedbatch.privacy.calibrate import order_that_lasts_longest
@@ -24,6 +26,7 @@ from fedbatch.wire.check import MessageError
 from fedbatch.wire.held_out import SlopePlan
 from fedbatch.wire.messages import PrivatePlan
 
+log = logging.getLogger("fedbatch")
 KEYS = ("max_epsilon", "ledger", "secret_file")
 
 
@@ -94,7 +97,9 @@ def admit(budget: Budget, plan: PrivatePlan | SlopePlan, task: Task) -> None:
             f"this node's own budget is spent: with this release epsilon would be {total:.3g}, and its owner "
             f"allows {budget.max_epsilon:g} (node-config max_epsilon)"
         )
-    budget.file.parent.mkdir(parents=True, exist_ok=True)
+    private_file.make(budget.file)
+    if problem := private_file.exposed(budget.file):
+        log.warning("node-config ledger: %s", problem)
     ledger.write(budget.file, due)
 
 

@@ -8,6 +8,7 @@ a reproducible study and wrong for real data.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor
 
+from fedbatch.core import private_file
 from fedbatch.core.errors import ConfigError
 from fedbatch.privacy.chacha20 import words
 from fedbatch.privacy.lattice import skellam
@@ -27,6 +29,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 GENERATORS = ("philox", "chacha20")
 SECRET_BYTES = 32
 CPU = torch.device("cpu")
+log = logging.getLogger("fedbatch")
 ON_DEVICE = 2**20
 """From so many draws on a GPU makes its own, and so many at a time."""
 
@@ -134,9 +137,9 @@ def secret_of(path: str | None, seed: int) -> bytes:
         return hashlib.blake2b(f"fedbatch/{seed}".encode(), digest_size=SECRET_BYTES).digest()
     file = Path(path).expanduser()
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as new:
-            new.write(os.urandom(SECRET_BYTES))
+        private_file.make(file, os.urandom(SECRET_BYTES))
+    elif problem := private_file.exposed(file):
+        log.warning("privacy.secret_file: %s", problem)
     secret = file.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise ConfigError(

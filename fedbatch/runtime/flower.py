@@ -7,6 +7,7 @@ public but on its way out; ``flwr run`` in its place hides the exit code, the ex
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from fedbatch.config.trust import EVERYTHING
 from fedbatch.core import telemetry
 
 SERVER_NODE_ID = 1
+Serve = Callable[[Grid, Context], None]
+"""What a server does on a Grid: a ServerApp, or the function in it."""
 
 
 def quiet_and_offline(home: Path) -> dict[str, str]:
@@ -68,7 +71,7 @@ class Configured(ClientApp):
         return self._app(message, replace(context, run_config=self._run_config, node_config=node_config))
 
 
-def serve(server_app: ServerApp, grid: Grid, run_config: dict[str, Any]) -> None:
+def serve(server_app: Serve, grid: Grid, run_config: dict[str, Any]) -> None:
     """Run a ServerApp on a grid that is there; an exception of the app comes through."""
     server_app(grid, new_context(grid.run.run_id, SERVER_NODE_ID, {}, run_config))
 
@@ -79,7 +82,10 @@ def simulate(server_app: ServerApp, client_app: ClientApp, num_nodes: int, resou
 
     # It logs each reply, its own deprecation, and errors that it goes on to raise or that arrive as error replies.
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    run_simulation(server_app, client_app, num_nodes, backend_config={"client_resources": {**resources}})
+    # Flower hands all of it on as options of an actor. One that dies would stay dead, and cost each round a node.
+    run_simulation(
+        server_app, client_app, num_nodes, backend_config={"client_resources": {**resources, "max_restarts": -1}}
+    )
 
 
 def num_bytes(content: RecordDict) -> int:

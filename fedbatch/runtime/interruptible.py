@@ -10,10 +10,10 @@ from fedbatch.core.interrupt import Asked
 
 
 class InterruptibleGrid:
-    """A Grid on which a round's client work can be broken off between two answers.
+    """A Grid on which a signal ends the wait for nodes, and a round's client work between two answers.
 
     Nothing of the server's state has changed by then, so that it can be saved as it was before the round. Everything
-    but ``send_and_receive`` is the Grid's own.
+    else is the Grid's own.
 
     Args:
         grid: the Grid.
@@ -26,13 +26,21 @@ class InterruptibleGrid:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._grid, name)
 
+    def get_node_ids(self) -> Iterable[int]:
+        """The Grid's nodes, for which a run that begins looks until they are there."""
+        self._asked.obey()
+        with self._asked.waiting():
+            return self._grid.get_node_ids()
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """The Grid's replies; of ``train`` messages only as long as the run goes on, or the last one is there."""
         asked = list(messages)
-        replies = self._grid.send_and_receive(asked, timeout=timeout)
-        if any(message.metadata.message_type != "train" for message in asked):
-            return iter(replies)
-        return self._until_asked(replies, len(asked))
+        is_work = all(message.metadata.message_type == "train" for message in asked)
+        if is_work:
+            self._asked.obey()
+        with self._asked.waiting():  # Flower's own Grids wait here for all replies; the local one computes them later
+            replies = self._grid.send_and_receive(asked, timeout=timeout)
+        return self._until_asked(replies, len(asked)) if is_work else iter(replies)
 
     def _until_asked(self, replies: Iterable[Message], expected: int) -> Iterator[Message]:
         for number, reply in enumerate(replies, start=1):

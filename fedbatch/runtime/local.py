@@ -6,11 +6,11 @@ from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedbatch.config.trust import EVERYTHING
-from fedbatch.runtime.flower import SERVER_NODE_ID, new_context, new_run, serve, stamp
+from fedbatch.runtime.flower import SERVER_NODE_ID, Serve, new_context, new_run, serve, stamp
 
 CLIENT_ERROR = 0
 
@@ -105,15 +105,13 @@ class Local:
 
     by_reference: bool = True
 
-    def __call__(
-        self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
-    ) -> None:
+    def __call__(self, server_app: Serve, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]) -> None:
         """See `run_locally`."""
         run_locally(server_app, client_app, num_nodes, run_config, self.by_reference)
 
 
 def run_locally(
-    server_app: ServerApp,
+    server_app: Serve,
     client_app: ClientApp,
     num_nodes: int,
     run_config: dict[str, Any],

@@ -22,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedbatch.core import cache
 from fedbatch.core.errors import ConfigError, RunFailedError
-from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, new_context, quiet_and_offline, simulate
+from fedbatch.runtime.flower import SERVER_NODE_ID, Configured, Serve, new_context, quiet_and_offline, simulate
 
 CONNECT_SECONDS = 10
 WIND_DOWN_SECONDS = 30
@@ -55,15 +55,16 @@ class Ray:
             raise ConfigError(f"runtime.gpus_per_node must not be negative (got {self.gpus_per_node:g})")
         if find_spec("ray") is None:
             raise ConfigError("runtime=ray needs Ray: pip install 'fedbatch[ray]', or use runtime=local")
+        port = (self.address or "").rpartition(":")[2]
+        if self.address not in (None, "auto", "local") and not (port != self.address and port.isdecimal()):
+            raise ConfigError(f"runtime.address must be null, auto or host:port (got {self.address})")
 
-    def __call__(
-        self, server_app: ServerApp, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]
-    ) -> None:
+    def __call__(self, server_app: Serve, client_app: ClientApp, num_nodes: int, run_config: dict[str, Any]) -> None:
         """Run both apps; an exception of the ServerApp comes through.
 
         Raises:
             ConfigError: Ray cannot be reached, or has no machine with the resources of a node.
-            RunFailedError: Ray breaks down.
+            RunFailedError: Ray cannot start on this machine, or breaks down.
         """
         self._start()
         resources = {"num_cpus": self.cpus_per_node, "num_gpus": self.gpus_per_node}
@@ -76,15 +77,17 @@ class Ray:
             os.environ.setdefault(name, value)
         import ray
 
-        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "CRITICAL"}
         try:
-            if self.address and ":" in self.address:  # Ray itself would try for minutes
-                host, port = self.address.rsplit(":", 1)
-                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            if self.address and ":" in self.address:
+                greet(self.address)
             # Without an address Ray would join a cluster that the environment or a file of an earlier one names.
             ray.init(address=self.address or "local", **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # Ray's are of many kinds, and some are of none
+            reason = root_cause(error).rstrip(".")
+            if self.address in (None, "local"):
+                remedy = "look into /tmp/ray/session_latest/logs, or use runtime=local"
+                raise RunFailedError(f"Ray cannot start: {reason}; {remedy}") from error
             raise ConfigError(
                 f"runtime.address={self.address}: {reason}; `ray start --head` starts a cluster"
             ) from error
@@ -96,6 +99,25 @@ class Ray:
                 f"runtime: no machine has the {self.cpus_per_node:g} CPUs and {self.gpus_per_node:g} GPUs of a node "
                 f"(there are {largest}); lower runtime.cpus_per_node or runtime.gpus_per_node"
             )
+
+
+def greet(address: str) -> None:
+    """See that a Ray may be at ``host:port``: Ray itself would try for minutes, where nobody or another is.
+
+    Raises:
+        OSError: nobody answers, or not as Ray would.
+    """
+    import grpc  # what Flower speaks, and Ray
+
+    host, port = address.rsplit(":", 1)
+    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    if os.environ.get("RAY_USE_TLS", "0") != "0":  # by certificates that only Ray knows
+        return
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise OSError(f"what answers there is no Ray, or takes more than {CONNECT_SECONDS} s") from None
 
 
 class _BrokenDown(BaseException):

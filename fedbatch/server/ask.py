@@ -6,9 +6,18 @@ from typing import Any, Generic
 
 from flwr.serverapp import Grid
 
+from fedbatch.core.visible import visible
 from fedbatch.runtime import flower
 from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.codec import Encoder, Schema, decode_measured
+
+LONGEST = 1000
+"""Characters that are told of what is wrong with an answer: its names and reasons are as long as a node likes."""
+
+
+def shortened(reason: object) -> str:
+    """What is told of a reason, in one line that steers no terminal."""
+    return visible(str(reason)[:LONGEST])
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,6 @@ def ask(
             check(answer, plan, squares)
             answers[node] = opened(answer, plan)
         except MessageError as error:
-            rejected[node] = str(error)
+            rejected[node] = shortened(error)
     rejected |= {node: "no answer in time" for node in waiting}
     return Replies(answers, rejected)

@@ -1,7 +1,7 @@
 """Sending plans to nodes and reading their answers; what is not valid is left out and named."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from fedbatch.config.checks import CHOICES
 from fedbatch.config.schema import RunConfig
 from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
+from fedbatch.server.hosts import in_words
 from fedbatch.wire.check import MessageError, SquaredLengths
 from fedbatch.wire.held_out import (
     EvaluatePlan,
@@ -121,22 +122,23 @@ def exchange_in_turn(
     asked = sum(len(plan.clients) for plans in turns for plan in plans.values())
     clients = sum(len(answer.clients) for answers in found for answer in answers)
     silent = any(turns) and not any(found)
-    refuse_too_few(silent, clients, asked, rejected, config.min_clients, round_, secret)
+    named = {in_words(node, turns[0][node].clients): reason for node, reason in rejected.items()}
+    refuse_too_few(silent, clients, asked, named, config.min_clients, round_, secret)
     if not secret:
-        for reason in rejected.values():
-            tell_once(f"an answer was left out: {reason} (told once; see rejected_replies)")
+        tell_left_out(named)
     return found, rejected
 
 
 def refuse_too_few(
-    silent: bool, clients: int, asked: int, rejected: Mapping[int, str], least: int, round_: int, secret: bool
+    silent: bool, clients: int, asked: int, rejected: Mapping[str, str], least: int, round_: int, secret: bool
 ) -> None:
     """Raise where a round cannot be completed with the ``clients`` whose answers are valid, or all nodes are silent.
 
     Raises:
         NoAnswerError: they are fewer than ``least``.
     """
-    needed, first = min(least, asked), next(iter(rejected.values()), "their updates were not finite")
+    reasons = (f"{node}: {reason}" for node, reason in rejected.items())
+    needed, first = min(least, asked), next(reasons, "their updates were not finite")
     if secret and (silent or clients < needed):
         raise NoAnswerError(f"too few valid answers in round {round_} (min_clients={least}); who was asked is a secret")
     if silent:
@@ -146,6 +148,19 @@ def refuse_too_few(
         raise NoAnswerError(
             f"valid answers of {clients} clients in round {round_}, fewer than min_clients={least}: {first}"
         )
+
+
+def tell_left_out(rejected: Mapping[str, str]) -> None:
+    """A line for each reason that is new, with the node that gave it first."""
+    for node, reason in rejected.items():
+        if next(news(reason), False):
+            log.warning("an answer of %s was left out: %s (told once; see rejected_replies)", node, reason)
+
+
+@lru_cache(maxsize=256)
+def news(reason: str) -> Iterator[bool]:
+    """True the first time in a process: a reason is told of the first node that gives it."""
+    return iter([True])
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,10 @@
 """Which node hosts which client."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,15 @@ from flwr.serverapp import Grid
 
 from fedbatch.core.errors import ConfigError
 from fedbatch.core.random import Ints
+from fedbatch.data.meaning import difference
 from fedbatch.runtime import flower
+from fedbatch.server.ask import shortened
 from fedbatch.wire.check import MessageError
 from fedbatch.wire.codec import decode
 from fedbatch.wire.messages import Hosted
 
 POLL_SECONDS = 0.5
+NOTHING: Mapping[str, str] = MappingProxyType({})
 START_SECONDS = 120.0
 """At least so long is waited for the first answers: until then a node starts its process, imports and loads data."""
 MOST_EXAMPLES = 10**9
@@ -55,7 +60,9 @@ class Hosts:
         return {node: cohort[nodes == node] for node in order}
 
 
-def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = "") -> Hosts:
+def discover(
+    grid: Grid, num_nodes: int, timeout: float | None, frozen: str = "", meaning: Mapping[str, str] = NOTHING
+) -> Hosts:
     """Wait for ``num_nodes`` nodes and ask each which clients it hosts.
 
     Args:
@@ -63,6 +70,7 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = ""
         num_nodes: as many are waited for.
         timeout: of a round, in seconds; None for as long as it takes. Here it is `START_SECONDS` at least.
         frozen: digest of what the server's model holds and nobody sends, which that of each node must have.
+        meaning: of the server's data and model, which nodes with data of their own must share.
 
     Raises:
         ConfigError: too few nodes in time, a node that cannot answer, whose model is another one, or two nodes that
@@ -82,15 +90,22 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = ""
     clients, hosts, sizes = [], [], []
     for reply in grid.send_and_receive(messages, timeout=timeout):
         if reply.has_error():
-            raise ConfigError(f"node {reply.metadata.src_node_id} cannot start: {flower.reason(reply.error)}")
+            raise ConfigError(
+                f"node {reply.metadata.src_node_id} cannot start: {shortened(flower.reason(reply.error))}"
+            )
         try:
             answer = decode(Hosted, reply.content)
         except MessageError as error:
-            raise ConfigError(f"node {reply.metadata.src_node_id}: {error}") from error
+            raise ConfigError(f"node {reply.metadata.src_node_id}: {shortened(error)}") from error
         if answer.frozen != frozen:
             raise ConfigError(
                 f"model: node {reply.metadata.src_node_id} has other frozen parameters than the server; give both the "
                 "same files, and the same versions of packages"
+            )
+        if other := difference(meaning, answer.meaning):
+            raise ConfigError(
+                f"{in_words(reply.metadata.src_node_id, answer.clients)}: {other}; write its column as the "
+                "server's data have it, with examples of every class and category, or leave the node out"
             )
         clients.append(answer.clients)
         sizes.append(answer.num_examples)
@@ -105,6 +120,18 @@ def discover(grid: Grid, num_nodes: int, timeout: float | None, frozen: str = ""
     if (np.diff(ids[order]) == 0).any():
         raise ConfigError("two nodes host the same client; give each node its own partition-id")
     return Hosts(ids[order], np.concatenate(hosts)[order], np.concatenate(sizes)[order])
+
+
+def in_words(node: int, clients: Ints) -> str:
+    """A node with clients (K,) of its own, which say which machine it is.
+
+    >>> in_words(3, np.array([7])), in_words(3, np.array([7, 9]))
+    ('node 3 (client 7)', 'node 3 (clients 7 to 9)')
+    """
+    if not len(clients):
+        return f"node {node}"
+    first, last = clients[0], clients[-1]
+    return f"node {node} (client {first})" if first == last else f"node {node} (clients {first} to {last})"
 
 
 def check_hosts(hosts: Hosts, known: Ints, exact: bool) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from fedbatch.core.errors import RunFailedError
 from fedbatch.masking import keys, shares
-from fedbatch.server.exchange import tell_once
+from fedbatch.server.exchange import tell_left_out
 from fedbatch.server.session import Asker, Session, refuse_fewer
 from fedbatch.server.unmask import collect_secrets, unmasked
 from fedbatch.wire.check import MessageError, SquaredLengths, check
@@ -72,8 +72,7 @@ def open_sum(
             f"round {opened.round}: the opened sum cannot be ({error}); a node has sent something else, and masks hide "
             "which: leave out nodes that you do not trust, or use privacy=example_local"
         ) from error
-    for reason in asker.rejected.values():
-        tell_once(f"an answer was left out: {reason} (told once; see rejected_replies)")
+    tell_left_out(asker.named)
     return opened
 
 

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from fedbatch.core.errors import RunFailedError
 from fedbatch.server.ask import ask
 from fedbatch.server.exchange import check_clients, refuse_too_few
+from fedbatch.server.hosts import in_words
 from fedbatch.wire.check import SquaredLengths
 from fedbatch.wire.masks import Dealt, Keys, Unmasked
 from fedbatch.wire.messages import PrivateContribution, PrivatePlan
@@ -50,10 +51,14 @@ class Asker:
     """
 
     def __init__(self, grid: Grid, plans: Mapping[int, PrivatePlan], timeout: float | None, least: int):
-        self._grid, self._timeout, self._least = grid, timeout, least
-        self._clients = sum(len(plan.clients) for plan in plans.values())
+        self._grid, self._plans, self._timeout, self._least = grid, plans, timeout, least
         self._round = next(iter(plans.values())).round
         self.rejected: dict[int, str] = {}
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The reason for each node, in words, that gave no valid answer."""
+        return {in_words(node, self._plans[node].clients): reason for node, reason in self.rejected.items()}
 
     def __call__(
         self,
@@ -82,9 +87,10 @@ class Asker:
 
         replies = ask(self._grid, plans, kind, action, str(self._round), self._timeout, lambda _: lengths, check_all)
         self.rejected |= replies.rejected
+        asked = sum(len(plan.clients) for plan in self._plans.values())
         clients = sum(len(answer.clients) for answer in replies.answers.values())
         silent = not replies.answers
-        refuse_too_few(silent, clients, self._clients, self.rejected, self._least, self._round, secret=False)
+        refuse_too_few(silent, clients, asked, self.named, self._least, self._round, secret=False)
         return replies.answers
 
 

@@ -72,9 +72,9 @@ def secret_of(
         if keys.digest(share) == part(session.dealt[dealer].digests, 2 * place + which, keys.KEY).tobytes():
             good[place] = share
         elif share == shares.UNREADABLE:
-            rejected[session.nodes[dealer]] = f"node {session.nodes[dealer]} sealed what its reader cannot read"
+            rejected[session.nodes[dealer]] = "it sealed what its readers cannot read"
         else:
-            rejected[session.nodes[place]] = f"node {session.nodes[place]} sent a share that nobody dealt"
+            rejected[session.nodes[place]] = "it sent a share that nobody dealt"
     refuse_fewer(len(good), session.threshold, f"sent good shares of a secret of node {session.nodes[dealer]}")
     secret = shares.combine(dict(list(good.items())[: session.threshold]))
     if which == SEED:

@@ -1,6 +1,6 @@
 """What a run trains and on what, ready to use at both ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -58,6 +58,7 @@ class Task:
         node_model: scratch model of the nodes in this process.
         learning: what labels and scores are.
         layout: what lies where in an input that is several arrays; None where it is one.
+        meaning: what the numbers of data and model stand for, by name; see `fedbatch.data.meaning`.
         aggregator: of single updates; None adds weighted sums up.
         compression: of clients' updates on their way to the server; None without.
         privacy: the run's mechanism, ready to use; None without privacy.
@@ -83,6 +84,7 @@ class Task:
     node_model: FlatModel
     learning: LearningTask
     layout: Layout | None = None
+    meaning: Mapping[str, str] = field(default_factory=dict)
     aggregator: Aggregator | None = None
     compression: Compression | None = None
     privacy: PrivacyPlan | None = None

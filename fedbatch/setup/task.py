@@ -104,6 +104,7 @@ def load(config_json: str) -> Task:
         node_model=model,
         learning=learning,
         layout=dataset.layout,
+        meaning=dict(dataset.meaning) | {"the model": f"{model.params.numel()} parameters"},
         aggregator=aggregator,
         compression=compression,
         privacy=privacy,

@@ -48,7 +48,7 @@ from fedbatch.wire.queries import (
 )
 from fedbatch.wire.schema import Vector
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of the wire schema; a node with another one is refused."""
 
 Content = (

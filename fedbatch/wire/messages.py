@@ -50,11 +50,13 @@ class Hosted:
         clients: int64 (K,) ids, distinct.
         num_examples: int64 (K,) training examples of each.
         frozen: digest of what its model holds and nobody sends; see `fedbatch.models.frozen`.
+        meaning: of its own data, where it has some; see `fedbatch.data.meaning`.
     """
 
     clients: Ids
     num_examples: Counts
     frozen: str = ""
+    meaning: str = ""
 
 
 @dataclass(frozen=True)

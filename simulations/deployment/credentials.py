@@ -19,7 +19,7 @@ class Certificates:
 
     Attributes:
         authority: certificate that the others trust.
-        server: certificate of the SuperLink, for ``127.0.0.1`` and ``localhost``.
+        server: certificate of the SuperLink.
         key: its private key.
     """
 
@@ -36,18 +36,18 @@ class NodeKey:
     public: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """An authority, whose own key is thrown away, and a certificate for this machine."""
+def make_certificates(folder: Path, address: str = "127.0.0.1", lifetime: timedelta = LIFETIME) -> Certificates:
+    """An authority, whose own key is thrown away, and a certificate for ``localhost`` and an address."""
     root_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    root_name, server_name = _name("fedbatch demo authority"), _name("127.0.0.1")
+    root_name, server_name = _name("fedbatch demo authority"), _name(address)
     root = (
-        _builder(root_name, root_name, root_key.public_key())
+        _builder(root_name, root_name, root_key.public_key(), LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(root_key, hashes.SHA256())
     )
-    here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     server = (
-        _builder(server_name, root_name, server_key.public_key())
+        _builder(server_name, root_name, server_key.public_key(), lifetime)
         .add_extension(x509.SubjectAlternativeName(here), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(root_key, hashes.SHA256())
@@ -78,7 +78,9 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number())
-    return builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + LIFETIME)
+    return builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + lifetime)

@@ -95,7 +95,14 @@ class Federation:
 
 @contextmanager
 def superlink(folder: Path, logs: Path, *, secure: bool) -> Iterator[Federation]:
-    """A SuperLink that ends with the block.
+    """A SuperLink that ends with the block; arguments as of `federation_on`."""
+    federation = federation_on(folder, logs, secure=secure)
+    with link(federation, "superlink"):
+        yield federation
+
+
+def federation_on(folder: Path, logs: Path, *, secure: bool) -> Federation:
+    """A federation of this machine, with an address that is free; its SuperLink is still to be started.
 
     Args:
         folder: private, for keys and Flower's own files.
@@ -105,19 +112,32 @@ def superlink(folder: Path, logs: Path, *, secure: bool) -> Iterator[Federation]
     certificates = make_certificates(folder) if secure else None
     environment = {**os.environ, **quiet_and_offline(folder)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # they start one another
-    port = _free_port()
-    address = f"127.0.0.1:{port}"
-    if certificates is None:
-        flags, connection = ["--insecure"], "insecure = true"
-    else:
-        flags = ["--ssl-ca-certfile", str(certificates.authority), "--ssl-certfile", str(certificates.server)]
-        flags += ["--ssl-keyfile", str(certificates.key), "--enable-supernode-auth"]
+    address = f"127.0.0.1:{_free_port()}"
+    connection = "insecure = true"
+    if certificates is not None:
         connection = f"root-certificates = {json.dumps(str(certificates.authority))}"
     (folder / "config.toml").write_text(f'[superlink.{NAME}]\naddress = "{address}"\n{connection}\n')
-    command = [_script("flower-superlink"), "--host", "127.0.0.1", "--port", str(port), *flags]
-    with process(command, environment, logs / "superlink.log") as server:
-        _wait_for(port, server)
-        yield Federation(address, certificates, environment, logs)
+    return Federation(address, certificates, environment, logs)
+
+
+@contextmanager
+def link(federation: Federation, name: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The SuperLink of a federation, which ends with the block; it may be started again.
+
+    Args:
+        federation: whose address it takes.
+        name: of its log.
+        more: arguments of ``flower-superlink``.
+    """
+    flags, certificates = ["--insecure"], federation.certificates
+    if certificates is not None:
+        flags = ["--ssl-ca-certfile", str(certificates.authority), "--ssl-certfile", str(certificates.server)]
+        flags += ["--ssl-keyfile", str(certificates.key), "--enable-supernode-auth"]
+    host, port = federation.address.split(":")
+    command = [_script("flower-superlink"), "--host", host, "--port", port, *flags, *more]
+    with process(command, federation.environment, federation.logs / f"{name}.log") as server:
+        _wait_for(int(port), server)
+        yield server
 
 
 @contextmanager

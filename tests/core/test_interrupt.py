@@ -1,11 +1,12 @@
 import logging
 import signal
 import threading
+import time
 
 import pytest
 
 from fedbatch.core.errors import Interrupted
-from fedbatch.core.interrupt import SIGNALS, ending_at_once, listening
+from fedbatch.core.interrupt import POKE, SIGNALS, ending_at_once, listening
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +54,26 @@ def test_outside_the_main_thread_nothing_is_done():
     thread.start()
     thread.join()
     assert found == [(0, before)]
+
+
+def test_the_first_signal_ends_a_wait(caplog):
+    with listening() as asked:
+        with asked.waiting():
+            pass
+        with pytest.raises(Interrupted, match="signal 15"), asked.waiting():
+            signal.raise_signal(signal.SIGTERM)
+        assert asked.signal == signal.SIGTERM and not asked.at_once  # so that a checkpoint is written
+        assert "after this round" not in caplog.text
+
+
+def test_a_signal_that_another_thread_gets_ends_the_wait_of_the_main_one():
+    """Flower's watch over its SuperLink raises one so, while the main thread waits for arrays that never come."""
+    before = signal.getsignal(POKE)
+    watch = threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,))
+    with listening() as asked:
+        watch.start()
+        start = time.monotonic()
+        with pytest.raises(Interrupted), asked.waiting():
+            threading.Event().wait(20)
+        assert time.monotonic() - start < 10
+    assert signal.getsignal(POKE) == before and signal.set_wakeup_fd(-1) == -1

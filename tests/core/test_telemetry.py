@@ -36,7 +36,10 @@ def test_processes_of_a_simulation_and_of_the_demo_are_told(tmp_path):
     assert OFF.items() <= quiet_and_offline(tmp_path).items()
 
 
-@pytest.mark.parametrize("page", ["runtimes", "trust"])
-def test_pages_with_commands_of_flower_say_how(page):
-    text = (DOCS / f"{page}.md").read_text()
-    assert re.search(r"^(flower-super\w+|flwr run)", text, re.M) and "export FLWR_TELEMETRY_ENABLED=0" in text
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_every_block_with_programs_of_others_turns_them_off(page):
+    for block in re.findall(r"^ *```(?:bash|console)$(.*?)^ *```$", page.read_text(), re.M | re.S):
+        if re.search(r"^ *(\$ )?(\w+=\w+ )*(flower-super\w+|flwr)\b", block, re.M):
+            assert "FLWR_TELEMETRY_ENABLED=0" in block, block
+        if re.search(r"^ *(\$ )?ray start", block, re.M):
+            assert "RAY_USAGE_STATS_ENABLED=0" in block, block

@@ -196,7 +196,7 @@ def test_a_run_goes_on_only_with_the_frozen_part_it_began_with(config_of, folder
 
 
 def test_a_node_with_another_frozen_part_is_refused_before_the_first_round(config_of, monkeypatch, tmp_path):
-    monkeypatch.setattr(client_app, "Hosted", lambda clients, sizes, frozen: Hosted(clients, sizes, frozen[::-1]))
+    monkeypatch.setattr(client_app, "Hosted", lambda clients, sizes, frozen, _: Hosted(clients, sizes, frozen[::-1]))
     with pytest.raises(ConfigError, match="model: node .* has other frozen parameters than the server; give both the"):
         run(config_of("vit", lora=LORA["vit"]))
     assert not (tmp_path / "run" / "rounds.jsonl").exists()

@@ -1,6 +1,7 @@
 """A node with a budget of its own: a server that asks as it likes gets no more than its owner allows."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -51,6 +52,18 @@ def test_repeating_a_question_is_charged_without_amplification(make_task, budget
     assert 1 < count < 10 and epsilon(spent, 1e-5) <= 3, "by the tightest accountant, which is not the node's"
     assert rdp_epsilon(divergences([(q, 2.0, 1), (1.0, 2.0, count)]), 1e-5) > 3 * 0.8, "and most of it was to be had"
     assert len(ledger.peek(budget.file)) == count
+
+
+def test_the_account_is_for_its_owner_only(make_task, budget, caplog):
+    loaded, before = make_task("example_local", *NOISE), os.umask(0)
+    try:
+        admit(budget, plan_of(loaded), loaded)
+    finally:
+        os.umask(before)
+    assert budget.file.stat().st_mode & 0o777 == 0o600 and not caplog.text
+    budget.file.chmod(0o602)
+    admit(budget, plan_of(loaded, round=1), loaded)
+    assert "node-config ledger: " in caplog.text and f"change it; chmod 600 {budget.file}" in caplog.text
 
 
 @pytest.mark.parametrize("what", ["round", "params", "attempt", "nonce", "executor", "clients"])

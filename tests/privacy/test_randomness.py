@@ -36,10 +36,14 @@ def test_same_key_same_draw_and_any_difference_another(generator):
         assert abs(np.corrcoef(first, other)[0, 1]) < 6 / 1000**0.5
 
 
-def test_a_secret_file_is_made_once_for_its_owner_only(tmp_path):
+def test_a_secret_file_is_made_once_for_its_owner_only(tmp_path, caplog):
     path = tmp_path / "deep" / "secret"
     secret = secret_of(str(path), 0)
     assert len(secret) == 32 and secret_of(str(path), 1) == secret and path.stat().st_mode & 0o077 == 0
+    assert not caplog.text
+    path.chmod(0o640)
+    assert secret_of(str(path), 0) == secret
+    assert f"chmod 600 {path}" in caplog.text and "privacy.secret_file: " in caplog.text
     path.write_bytes(b"short")
     with pytest.raises(ConfigError, match=r"privacy.secret_file must hold 32 bytes \(got 5\)"):
         secret_of(str(path), 0)

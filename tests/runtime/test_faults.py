@@ -84,7 +84,8 @@ def test_a_straggler_is_waited_for_until_the_time_limit(faulty):
 
 def test_too_few_valid_answers_end_the_run(faulty):
     with pytest.raises(
-        NoAnswerError, match=r"valid answers of 5 clients in round 0, fewer than min_clients=6: no answer"
+        NoAnswerError,
+        match=r"valid answers of 5 clients in round 0, fewer than min_clients=6: node 6 .client 4.: no answer",
     ):
         run(faulty("faults.dropout=0.5", "min_clients=6"))
     assert len(run(faulty("faults.dropout=0.5", "min_clients=5", folder="enough"))[0]) == 3

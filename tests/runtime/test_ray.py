@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedbatch.core.errors import ConfigError
@@ -50,6 +52,8 @@ def summary(folder):
     [
         ({"cpus_per_node": 0.0}, r"runtime.cpus_per_node must be above 0 \(got 0\)"),
         ({"gpus_per_node": -1.0}, r"runtime.gpus_per_node must not be negative \(got -1\)"),
+        ({"address": "nonsense"}, r"runtime.address must be null, auto or host:port \(got nonsense\)"),
+        ({"address": "127.0.0.1:ray"}, r"runtime.address must be null, auto or host:port"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, line):
@@ -79,6 +83,12 @@ def test_a_simulation_that_breaks_down_ends_the_run(monkeypatch):
     with pytest.raises(ray.RunFailedError, match="Ray: a worker died"), ray.simulation(None, 2, {}) as grid:
         assert grid == "the grid"
         time.sleep(60)  # a ServerApp that waits for answers
+
+
+def test_somebody_else_at_the_address_is_told_from_ray(monkeypatch):
+    monkeypatch.setattr(ray, "CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match="what answers there is no Ray"):
+        ray.greet(f"127.0.0.1:{silent.getsockname()[1]}")
 
 
 PRIVATE = "privacy=client_central privacy.noise_multiplier=1.0 privacy.target_epsilon=null executor=fused".split()
@@ -116,6 +126,50 @@ def test_a_cluster_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     code, output, errors = run(*TINY, "runtime=ray", "runtime.address=127.0.0.1:1", cwd=tmp_path)
     assert (code, output, errors.count("\n")) == (2, "", 1)
     assert errors.startswith("fedbatch: runtime.address=127.0.0.1:1: ")
+
+
+@pytest.mark.slow
+def test_a_ray_that_cannot_start_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
+    code, output, errors = run(*TINY, "runtime=ray", "run_dir=out", cwd=tmp_path)
+    assert (code, output, errors.count("\n")) == (1, "", 1) and "Traceback" not in errors
+    assert (
+        errors.startswith("fedbatch: Ray cannot start: [Errno 2] No such file or directory")
+        and "runtime=local" in errors
+    )
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_missed_for_a_round_and_started_again(tmp_path):
+    pytest.importorskip("ray")
+    asking = ("rounds=100000", "cohort_size=20", "checkpoint_every_rounds=1")
+    process = start(*TINY, *asking, "runtime=ray", "run_dir=out", cwd=tmp_path, home=tmp_path)
+    record = tmp_path / "out" / "rounds.jsonl"
+
+    def rows():
+        return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 120
+        while not condition(rows()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+
+    try:
+        wait_for(lambda found: len(found) > 3)
+        workers = [
+            c for c in psutil.Process(process.pid).children(recursive=True) if "ClientAppActor" in c.cmdline()[0]
+        ]
+        workers[0].kill()
+        wait_for(lambda found: any(row["rejected_replies"] for row in found))
+        wait_for(lambda found: [row["cohort_size"] for row in found[-5:]] == [20] * 5)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert "was left out: The actor" in output and output.count("\n") < 20
 
 
 @pytest.mark.slow

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from fedbatch import client_app, server_app
 from fedbatch.api import execute
 from fedbatch.cli import app
 from fedbatch.config.schema import parse
 from fedbatch.core.errors import Interrupted, RunFailedError
 from fedbatch.results.store import RunStore, read_rows
+from fedbatch.runtime.flower import new_context
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server import checkpoint
 from fedbatch.server import temperature as posthoc
@@ -299,29 +301,43 @@ def test_the_secret_is_nowhere_in_the_run_folder_or_in_what_is_said(tmp_path, mo
     assert not any(form in said for form in forms)
 
 
-@pytest.mark.parametrize("when", ["between two answers", "at the end of a round"])
+@pytest.mark.parametrize("when", ["between two answers", "while it waits", "at the end of a round"])
 def test_an_interrupted_round_is_done_again(make_config, monkeypatch, when):
     settings = ("nodes=5", "controller=fixed", "executor=fused", "cohort_size=20", "noise_scale.halves=true")
     whole = run(make_config(*settings, folder="whole"))
     config, seen = make_config(*settings, folder="ended"), []
-    owner, name = (LocalGrid, "_deliver") if when == "between two answers" else (RunStore, "append")
+    owner, name, number, rounds = {
+        "between two answers": (LocalGrid, "_deliver", 5 + 5 + 3, 1),  # 5 that ask for clients, then 5 a round
+        "while it waits": (LocalGrid, "send_and_receive", 1 + 1 + 1, 1),
+        "at the end of a round": (RunStore, "append", 2, 2),
+    }[when]
     original = getattr(owner, name)
 
-    def signalled(self, *arguments):
+    def signalled(self, *arguments, **options):
         seen.append(arguments)
-        if len(seen) == (5 + 5 + 3 if when == "between two answers" else 2):  # 5 that ask for clients, then 5 a round
+        if len(seen) == number:
             signal.raise_signal(signal.SIGTERM)
-        return original(self, *arguments)
+        return original(self, *arguments, **options)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted) as caught:
         patched.setattr(owner, name, signalled)
         run(config)
     assert caught.value.signal == signal.SIGTERM and caught.value.folder == Path(config.run_dir)
-    rounds = 1 if when == "between two answers" else 2
     assert checkpoint.load_latest(Path(config.run_dir) / "checkpoints").round == rounds
     summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("interrupted", rounds)
     assert run(parse(json.loads(config.to_json()) | {"resume": config.run_dir})) == whole
+
+
+def test_a_process_of_flower_ends_with_a_failure_that_says_how_to_go_on(make_config, monkeypatch):
+    config = make_config("controller=fixed", folder="ended")
+    signalled = iter([False, True])
+    monkeypatch.setattr(RunStore, "append", lambda *_: next(signalled) and signal.raise_signal(signal.SIGINT))
+    context = new_context(1, 1, {}, {"config": config.to_json()})
+    with pytest.raises(RunFailedError) as caught:  # Flower waits for ever for a process that a signal ends otherwise
+        server_app.app(LocalGrid(client_app.app, 1, dict(context.run_config)), context)
+    going_on = f"go on by `flwr run` with the same overrides and resume={config.run_dir}"
+    assert str(caught.value) == f"ended by SIGINT; {going_on}"
 
 
 @pytest.mark.slow
