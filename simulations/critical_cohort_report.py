@@ -14,7 +14,7 @@ from fedbatch.batch.critical import CriticalBatch, fit_critical_batch_size
 from simulations.critical_agreement import rms_factor
 from simulations.tables import interval, spread, table
 
-COLORS = {"FedSGD": "#0072B2", "local SGD": "#D55E00", "DiLoCo": "#009E73"}
+COLORS = {"FedSGD": "#0072B2", "local SGD": "#D55E00", "SGD and Nesterov": "#009E73", "AdamW and Nesterov": "#CC79A7"}
 Floats = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
 
@@ -102,7 +102,8 @@ def _rounds(axes: Axes, rows: pl.DataFrame) -> None:
     sizes = np.geomspace(cohorts.min(), cohorts.max(), 80)
     for (method,), cell in rows.group_by("method", maintain_order=True):
         own, color, found = cell.filter(~pl.col("tuning")), COLORS[str(method)], fit(cell)
-        axes.plot(own["cohort"], own["steps"], "o", color=color, ms=4, alpha=0.7, label=str(method))
+        label = str(method) if own["steps"].is_finite().any() else f"{method}: did not arrive"
+        axes.plot(own["cohort"], own["steps"], "o", color=color, ms=4, alpha=0.7, label=label)
         if found is not None:
             exact = 1 / sizes - 1 / float(own["population"][0])
             axes.plot(sizes, found.s_min + found.e_min * exact, color=color, lw=1)
@@ -118,8 +119,8 @@ def _rounds(axes: Axes, rows: pl.DataFrame) -> None:
 def _critical(axes: Axes, rows: pl.DataFrame) -> None:
     names = []
     for place, ((method, split), cell) in enumerate(rows.group_by("method", "partition", maintain_order=True)):
-        names.append(f"{method}\n{split}")
         found, guess, color = fit(cell), told(cell), COLORS[str(method)]
+        names.append(f"{method}\n{split}{'' if found else ': none'}")
         points = [] if found is None else [(found.b_crit, *found.b_crit_interval, "o", 0.12)]
         for value, low, high, marker, offset in [*points, (*guess, "D", -0.12)]:
             if math.isfinite(value):
@@ -131,4 +132,7 @@ def _critical(axes: Axes, rows: pl.DataFrame) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="critical cohort, clients (90 % intervals)")
+    axes.xaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20, 50, 100, 200]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_title("Critical cohort", fontsize=10)
