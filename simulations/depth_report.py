@@ -113,6 +113,7 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="hidden layers")
         axes.set_xticks(depths := sorted(found["depth"].unique()), [str(depth) for depth in depths])
         axes.minorticks_off()
+        axes.set_yticks([10, 20, 50, 100], ["10", "20", "50", "100"])
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

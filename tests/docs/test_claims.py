@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-STUDIES = {"soft_calibration": "soft_calibration", "critical_cohort": "critical_cohort"}
+STUDIES = {"soft_calibration": "soft_calibration", "critical_cohort": "critical_cohort", "depth": "width"}
 """Name of each study, and of its page."""
 
 
