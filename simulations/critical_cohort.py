@@ -83,6 +83,7 @@ class Form:
     Attributes:
         common: overrides of all its runs.
         population: clients in all.
+        examples: of all of them.
         cohorts: rising by equal factors; the second tells, the third is where local rates are walked.
         methods: names in `METHODS`, each with its names in `PARTITIONS`.
         goal: loss on the training set.
@@ -91,6 +92,7 @@ class Form:
 
     common: tuple[str, ...]
     population: int
+    examples: int
     cohorts: tuple[int, ...]
     methods: dict[str, tuple[str, ...]]
     goal: float
@@ -105,12 +107,13 @@ SHARED = (
 FULL = Form(
     (*SHARED, "dataset._target_=simulations.critical_data.fashion", "+dataset.pool=2"),
     1000,
+    60_000,
     (4, 16, 64, 256),
     {"FedSGD": BOTH, "local SGD": BOTH, "SGD and Nesterov": BOTH, "AdamW and Nesterov": ("IID",)},
     0.6,
     (0, 1, 2),
 )
-QUICK = Form(SHARED, 40, (2, 8, 32), {"FedSGD": BOTH, "local SGD": BOTH}, 0.8, (0,))
+QUICK = Form(SHARED, 40, 1437, (2, 8, 32), {"FedSGD": BOTH, "local SGD": BOTH}, 0.8, (0,))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -164,7 +167,7 @@ def local_rate(study: Study, form: Form, method: Method, split: str) -> float:
 
 def population_of(form: Form, method: Method) -> float:
     """Of what a cohort is drawn without replacement: clients, or with FedSGD batches, of which a client has several."""
-    return float(form.population if method.local is not None else 60_000 / BATCH)
+    return float(form.population if method.local is not None else form.examples / BATCH)
 
 
 def overrides(
