@@ -25,7 +25,9 @@ def test_the_quick_form_leaves_nothing_behind():
     assert not study.out.exists()
 
 
-@pytest.mark.parametrize("name", ["tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions"])
+@pytest.mark.parametrize(
+    "name", ["tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions", "depth_models"]
+)
 def test_examples_in_docstrings(name):
     found = doctest.testmod(importlib.import_module(f"simulations.{name}"))
     assert found.attempted and not found.failed
