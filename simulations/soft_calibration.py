@@ -1,6 +1,6 @@
 """Do soft calibration objectives cut the calibration error of networks that fit their training set?
 
-    make data && python -m simulations.soft_calibration    twenty minutes of CPU time; resumable
+    make data && python -m simulations.soft_calibration    twenty-five minutes of CPU time; resumable
     python -m simulations.soft_calibration --quick         a perceptron on digits, one seed, under a minute
 
 After Karandikar et al. 2021. A CNN and a ResNet-8 train on 10,000 images until they make hardly an error on them. Every

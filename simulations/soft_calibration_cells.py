@@ -92,8 +92,8 @@ STEPS = ("client_batch_size=128", "rounds=1600", "server_optimizer.lr=0.1")
 SKEW = ("partitioner=dirichlet", "partitioner.alpha=0.3", "partitioner.min_partition_size=300")
 FULL = (
     Setting("CNN", (*COMMON, *CNN, *STEPS), (0, 1, 2, 3, 4), True),
-    Setting("CNN, Dirichlet 0.3", (*COMMON, *CNN, *STEPS, *SKEW), (0, 1)),
-    Setting("ResNet-8", (*COMMON, *RESNET, *STEPS, "server_optimizer.lr=0.2"), (0,)),
+    Setting("CNN, Dirichlet 0.3", (*COMMON, *CNN, *STEPS, *SKEW), (0, 1, 2)),
+    Setting("ResNet-8", (*COMMON, *RESNET, *STEPS, "server_optimizer.lr=0.2"), (0, 1, 2)),
 )
 """The first is where numbers are chosen. All use as many examples."""
 QUICK = (
