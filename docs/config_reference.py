@@ -7,6 +7,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+import fedbatch
 from fedbatch.config.checks import CHOICES
 from fedbatch.config.ranges import range_of
 from fedbatch.core.columns import COLUMNS
@@ -30,6 +31,12 @@ COLUMNS_INTRODUCTION = """# Columns of the record
 For those who read `rounds.parquet` or `rounds.jsonl` of a run: one row a round, and these columns. A `*` stands for
 several names. A column is there where what it tells of was asked for.
 """
+
+
+def on_config(config: Any) -> Any:
+    """Say at the foot of each page which version it is of."""
+    config.copyright = f"fedbatch {fedbatch.__version__}"
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
