@@ -45,6 +45,8 @@ def main() -> None:
     logging.getLogger("fedbatch").setLevel(logging.INFO)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # says in four lines what is told in one
     warnings.formatwarning = lambda message, *_, **__: f"fedbatch: {message}\n"  # one line, without its source
+    if sys.argv[1:] in (["--help"], ["-h"]) or (sys.argv[1:2] and sys.argv[1] in COMMANDS):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" ends a command; a run goes on
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_page())
         return

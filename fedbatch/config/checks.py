@@ -132,9 +132,10 @@ def did_you_mean(word: Any, known: Iterable[str]) -> str:
 
 
 def _require_cohort(name: str, size: int, config: "RunConfig") -> None:
+    or_fixed = "" if name == "cohort_size" else ", or take controller=fixed"
     _require(
         size <= config.population,
-        f"{name} ({size}) is larger than population ({config.population}); lower it or raise population",
+        f"{name} ({size}) is larger than population ({config.population}); lower it or raise population{or_fixed}",
     )
 
 

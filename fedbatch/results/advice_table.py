@@ -22,7 +22,7 @@ def advice_table(advice: Advice) -> Table:
         title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )  # all fits 80 columns
     for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for row in advice.rows:
         table.add_row(*_cells(advice, row))
     return table

@@ -28,7 +28,7 @@ def goals_table(found: Critical) -> Table:
     title = f"{escape(visible(found.run))}: {found.loss}, B_crit in {found.unit}"
     table = Table(title=title, title_justify="left")
     for name in ("loss", "rounds", "least rounds", f"least {found.unit}", "B_crit"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for goal in found.goals:
         table.add_row(
             f"{goal.loss:.4g}",
@@ -45,7 +45,7 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
     title = f"to {found.loss} {found.goals[-1].loss:.4g}, at the rate that suits each batch"
     table = Table(title=title, title_justify="left")
     for name in ("batch", "clients x each", "rounds", "examples", "sent", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for batch in batches:
         own = " (run)" if is_own(found, batch) else ""
         for i, way in enumerate(ways(found, batch)):

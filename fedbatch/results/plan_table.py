@@ -21,7 +21,7 @@ def plan_table(plan: Plan) -> Table:
     )
     table = Table(title=title, title_justify="left", caption_justify="left", pad_edge=False)
     for name in ("clients x each", "sigma, T", *_headings(plan), "examples", "sent"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     scale = 10 ** max(0, math.floor(3 - math.log10(max(row.mean_noise for row in plan.grid))))
     for row in shown(plan):
         noises = (f"{scale * other.mean_noise:.3g}" for other in plan.others(row))
