@@ -80,7 +80,7 @@ function whatRan() {
   const values = label => [...new Set(runs.map(run => run.ran[label] ?? "-"))];
   const shown = label => values(label).slice(0, 6).join(" | ") + (values(label).length > 6 ? ` | and ${values(label).length - 6} more` : "");
   list(find("same"), labels.filter(label => values(label).length === 1).map(label => [label, shown(label)]));
-  const varying = labels.filter(label => values(label).length > 1 && label !== "duration").map(label => [label, shown(label)]);
+  const varying = labels.filter(label => values(label).length > 1 && label !== "training").map(label => [label, shown(label)]);
   list(find("varies"), varying);
   find("varies-note").hidden = !varying.length;
 }

@@ -37,7 +37,7 @@ def what_ran(config: Values, summary: Values) -> dict[str, str]:
         "besides": "; ".join(part(config.get(group)) for group in OTHERS if config.get(group)),
         "seed": _number(config.get("seed")),
         "machine": ", ".join(str(kind) for kind in kinds if kind),
-        "duration": f"{float(f'{seconds:.2g}'):,g} s" if isinstance(seconds, int | float) else "",
+        "training": f"{float(f'{seconds:.2g}'):,g} s, without evaluation" if isinstance(seconds, int | float) else "",
     }
     return {label: text for label, text in found.items() if text}
 

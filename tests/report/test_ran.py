@@ -17,7 +17,7 @@ def test_the_default_run_in_words():
         said["a round"] == "small: 16 clients, 4 examples each; large: 64 clients, 16 examples each" or said["a round"]
     )
     assert said["privacy"] == "none" and said["seed"] == "3"
-    assert said["machine"] == "cuda, 8 processors, Linux" and said["duration"] == "83 s"
+    assert said["machine"] == "cuda, 8 processors, Linux" and said["training"] == "83 s, without evaluation"
     assert "besides" not in said
 
 
@@ -27,7 +27,7 @@ def test_what_is_chosen_besides_and_privacy_are_named():
     assert (
         said["privacy"].startswith("ClientCentral, clip norm 1") and said["besides"].startswith("EMA") is False
     ) or True
-    assert said["besides"].lower().startswith("ema") and "duration" not in said and "machine" not in said
+    assert said["besides"].lower().startswith("ema") and "training" not in said and "machine" not in said
 
 
 def test_a_part_is_its_class_and_the_settings_that_are_not_nothing():
