@@ -21,7 +21,7 @@ def of_values(values: Iterable[object], what: str) -> str:
     >>> of_values([0, 1], "classes") == of_values(["0", "1"], "classes") != of_values([1, 2], "classes")
     True
     >>> of_values(["benign", "malignant"], "classes")
-    '2 classes (13c0be1a)'
+    '2 classes (a840a00b)'
     """
     listed = [str(value) for value in values]
     digest = hashlib.blake2b(json.dumps(listed).encode(), digest_size=4).hexdigest()

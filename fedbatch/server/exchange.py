@@ -115,14 +115,15 @@ def exchange_in_turn(
     timeout, action = config.round_timeout_seconds, MESSAGE_TYPE[kind]
     found: list[list[Answer]] = []
     rejected: dict[int, str] = {}
+    named: dict[str, str] = {}
     for plans in turns:
         replies = ask(grid, plans, kind, action, str(round_), timeout, answer_lengths, check_all, opened)
         found.append(sorted(replies.answers.values(), key=lambda answer: tuple(answer.clients[:1])))
         rejected |= replies.rejected
+        named |= {in_words(node, plans[node].clients): reason for node, reason in replies.rejected.items()}
     asked = sum(len(plan.clients) for plans in turns for plan in plans.values())
     clients = sum(len(answer.clients) for answers in found for answer in answers)
     silent = any(turns) and not any(found)
-    named = {in_words(node, turns[0][node].clients): reason for node, reason in rejected.items()}
     refuse_too_few(silent, clients, asked, named, config.min_clients, round_, secret)
     if not secret:
         tell_left_out(named)
