@@ -144,6 +144,8 @@ def run(server: Server, identity: Identity, first: ServerState, store: RunStore,
         write_views(server, state)
         guarantee = spent_so_far(server, state.ledger).get("privacy")
         said: dict[str, Any] = {"test_examples": len(server.task.test_y)}
+        if server.task.privacy is None:  # sizes of clients' data are nobody's business
+            said["largest_client"] = int(server.hosts.num_examples.max())
         said |= {"layers": server.optimizer.model.layer_names} if config.noise_scale.layers else {}
         store.finish(state.summary() | said, guarantee, calibration, scores)
 

@@ -1,5 +1,6 @@
 """The critical batch size of a run, read from its folder: what it says of every other batch and cohort."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from fedbatch.batch.one_run import ToLoss, to_losses
 from fedbatch.batch.trust import doubts
 from fedbatch.core.errors import ConfigError
 from fedbatch.results.critical_rows import Record, beyond_the_law, curve_of, evidence, read
-from fedbatch.results.folder import config_values
+from fedbatch.results.folder import config_values, summary_of
 from fedbatch.results.own import trusted_in
 from fedbatch.results.round_seconds import round_seconds
 
@@ -66,6 +67,7 @@ class Critical:
         goals: the losses asked for, the highest first, with S_min, E_min and B_crit to each.
         doubts: reasons not to trust the numbers up to the lowest of them, with what to do; best empty.
         bytes_per_client: sent and received in a round.
+        largest_client: training examples of the client that has most; infinity where the run does not say it.
     """
 
     run: Path
@@ -81,6 +83,7 @@ class Critical:
     doubts: tuple[str, ...]
     bytes_per_client: float
     _seconds: Callable[[float, float], float] = field(repr=False, compare=False)
+    largest_client: float = math.inf
 
     def predict(
         self, batch: float | None = None, cohort: float | None = None, goal: ToLoss | None = None
@@ -164,6 +167,7 @@ def critical(run: str | Path, losses: Sequence[float] | None = None, trust: Sequ
         doubts=doubts(goals[-1], known) + beyond_the_law(config),
         bytes_per_client=record.bytes_down + record.bytes_up,
         _seconds=round_seconds(config, record, trusted_in(Path(run), trust)),
+        largest_client=summary_of(folder).get("largest_client") or math.inf,
     )
 
 

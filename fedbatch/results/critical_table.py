@@ -63,13 +63,18 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
 def ways(found: Critical, batch: float) -> list[Prediction]:
     """The same batch by more or fewer clients, and by more or fewer examples of each, as far as there are any.
 
-    A batch that neither makes is one of more clients than there are.
+    No client has more examples than the largest. A batch that neither makes is one of more clients than there are.
     """
     found_ways = [found.predict(batch)]
     if not math.isnan(found.drift) and not math.isclose(batch, found.batch, rel_tol=1e-6):
         found_ways.append(found.predict(batch, cohort=found.cohort))
-    possible = [w for w in found_ways if w.cohort <= found.population and min(w.cohort, w.client_batch) > 0.99]
-    return possible or found_ways[:1]
+    return [way for way in found_ways if is_possible(found, way)] or found_ways[:1]
+
+
+def is_possible(found: Critical, way: Prediction) -> bool:
+    """Whether there are as many clients, and one with as many examples; a client has one at least."""
+    most_each = 1.001 * max(found.largest_client, found.client_batch)
+    return 0.99 < way.cohort <= found.population and 0.99 < way.client_batch <= most_each
 
 
 def points_table(found: Critical, points: Sequence[Point]) -> Table:

@@ -315,3 +315,18 @@ def test_overwriting_a_run_deletes_its_picture(write):
     run_command("critical", *[str(folder)])
     clear(folder)
     assert not (folder / "critical.png").exists()
+
+
+def test_no_client_is_given_more_examples_than_the_largest_has():
+    from types import SimpleNamespace
+
+    from fedbatch.results.critical_table import is_possible
+
+    found = SimpleNamespace(largest_client=16, client_batch=4.0, population=100)
+    way = SimpleNamespace(cohort=10.0, client_batch=16.0)
+    assert is_possible(found, way)
+    for changes in ({"client_batch": 64.0}, {"client_batch": 0.5}, {"cohort": 101.0}, {"cohort": 0.5}):
+        assert not is_possible(found, SimpleNamespace(**{**vars(way), **changes}))
+    assert is_possible(
+        SimpleNamespace(**{**vars(found), "client_batch": 20.0}), SimpleNamespace(cohort=1, client_batch=20.0)
+    )
