@@ -29,7 +29,7 @@ class Progress:
         self._name = in_words(self._column)
         is_quiet = log.level != logging.NOTSET and not log.isEnabledFor(logging.INFO)
         self._console = Console(markup=False, quiet=is_quiet)  # names of phases and folders are anybody's
-        self._score = math.nan
+        self._score, self._scored = math.nan, 0
         self._bar = Bar(
             TextColumn("[bold]{task.fields[phase]:>6}"),
             BarColumn(),
@@ -52,16 +52,17 @@ class Progress:
     def show(self, row: dict[str, Any]) -> None:
         """Show one round; a change of phase is always told, with its reason."""
         if not math.isnan(row[self._column]):
-            self._score = row[self._column]
+            self._score, self._scored = row[self._column], row["rounds"]
         noise = f"{row[seen_as('noise_scale', row)]:.4g} {row['noise_scale_unit']}"
         score = f"{self._name} {'-' if math.isnan(self._score) else number(self._score)}"
         self._bar.update(
             self._task, completed=row["rounds"], phase=escape(visible(row["phase"])), score=score, noise=noise
         )
         if not self._console.is_terminal and row["rounds"] % max(1, self._rounds // PLAIN_LINES) == 0:
+            earlier = f" (round {self._scored})" if 0 < self._scored < row["rounds"] else ""
             self._console.print(
                 f"round {row['rounds']:>5}/{self._rounds}  {visible(row['phase']):<6} batch {row['global_batch']:>6}  "
-                f"{score}  noise scale {noise}",
+                f"{score}{earlier}  noise scale {noise}",
                 highlight=False,
                 soft_wrap=True,
             )
