@@ -19,6 +19,7 @@ def test_quickstart_runs(tmp_path):
     outputs = [out for cell in json.loads(copy.read_text())["cells"] for out in cell.get("outputs", [])]
     text = "".join("".join(out["data"].get("text/plain", "")) for out in outputs if "data" in out)
     assert "│ switch ┆ finished" in text and "│ small  ┆ finished" in text and "┆ large ┆" in text
+    assert "(1.0, 162)" in text and "('rounds'," in text and "('bytes'," in text  # own model, advice
     assert any("image/png" in out.get("data", {}) for out in outputs)
 
 
