@@ -29,7 +29,7 @@ def test_the_quick_form_leaves_nothing_behind():
     "name",
     [
         *("tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions", "depth_models"),
-        "cluster_margin_report",
+        *("cluster_margin_report", "cartpole_report"),
     ],
 )
 def test_examples_in_docstrings(name):
