@@ -1,6 +1,6 @@
 """From which query batch on does Cluster-Margin need the fewest labels, if from any?
 
-    make data && python -m simulations.cluster_margin    MINUTES of CPU time; resumable
+    make data && python -m simulations.cluster_margin    a quarter of an hour of CPU time; resumable
     python -m simulations.cluster_margin --quick         digits, three selectors, one seed, under a minute
 
 After Citovsky et al. 2021. One owner has 20,000 images, each once or as noisy copies of fewer. A CNN is trained as the

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from simulations.active_learning_report import COLORS, labels_for
 from simulations.tables import above, interval, spread, table, verdict
@@ -154,16 +154,17 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
             axes.set(xscale="log", yscale="log")
             axes.set_xticks(sorted(found), [f"{batch:,}" for batch in sorted(found)])
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter("{x:.2g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)
+        column[0].set_yticks(shares := [0.4, 0.5, 0.6, 0.7, 0.8, 1.0], [f"{value:g}" for value in shares])
+        column[1].set_yticks(shares := [0.5, 0.7, 1.0, 1.4, 2.0], [f"{value:g}" for value in shares])
         column[1].axhline(PAPER, color="black", lw=0.8, ls=":")
         column[1].set_xlabel("labels a query")
     panels[0, 0].set_ylabel("labels / those of random selection")
     panels[1, 0].set_ylabel("labels / next best's, 90 %")
     panels[0, 0].legend(frameon=False, fontsize=8)
-    panels[1, 0].legend(frameon=False, fontsize=8)
+    panels[1, 0].legend(frameon=False, fontsize=8, loc="upper left")
     figure.savefig(path, dpi=120)
 
 
