@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from simulations.steps_to_goal import fit
 from simulations.tables import spread, table, verdict
@@ -103,9 +103,10 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
     for axes in (left, right):
         axes.set_xticks(batches, [str(batch) for batch in batches])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(ticks := [5, 10, 20, 50, 100, 200], [str(tick) for tick in ticks])
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
+    right.set_ylim(2.5, 60)
     left.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)

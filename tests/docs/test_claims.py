@@ -13,6 +13,7 @@ STUDIES = {
     "critical_cohort": "critical_cohort",
     "depth": "width",
     "cluster_margin": "cluster_margin",
+    "cartpole": "cartpole",
 }
 """Name of each study, and of its page."""
 
