@@ -1,6 +1,6 @@
 """From which query batch on does Cluster-Margin need the fewest labels, if from any?
 
-    make data && python -m simulations.cluster_margin    a quarter of an hour of CPU time; resumable
+    make data && python -m simulations.cluster_margin    about twenty minutes of CPU time; resumable
     python -m simulations.cluster_margin --quick         digits, three selectors, one seed, under a minute
 
 After Citovsky et al. 2021. One owner has 20,000 images, each once or as noisy copies of fewer. A CNN is trained as the
@@ -93,7 +93,7 @@ FULL = Form(
     seed_labels=200,
     queries=(Queries(20, 12, 60), Queries(100, 8, 60), Queries(500, 4, 120), Queries(2_000, 2, 300)),
     selectors=tuple(SELECTORS),
-    seeds=(0, 1, 2),
+    seeds=(0, 1, 2, 3),
 )
 QUICK = Form(
     common=(*COMMON, "model=mlp", "model.width=32", "server_optimizer.lr=0.05"),
