@@ -8,7 +8,13 @@ import polars as pl
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-STUDIES = {"soft_calibration": "soft_calibration", "critical_cohort": "critical_cohort", "depth": "width"}
+STUDIES = {
+    "soft_calibration": "soft_calibration",
+    "critical_cohort": "critical_cohort",
+    "depth": "width",
+    "cluster_margin": "cluster_margin",
+    "cartpole": "cartpole",
+}
 """Name of each study, and of its page."""
 
 

@@ -26,7 +26,11 @@ def test_the_quick_form_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize(
-    "name", ["tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions", "depth_models"]
+    "name",
+    [
+        *("tuning", "tables", "goals", "diversity", "width", "noise_scale_conditions", "depth_models"),
+        *("cluster_margin_report", "cartpole_report"),
+    ],
 )
 def test_examples_in_docstrings(name):
     found = doctest.testmod(importlib.import_module(f"simulations.{name}"))
