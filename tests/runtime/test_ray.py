@@ -197,3 +197,15 @@ def test_an_interrupted_run_ends_and_another_runtime_goes_on_with_it(tmp_path):
     assert done["status"] == "interrupted"
     code, *_ = run("resume=out", "runtime=local", f"rounds={done['rounds'] + 2}", cwd=tmp_path)
     assert code == 0 and summary(tmp_path / "out")["status"] == "finished"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no room"), Exception("no room\nand more"), AssertionError("no room")])
+def test_whatever_ray_raises_at_its_start_is_one_line(monkeypatch, error):
+    theirs = pytest.importorskip("ray")
+
+    def fails(**_):
+        raise error
+
+    monkeypatch.setattr(theirs, "init", fails)
+    with pytest.raises(ray.RunFailedError, match=r"^Ray cannot start: no room; look into .* or use runtime=local$"):
+        ray.Ray(1.0, 0.0, None)._start()
