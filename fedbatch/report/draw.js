@@ -88,7 +88,7 @@ function chart(box, { id, title, note = "", data, layout = {} }) {
     ...texts,
     xaxis: { ...axis, ...texts.xaxis },
     yaxis: { ...axis, ...texts.yaxis },
-  }, { responsive: true, displayModeBar: false });
+  }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]] });
 }
 
 function clear(box) {

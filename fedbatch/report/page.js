@@ -63,6 +63,15 @@ function runsTable() {
   find("shown").textContent = `${runs.length} of ${page.runs.length} runs`;
 }
 
+// A field of a CSV file. A text that a spreadsheet would take for a formula has a mark in front, for names are anybody's.
+function field(value) {
+  const text = value === null || value === undefined ? "" : String(value);
+  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+const asCsv = runs => [columns.map(c => c.name), ...runs.map(run => columns.map(c => c.value(run)))].map(row => row.map(field).join(",") + "\n").join("");
+
 // The comparison -------------------------------------------------------------------------------------------------
 const choice = id => find(id).value;
 function drawComparison() {
@@ -103,6 +112,7 @@ function study() {
   find("metric").onchange = () => { find("target").value = usualTarget(page.runs, theScore()) ?? ""; drawComparison(); };
   find("target").onchange = drawComparison;
   find("target").value = usualTarget(page.runs, theScore()) ?? "";
+  find("csv").onclick = () => { find("csv").href = URL.createObjectURL(new Blob([asCsv(sorted(visible()))], { type: "text/csv" })); };
   whatRan();
   runsTable();
   drawComparison();

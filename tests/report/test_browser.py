@@ -123,6 +123,10 @@ def test_study_can_be_sorted_filtered_grouped_and_entered(browser, write_run, tm
     assert "50 ±" not in text(browser, "#groups")
     browser.execute_script("document.querySelectorAll('#runs button.run')[1].click()")
     assert text(browser, "#name").startswith("Run 0.5_1") and "0.5\t0.1" in text(browser, "#changed")
+    lines = browser.execute_script("return asCsv(sorted(visible()))").splitlines()
+    assert lines[0].startswith("run,status,seed,controller,server_optimizer.lr,") and len(lines) == 3
+    assert lines[1].startswith("0.1_1,finished,1,NoiseScaleLadder,0.1,")
+    browser.execute_script("document.getElementById('csv').click()")
     browser.execute_script(type_in, "no such words")
     assert rows(browser) == [] and browser.get_log("browser") == []
 

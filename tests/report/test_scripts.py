@@ -26,6 +26,10 @@ CASES = [
     ("usualTarget([{curves: {s: [0.1, 0.5]}}, {curves: {s: [0.2, 0.9, null]}}], 's')", 0.46),  # 0.1 + 0.9 x 0.4
     ("usualTarget([{curves: {}}], 's')", None),
     ("spread(moments([1e6, 3e6]), bytes)", "2 MB ± 1.41 MB"),
+    ("field('a,\"b\"')", '"a,""b"""'),
+    ("field('=1+1')", "'=1+1"),
+    ("field(-1.5)", "-1.5"),
+    ("field(null)", ""),
     ("METRICS.lr", "server learning rate"),  # from the table of columns
     ("COSTS.simulated_seconds", "simulated seconds"),
 ]
