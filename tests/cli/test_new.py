@@ -1,6 +1,7 @@
 """``fedbatch new``: what it writes runs as it is, and nothing is written over."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -32,9 +33,12 @@ def test_its_own_tests_pass_and_its_readme_is_true(tmp_path):
     new(folder := tmp_path / "mine")
     done = command(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout
-    for line in (folder / "README.md").read_text().splitlines():
+    rows = [f"{20 + i % 60},{i % 7},{i % 2},h{i % 12}" for i in range(240)]
+    (folder / "my.csv").write_text("\n".join(["age,income,outcome,hospital", *rows]) + "\n")
+    for line in (folder / "README.md").read_text().replace("\\\n", " ").splitlines():
         if line.startswith("fedbatch "):
-            done = command(folder, "-m", *line.partition("#")[0].split(), *("overwrite=true",) * ("--config" in line))
+            again = ("overwrite=true",) * ("--config" in line)
+            done = command(folder, "-m", *shlex.split(line, comments=True), *again)
             assert done.returncode == 0, (line, done.stderr)
 
 
