@@ -32,30 +32,7 @@ def deal(plan: DealPlan, state: RecordDict) -> Dealt:
     Raises:
         MessageError: the session is not this node's, the plan is not one, or shares were dealt before.
     """
-    session, nodes = known(plan.session, state), len(plan.sizes)
-    require(session.place == NOWHERE, "shares of this session were dealt before")
-    require(nodes > 1, "a session has two nodes at least")
-    require(0 <= plan.place < nodes, f"place must be in 0 .. {nodes - 1} (got {plan.place})")
-    require(int(plan.sizes[plan.place]) == len(plan.clients), "sizes are not this node's at its place")
-    require(
-        nodes < 2 * plan.threshold <= 2 * nodes,
-        f"threshold must be more than half of {nodes} nodes (got {plan.threshold})",
-    )
-    told = plan.mask_keys.tobytes(), plan.seal_keys.tobytes()
-    for each in told:
-        require(len(each) == keys.KEY * nodes, f"keys must be {keys.KEY} bytes for each of {nodes} nodes")
-    both = [each[start : start + keys.KEY] for each in told for start in range(0, len(each), keys.KEY)]
-    require(len(set(both)) == 2 * nodes, "two keys are the same")
-    session = replace(
-        session,
-        place=plan.place,
-        threshold=plan.threshold,
-        sizes=tuple(plan.sizes.tolist()),
-        mask_keys=told[0],
-        seal_keys=told[1],
-    )
-    own = keys.public_key(session.mask_private), keys.public_key(session.seal_private)
-    require(own == (both[plan.place], both[nodes + plan.place]), "keys are not this node's at its place")
+    session, nodes = joined(known(plan.session, state), plan), len(plan.sizes)
     pairs = [
         seed + key
         for seed, key in zip(
@@ -75,6 +52,38 @@ def deal(plan: DealPlan, state: RecordDict) -> Dealt:
     digests = [keys.digest(pair[start : start + shares.SHARE]) for pair in pairs for start in (0, shares.SHARE)]
     commitment = keys.digest(session.seed)
     return Dealt(plan.clients, to_array(b"".join(sealed)), to_array(b"".join(digests)), to_array(commitment))
+
+
+def joined(session: Session, plan: DealPlan) -> Session:
+    """The session with the keys of all nodes.
+
+    Raises:
+        MessageError: the plan is no session of several nodes, or has another place or other keys for this one.
+    """
+    nodes = len(plan.sizes)
+    require(session.place == NOWHERE, "shares of this session were dealt before")
+    require(nodes > 1, "a session has two nodes at least")
+    require(0 <= plan.place < nodes, f"place must be in 0 .. {nodes - 1} (got {plan.place})")
+    require(int(plan.sizes[plan.place]) == len(plan.clients), "sizes are not this node's at its place")
+    require(
+        nodes < 2 * plan.threshold <= 2 * nodes,
+        f"threshold must be more than half of {nodes} nodes (got {plan.threshold})",
+    )
+    told = plan.mask_keys.tobytes(), plan.seal_keys.tobytes()
+    for each in told:
+        require(len(each) == keys.KEY * nodes, f"keys must be {keys.KEY} bytes for each of {nodes} nodes")
+    both = [each[start : start + keys.KEY] for each in told for start in range(0, len(each), keys.KEY)]
+    require(len(set(both)) == 2 * nodes, "two keys are the same")
+    own = keys.public_key(session.mask_private), keys.public_key(session.seal_private)
+    require(own == (both[plan.place], both[nodes + plan.place]), "keys are not this node's at its place")
+    return replace(
+        session,
+        place=plan.place,
+        threshold=plan.threshold,
+        sizes=tuple(plan.sizes.tolist()),
+        mask_keys=told[0],
+        seal_keys=told[1],
+    )
 
 
 def mask(answer: PrivateContribution, plan: MaskedPlan, state: RecordDict, bits: int) -> PrivateContribution:

@@ -12,7 +12,7 @@ function costOf(run, score, target, price) {
   return at < 0 ? null : x[at];
 }
 
-// A target that the runs can tell apart: nine tenths of the way to the worst of the groups' best scores.
+// A target that the runs can tell apart: nine tenths of the way to the worst of the runs' best scores.
 function usualTarget(runs, score) {
   const reached = runs.map(run => (run.curves[score] || []).filter(v => v !== null && v < OPEN)).filter(values => values.length);
   if (!reached.length) return null;
