@@ -16,7 +16,7 @@ from fedbatch import client_app, server_app
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.masking import keys, shares
 from fedbatch.node.private import train_private
-from fedbatch.runtime.flower import new_context, stamp
+from fedbatch.runtime.flower import new_context, new_run, stamp
 from fedbatch.runtime.local import LocalGrid
 from fedbatch.server.collect_private import make_plans
 from fedbatch.server.masked import open_sum
@@ -274,6 +274,7 @@ class Node:
     """One node of a run, asked directly; the other nodes' keys are made here."""
 
     def __init__(self, config, others=2, place=0):
+        new_run()  # a message knows its sender by it
         self._config, self.place, self._sent = config, place, 0
         self.context = new_context(1, 2, {"partition-id": 0, "num-partitions": 3, "trust": "*"}, {"config": config})
         self.clients = np.arange(6, dtype=np.int64)
