@@ -4,13 +4,18 @@
 const curve = (run, axis, column, name, color, more) =>
   run.curves[column] ? [line(run.curves[axis], run.curves[column], name, color, more)] : [];
 
+// Curves as means of the last values; axes, sizes and what is counted stay as they are.
+const EXACT = new Set([...Object.keys(AXES), "phase", "switch", "global_batch", "cohort_size", "lr", "epsilon", "labels_used"]);
+const smoothedCurves = (curves, count) => count === 1 ? curves
+  : Object.fromEntries(Object.entries(curves).map(([name, values]) => [name, EXACT.has(name) ? values : smoothed(values, count)]));
+
 function overTime(id, title, columns, layout = {}, note = "") {
   return (run, axis) => {
     const data = columns.flatMap(([column, name, color, dash]) =>
       curve(run, axis, column, name, color, { line: { dash: dash || "solid" } }));
     if (!data.length) return null;
     const showlegend = data.length > 1;
-    return { id, title, note, data, layout: { showlegend, shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, ...layout } };
+    return { id, title, note, data, timed: true, layout: { showlegend, ...events(run, axis), xaxis: { title: { text: AXES[axis] } }, ...layout } };
   };
 }
 
@@ -22,6 +27,20 @@ function phases(run) {
     found.at(-1).to = i;
   });
   return names.length > 1 ? found : [];
+}
+
+// What happened: a grey ground under every second phase, and the name of each where it begins, with the reason of the switch.
+const MOST_NAMES = 9;
+function events(run, axis) {
+  const found = phases(run), at = run.curves[axis];
+  const why = phase => run.curves.switch.slice(0, phase.from + 1).filter(Boolean).at(-1) || "";
+  return {
+    shapes: shades(run, axis),
+    annotations: found.length > MOST_NAMES ? [] : found.map((phase, i) => ({
+      text: phase.phase, hovertext: i ? `after round ${run.curves.rounds[phase.from]}: ${why(phase)}` : "", showarrow: false, font: { color: GREY, size: 11 },
+      x: at[phase.from], xanchor: "left", yref: "paper", y: 1 - 0.07 * (i % 3), yanchor: "top",
+    })),
+  };
 }
 
 const shades = (run, axis) => phases(run).filter(p => p.grey).map(p => ({
@@ -41,14 +60,10 @@ function noiseScale(run, axis) {
   if (low && high) data.unshift({
     ...band(x, low.map(v => v === null ? null : Math.max(v, least)), high.map(v => v === null ? null : Math.min(v, top)), "its interval", BLUE),
   });
-  const labels = phases(run).slice(0, 8).map(p => ({
-    text: p.phase, showarrow: false, yref: "paper", y: 1, yanchor: "top", font: { color: GREY },
-    x: (run.curves[axis][p.from] + run.curves[axis][p.to]) / 2,
-  }));
   return {
-    id: "noise", title: "Noise scale and global batch", data,
+    id: "noise", title: "Noise scale and global batch", data, timed: true,
     note: phases(run).length ? "grey and white tell the phases apart, here and in the other charts" : "",
-    layout: { shapes: shades(run, axis), annotations: labels, xaxis: { title: { text: AXES[axis] } }, yaxis: { ...logAxis([least, top]), title: { text: unit }, range: [Math.log10(least), Math.log10(1.5 * top)] } },
+    layout: { ...events(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { ...logAxis([least, top]), title: { text: unit }, range: [Math.log10(least), Math.log10(1.5 * top)] } },
   };
 }
 
@@ -66,7 +81,7 @@ function clients(run, axis) {
   return {
     id: "clients", title: `${capital(name.replaceAll("_", " "))} of clients on what they hold out`, note: "median over clients, and the middle half and nine tenths of them",
     data: [band(x, at(5), at(95), "5 to 95 %", BLUE), band(x, at(25), at(75), "25 to 75 %", BLUE), line(x, at(50), "median", BLUE)],
-    layout: { shapes: shades(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { rangemode: "tozero" } },
+    timed: true, layout: { ...events(run, axis), xaxis: { title: { text: AXES[axis] } }, yaxis: { rangemode: "tozero" } },
   };
 }
 

@@ -1,17 +1,22 @@
 """The section on the critical batch size as the plain values that the page shows."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedbatch.batch.noiseless import noiseless_sums
 from fedbatch.batch.one_run import ToLoss
 from fedbatch.results.critical import Critical, critical
+from fedbatch.results.critical_rows import read
 from fedbatch.results.critical_table import is_own, ladder, sentences, ways
 
 POINTS = 40
 """Of a curve over batches."""
+PLACES = 24
+"""Along a run, at which its sums are told."""
 
 
 def critical_values(folder: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
@@ -28,7 +33,22 @@ def critical_values(folder: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
         "costs": [_cost(found, batch) for batch in batches],
         "sentences": list(sentences(found)),
         "doubts": list(found.doubts),
+        "sums": _sums(folder, found.client_batch),
     }
+
+
+def _sums(folder: Path, client_batch: float) -> list[list[float]]:
+    """Rounds, S_min and E_min in examples, along a run: what any target that it reached would cost by other batches."""
+    record = read(folder)
+    size = client_batch if record.unit == "clients" else 1.0
+    rng = np.random.default_rng(0)  # of intervals, which are not asked for
+    places = np.linspace(0, len(record.rounds.traces), PLACES + 1)[1:]
+    found = []
+    for rounds in places:
+        with suppress(ValueError):  # fewer than half of the rounds so far have estimates
+            s_min, e_min, *_ = noiseless_sums(record.rounds, float(rounds), rng, times=1)
+            found.append([float(rounds), s_min, e_min * size])
+    return found
 
 
 def _goal(found: Critical, goal: ToLoss, batches: list[float]) -> dict[str, Any]:

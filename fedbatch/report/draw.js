@@ -52,6 +52,17 @@ function fill(table, heads, lines) {
   table.replaceChildren(head, body);
 }
 
+// Means of the last ``count`` known values, where there is one: a noisy curve as people read it.
+function smoothed(values, count) {
+  const latest = [];
+  return values.map(value => {
+    if (value === null || value >= OPEN) return value;
+    latest.push(value);
+    if (latest.length > count) latest.shift();
+    return latest.reduce((a, b) => a + b, 0) / latest.length;
+  });
+}
+
 // Marks at 1, 2 and 5 times powers of ten, in full.
 function logAxis(values) {
   const positive = values.filter(v => v > 0 && v < OPEN);
@@ -61,13 +72,47 @@ function logAxis(values) {
   return { type: "log", tickvals: marks, ticktext: marks.map(v => number(v)) };
 }
 
-// Plotly obeys tags in texts. Names are anybody's, so that they are shown as they are.
+// The same chart with logarithmic axes where asked for and where there are positive values. Places of annotations are
+// logarithms there, as Plotly has it; edges of bands end at the least value that is drawn.
+function scaled({ data, layout, ...rest }, { logX, logY }) {
+  const known = axis => data.flatMap(trace => trace[axis]).filter(v => v > 0 && v < OPEN), changed = { ...layout };
+  let traces = data;
+  for (const [axis, wanted] of [["x", logX], ["y", logY]]) {
+    const values = known(axis), name = `${axis}axis`;
+    if (!wanted || !values.length || (layout[name] || {}).type === "log") continue;
+    const least = values.reduce((a, b) => Math.min(a, b));
+    traces = traces.map(trace => ({ ...trace, [axis]: trace[axis].map(v => v > 0 ? v : trace.fill ? least : null) }));
+    const decade = values.reduce((a, b) => Math.max(a, b)) >= 10 * least;  // else Plotly's own marks are closer
+    changed[name] = { title: (layout[name] || {}).title, ...(decade ? logAxis(values) : { type: "log" }) };
+    if (axis === "x") changed.annotations = (layout.annotations || []).map(each => ({ ...each, x: Math.log10(each.x) }));
+  }
+  return { ...rest, data: traces, layout: changed };
+}
+
+// What is drawn, as a table: a line a point, without bands.
+function pointsOf(data) {
+  const rows = data.filter(trace => trace.x && trace.y && trace.hoverinfo !== "skip").flatMap(trace =>
+    [...trace.x].map((x, i) => [trace.name ?? "", x, trace.y[i], ...(trace.marker && Array.isArray(trace.marker.color) ? [trace.marker.color[i]] : [])]));
+  return [["name", "x", "y", "colour"].slice(0, Math.max(3, ...rows.map(each => each.length))), ...rows];
+}
+
+// A field of a CSV file. A text that a spreadsheet would take for a formula has a mark in front, for names are anybody's.
+function field(value) {
+  const text = value === null || value === undefined ? "" : String(value);
+  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+const asCsv = table => table.map(line => line.map(field).join(",") + "\n").join("");
+const csvLink = table => URL.createObjectURL(new Blob([asCsv(table)], { type: "text/csv" }));
+
+// Plotly obeys tags in texts. Names are anybody's, so that they are shown as they are; templates are this page's own.
+const OWN = ["hovertemplate", "texttemplate", "customdata"];
 function shownTexts(value) {
   if (typeof value === "string") return value.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   if (Array.isArray(value)) return value.map(each => shownTexts(each));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, each]) =>
-    [key, ["name", "text", "title", "ticktext", "annotations", "xaxis", "yaxis"].includes(key) ? shownTexts(each) : each]));
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, OWN.includes(key) ? each : shownTexts(each)]));
 }
 
 function chart(box, { id, title, note = "", data, layout = {} }) {
@@ -79,7 +124,7 @@ function chart(box, { id, title, note = "", data, layout = {} }) {
   figure.append(caption, area);
   box.append(figure);
   const texts = shownTexts(layout), axis = { gridcolor: colour("--grid"), linecolor: "#999999", zerolinecolor: colour("--line"), automargin: true, exponentformat: "SI" };
-  Plotly.newPlot(area, shownTexts(data), {
+  area.drawn = Plotly.newPlot(area, shownTexts(data), {
     margin: { l: 10, r: 10, t: 10, b: 10 },
     font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: colour("--ink") },
     paper_bgcolor: "rgba(0, 0, 0, 0)", plot_bgcolor: "rgba(0, 0, 0, 0)",
@@ -88,11 +133,18 @@ function chart(box, { id, title, note = "", data, layout = {} }) {
     ...texts,
     xaxis: { ...axis, ...texts.xaxis },
     yaxis: { ...axis, ...texts.yaxis },
-  }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]] });
+  }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage", csvButton(id, data)]] });
+  return area;
 }
 
+const CSV_ICON = { width: 24, height: 24, path: "M4 3h16v18H4z M6 5v4h5V5z M13 5v4h5V5z M6 11v4h5v-4z M13 11v4h5v-4z M6 17v2h5v-2z M13 17v2h5v-2z" };
+const csvButton = (id, data) => ({
+  name: "csv", title: "Download the points as CSV", icon: CSV_ICON,
+  click: () => element("a", "", { href: csvLink(pointsOf(data)), download: `${id}.csv` }).click(),
+});
+
 function clear(box) {
-  for (const area of box.querySelectorAll(".chart")) Plotly.purge(area);
+  for (const area of box.querySelectorAll(".chart")) area.drawn.finally(() => Plotly.purge(area));  // it may be under way
   box.replaceChildren();
 }
 

@@ -1,7 +1,10 @@
 "use strict";
 const page = JSON.parse(find("data").textContent);
 const differing = telling([...new Set(page.runs.flatMap(run => Object.keys(run.config)))].sort());
-const chosen = { run: page.runs[0], axis: "rounds", sort: null, descending: false };
+const chosen = {
+  run: page.runs[0], axis: "rounds", sort: null, descending: false, without: new Set(),
+  scales: { logX: false, logY: false, smooth: 1 }, comparison: { logX: false, logY: false, smooth: 1 },
+};
 
 // Which differing keys tell runs apart: of those that differ alike in all runs the one with the shortest name, and none that is
 // the same wherever it is, which only says that a part with such a key was chosen.
@@ -17,12 +20,13 @@ function telling(keys) {
 
 // The table of runs ----------------------------------------------------------------------------------------------
 const RESULTS = ["rounds", "examples", ...Object.keys(SCORES), "test_loss", "noise_scale", "epsilon", "simulated_seconds"];
+const labelOfColumn = name => name.replaceAll("_", " ");
 const columns = [
   { name: "run", value: run => run.name },
   { name: "status", value: run => run.status },
   ...differing.map(key => ({ name: labelOf(key), value: run => valueOf(run, key) })),
   ...RESULTS.filter(name => page.runs.some(run => final(run, name) !== null))
-    .map(name => ({ name: name.replaceAll("_", " "), value: run => final(run, name) })),
+    .map(name => ({ name: labelOfColumn(name), value: run => final(run, name) })),
   ...(page.runs.some(run => run.summary.error) ? [{ name: "error", value: run => run.summary.error }] : []),
 ];
 const described = run => columns.map(c => `${c.name}=${c.value(run)}`).join(" ").toLowerCase() + " " + run.status;
@@ -45,7 +49,9 @@ function sorted(runs) {
 function runsTable() {
   const runs = sorted(visible());
   const lines = runs.map(run => {
-    const name = element("button", run.name, { className: "run", onclick: () => choose(run, true) });
+    const name = element("span"), mark = element("input", "", { type: "checkbox", checked: !chosen.without.has(run), title: "in the comparisons" });
+    mark.onchange = () => { chosen.without[mark.checked ? "delete" : "add"](run); told(); drawComparison(); };
+    name.append(mark, element("button", run.name, { className: "run", onclick: () => choose(run, true) }));
     const line = row([name, element("span", run.status, { className: run.status }), ...columns.slice(2).map(c => c.value(run))]);
     line.classList.toggle("chosen", run === chosen.run);
     return line;
@@ -60,24 +66,57 @@ function runsTable() {
   });
   find("runs").tHead.append(element("tr"));
   find("runs").tHead.rows[0].append(...heads);
-  find("shown").textContent = `${runs.length} of ${page.runs.length} runs`;
+  told();
 }
 
-// A field of a CSV file. A text that a spreadsheet would take for a formula has a mark in front, for names are anybody's.
-function field(value) {
-  const text = value === null || value === undefined ? "" : String(value);
-  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+const compared = () => visible().filter(run => !chosen.without.has(run));
+function told() {
+  const shown = visible().length, drawn = compared().length;
+  find("shown").textContent = `${shown} of ${page.runs.length} runs` + (drawn < shown ? `, ${drawn} of them compared` : "");
 }
 
-const asCsv = runs => [columns.map(c => c.name), ...runs.map(run => columns.map(c => c.value(run)))].map(row => row.map(field).join(",") + "\n").join("");
+// All that the filter shows, into the comparisons or out of them.
+function mark(all) {
+  for (const run of visible()) chosen.without[all ? "delete" : "add"](run);
+  runsTable();
+  drawComparison();
+}
+
+const tableOf = runs => [columns.map(c => c.name), ...runs.map(run => columns.map(c => c.value(run)))];
 
 // The comparison -------------------------------------------------------------------------------------------------
 const choice = id => find(id).value;
 function drawComparison() {
-  const groups = groupsOf(visible().filter(run => (run.curves.rounds || []).length), choice("group"), differing);
-  costsToTarget(find("to-target"), find("target-note"), groups, theScore(), Number(choice("target")));
-  compare(find("comparison"), find("groups"), groups, { metric: choice("metric"), over: choice("over"), cost: choice("cost") });
+  const runs = compared().filter(run => (run.curves.rounds || []).length), score = theScore();
+  const groups = groupsOf(runs, choice("group"), differing);
+  const scales = chosen.comparison, most = Math.max(1, Number(choice("most")) || 1);
+  drawTarget(groups, runs, score, Number(choice("target")));
+  compare(find("comparison"), find("groups"), groups, { metric: choice("metric"), over: choice("over"), cost: choice("cost"), score, most, scales });
+  drawSettings(runs);
+}
+
+function drawTarget(groups, runs, score, target) {
+  costsToTarget(find("to-target"), find("target-note"), groups, score, target);
+  const able = tellers(runs, score, target), before = choice("teller");
+  find("teller").replaceChildren(...able.map(run => element("option", run.name)));
+  if (able.some(run => run.name === before)) find("teller").value = before;
+  find("told").hidden = !able.length;
+  clear(find("target-chart"));
+  const drawn = targetChart(groups, able.find(run => run.name === choice("teller")), score, target);
+  if (drawn) chart(find("target-chart"), drawn);
+}
+
+// What differs, then what came out: the columns of the table but for names.
+const quantities = columns.filter(c => !["run", "status", "error"].includes(c.name));
+const settingsOf = () => quantities.slice(0, differing.length);
+function drawSettings(runs) {
+  const named = id => quantities.find(c => c.name === choice(id)), lines = choice("view") === "lines";
+  find("settings").hidden = runs.length < 2 || !settingsOf().length;
+  for (const id of ["x-label", "y-label"]) find(id).hidden = lines;
+  clear(find("settings-chart"));
+  if (find("settings").hidden) return;
+  const area = chart(find("settings-chart"), settingsChart(runs, choice("view"), settingsOf(), ["x", "y", "colour"].map(named)));
+  area.on("plotly_click", ({ points: [point] }) => { const run = page.runs.find(each => each.name === point.customdata); if (run) choose(run, true); });
 }
 
 // Runs of several tasks have several scores: the one that is shown, or else the first.
@@ -108,20 +147,47 @@ function study() {
   options("over", Object.keys(AXES), AXES);
   options("cost", Object.keys(COSTS).filter(any), COSTS);
   if ("examples" in COSTS && any("examples")) find("cost").value = "examples";  // rounds are often the same in all runs
+  const names = quantities.map(c => c.name), results = names.slice(differing.length), score = labelOfColumn(theScore());
+  const [first, second] = settingsOf().map(c => c.name).filter(name => name !== "seed");
+  options("teller", []);
+  options("view", Object.keys(VIEWS), VIEWS);
+  find("view").value = second ? "map" : "scatter";
+  for (const [id, listed, usual] of [["x", names, first], ["y", names, second || score], ["colour", results, score]]) {
+    options(id, listed);
+    if (listed.includes(usual)) find(id).value = usual;
+  }
+  find("most").onchange = drawComparison;
+  find("all").onclick = () => mark(true);
+  find("none").onclick = () => mark(false);
+  scaleControls(find("comparison-scales"), chosen.comparison, drawComparison);
   find("filter").oninput = () => { runsTable(); drawComparison(); };
   find("metric").onchange = () => { find("target").value = usualTarget(page.runs, theScore()) ?? ""; drawComparison(); };
   find("target").onchange = drawComparison;
   find("target").value = usualTarget(page.runs, theScore()) ?? "";
-  find("csv").onclick = () => { find("csv").href = URL.createObjectURL(new Blob([asCsv(sorted(visible()))], { type: "text/csv" })); };
+  find("csv").onclick = () => { find("csv").href = csvLink(tableOf(sorted(visible()))); };
   whatRan();
   runsTable();
   drawComparison();
 }
 
-// The standard error of an accuracy by the number of test examples alone.
-function byChance(run) {
-  const n = run.summary.test_examples, p = final(run, "test_accuracy");
-  return n && p !== null && scoreOf(run) === "test_accuracy" ? `± ${number(Math.sqrt(p * (1 - p) / n), 2)} by chance, of ${number(n)} test examples` : "";
+// Boxes for logarithmic axes, and the number of values that a curve is averaged over.
+function scaleControls(box, scales, redraw) {
+  for (const [name, text] of [["logX", "log x"], ["logY", "log y"]]) {
+    const label = element("label"), input = element("input", "", { type: "checkbox", name });
+    input.onchange = () => { scales[name] = input.checked; redraw(); };
+    label.append(input, text);
+    box.append(label);
+  }
+  const label = element("label", "mean of the last "), input = element("input", "", { type: "number", min: 1, step: 1, value: 1, className: "smooth" });
+  input.onchange = () => { scales.smooth = Math.max(1, Math.floor(Number(input.value)) || 1); redraw(); };
+  label.append(input, " values");
+  box.append(label);
+}
+
+// An accuracy's standard error by chance, in words.
+function byTheTest(run) {
+  const error = byChance(run, scoreOf(run));
+  return error ? `± ${number(error, 2)} by chance, of ${number(run.summary.test_examples)} test examples` : "";
 }
 
 // One run --------------------------------------------------------------------------------------------------------
@@ -130,7 +196,7 @@ function headline(run) {
   const entries = [
     ["status", run.status],
     ["rounds", final(run, "rounds")],
-    [labelOfScore(scoreOf(run)), final(run, scoreOf(run)), byChance(run)],
+    [labelOfScore(scoreOf(run)), final(run, scoreOf(run)), byTheTest(run)],
     ["test loss", final(run, "test_loss")],
     ["noise scale", s.noise_scale, known(s.noise_scale) ? `${number(s.noise_scale_low)} to ${number(s.noise_scale_high)} ${unit}` : ""],
     ["epsilon", s.epsilon, s.privacy && `delta ${number(s.privacy.delta)}, ${s.privacy.unit} level`],
@@ -144,9 +210,10 @@ function headline(run) {
 function drawRun() {
   clear(find("charts"));
   if (!(chosen.run.curves.rounds || []).length) return;
+  const run = { ...chosen.run, curves: smoothedCurves(chosen.run.curves, chosen.scales.smooth) };
   for (const each of CHARTS) {
-    const drawn = each(chosen.run, chosen.axis);
-    if (drawn) chart(find("charts"), drawn);
+    const drawn = each(run, chosen.axis);
+    if (drawn) chart(find("charts"), drawn.timed ? scaled(drawn, chosen.scales) : drawn);
   }
 }
 
@@ -184,6 +251,7 @@ function axisSwitch() {
     box.append(input, ` ${label}`);
     find("axis").append(box);
   }
+  scaleControls(find("axis"), chosen.scales, drawRun);
 }
 
 // The page -------------------------------------------------------------------------------------------------------

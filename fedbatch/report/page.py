@@ -15,7 +15,7 @@ from fedbatch.core.visible import visible
 from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
 
-SCRIPTS = ("draw.js", "charts.js", "compare.js", "target.js", "critical.js", "page.js")
+SCRIPTS = ("draw.js", "charts.js", "compare.js", "target.js", "settings.js", "critical.js", "page.js")
 
 
 def write_report(paths: Sequence[Path], target: Path | None = None, trust: Sequence[str] = ()) -> Path:

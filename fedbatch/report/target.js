@@ -1,5 +1,6 @@
 "use strict";
-// What a target costs: where each run first reaches it, in rounds, examples, bytes and simulated seconds.
+// What a target costs: where each run first reaches it, in rounds, examples, bytes and simulated seconds; and what one of
+// the runs says that other batches would cost.
 
 const PRICES = ["rounds", "examples", "bytes", "simulated_seconds"];
 const isBetter = (value, target, score) => SCORES[score] === "lower" ? value <= target : value >= target;
@@ -32,4 +33,47 @@ function costsToTarget(table, note, groups, score, target) {
     const reached = costs[0].filter(cost => cost !== null).length;
     return row([swatch(group), `${reached} of ${group.runs.length}`, ...costs.map((each, i) => PRICES[i] === "bytes" ? spread(moments(each), bytes) : spread(moments(each)))]);
   }));
+}
+
+// Those runs whose record says what other batches would cost, and that reached the target; the smallest batch first.
+function tellers(runs, score, target) {
+  const cost = (run, price) => costOf(run, score, target, price);
+  return runs.filter(run => ((run.critical || {}).sums || []).length && cost(run, "rounds") !== null)
+    .sort((a, b) => cost(a, "examples") / cost(a, "rounds") - cost(b, "examples") / cost(b, "rounds"));
+}
+
+// Rounds and examples that batches would need, by the sums S_min and E_min of a run up to the round at which it got there.
+function toldBy(run, rounds, batches) {
+  const sums = [[0, 0, 0], ...run.critical.sums], at = i => interpolated(sums.map(s => s[0]), sums.map(s => s[i]), [rounds])[0];
+  const [least, fewest] = [at(1), at(2)];
+  return batches.map(batch => ({ batch, rounds: least + fewest / batch, examples: least * batch + fewest }));
+}
+
+// Measured costs of groups, and the curve that one run tells: examples against rounds.
+function targetChart(groups, teller, score, target) {
+  const costs = groups.map(group => {
+    const [x, y] = ["rounds", "examples"].map(price => moments(group.runs.map(run => costOf(run, score, target, price))));
+    return { group, x, y };
+  }).filter(({ x }) => x.n);
+  if (!costs.length) return null;
+  const data = costs.map(({ group, x, y }) => ({
+    type: "scatter", mode: "markers", name: group.name, x: [x.mean], y: [y.mean], showlegend: false,
+    marker: { color: group.color, size: 10, symbol: group.symbol }, text: [`a batch of ${number(y.mean / x.mean, 3)}`],
+    error_x: { array: [x.sd], color: group.color, thickness: 1 }, error_y: { array: [y.sd], color: group.color, thickness: 1 },
+  }));
+  if (teller) {
+    const sizes = costs.map(({ x, y }) => y.mean / x.mean), from = Math.log(Math.min(...sizes) / 2), to = Math.log(2 * Math.max(...sizes));
+    const told = toldBy(teller, costOf(teller, score, target, "rounds"), Array.from({ length: 40 }, (_, i) => Math.exp(from + (to - from) * i / 39)));
+    data.push({
+      type: "scatter", mode: "lines", name: "told by one run", x: told.map(t => t.rounds), y: told.map(t => t.examples), line: { color: GREY, dash: "dash" },
+      text: told.map(t => `a batch of ${number(t.batch, 3)}`), hovertemplate: "%{text}: %{x:.3s} rounds, %{y:.3s} examples",
+    });
+  }
+  const axis = (name, text) => ({ ...logAxis(data.flatMap(trace => trace[name])), title: { text } });
+  const doubts = teller && teller.critical.doubts.length ? ", which has doubts about it: see below" : "";
+  return {
+    id: "to-target", title: "Examples against rounds to the target", data,
+    note: teller ? `marks: mean and standard deviation of groups; line: other batches as told by run ${teller.name} alone, each at its best rate${doubts}` : "mean and standard deviation of groups",
+    layout: { showlegend: false, xaxis: axis("x", "rounds"), yaxis: axis("y", "examples") },
+  };
 }

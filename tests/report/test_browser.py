@@ -123,12 +123,120 @@ def test_study_can_be_sorted_filtered_grouped_and_entered(browser, write_run, tm
     assert "50 ±" not in text(browser, "#groups")
     browser.execute_script("document.querySelectorAll('#runs button.run')[1].click()")
     assert text(browser, "#name").startswith("Run 0.5_1") and "0.5\t0.1" in text(browser, "#changed")
-    lines = browser.execute_script("return asCsv(sorted(visible()))").splitlines()
+    lines = browser.execute_script("return asCsv(tableOf(sorted(visible())))").splitlines()
     assert lines[0].startswith("run,status,seed,controller,server_optimizer.lr,") and len(lines) == 3
     assert lines[1].startswith("0.1_1,finished,1,NoiseScaleLadder,0.1,")
     browser.execute_script("document.getElementById('csv').click()")
     browser.execute_script(type_in, "no such words")
     assert rows(browser) == [] and browser.get_log("browser") == []
+
+
+@pytest.fixture
+def sweep(write_run):
+    """Six runs: two batches, three rates; the accuracy of the last round says which is which."""
+    for batch in (1, 2):
+        for i, lr in enumerate((0.1, 0.2, 0.4)):
+            scores = {"test_accuracy": 0.1 * batch + 0.01 * i, "examples": 100, "global_batch": batch}
+            folder = write_run(
+                f"s/{batch}_{i}",
+                *("controller=fixed", f"client_batch_size={batch}", f"server_optimizer.lr={lr}"),
+                columns=scores,
+                summary={"test_examples": 10_000},
+            )
+    return folder.parent
+
+
+def choose(browser, name, value):
+    script = "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.onchange()"
+    browser.execute_script(script, name, value)
+
+
+def test_settings_are_drawn_in_three_ways(browser, sweep):
+    assert opened(browser, write_report([sweep])) == []
+    data = "return document.getElementById('chart-settings').data[0]"
+    shown = browser.execute_script(data)
+    assert (shown["type"], shown["x"], shown["y"]) == ("heatmap", ["1", "2"], ["0.1", "0.2", "0.4"])
+    assert shown["z"] == [[0.1, 0.2], [0.11, 0.21], [0.12, 0.22]] and shown["customdata"] == [[1, 1]] * 3
+    choose(browser, "view", "scatter")
+    choose(browser, "x", "server_optimizer.lr"), choose(browser, "y", "test accuracy")
+    shown = browser.execute_script(data)
+    assert shown["x"] == [0.1, 0.2, 0.4] * 2 and shown["y"] == [0.1, 0.11, 0.12, 0.2, 0.21, 0.22]
+    choose(browser, "view", "lines")
+    assert browser.execute_script("return document.getElementById('chart-settings').data.length") == 6
+    assert browser.execute_script(data)["y"] == [0, 0, 0]  # the smallest batch and rate have the lowest accuracy
+    assert browser.execute_script("return find('x-label').hidden") and browser.get_log("browser") == []
+
+
+def test_runs_are_left_out_by_their_boxes_and_the_best_groups_are_drawn(browser, sweep):
+    opened(browser, write_report([sweep]))
+    lines = "return document.getElementById('chart-comparison').data.map(trace => trace.name)"
+    assert len(browser.execute_script(lines)) == 6
+    choose(browser, "most", 2)
+    assert [name.split(", ") for name in browser.execute_script(lines)] == [
+        ["client_batch_size=2", "lr=0.2"],
+        ["client_batch_size=2", "lr=0.4"],
+    ]
+    assert text(browser, "#groups").count("\n") == 6  # the table has all
+    browser.execute_script("document.querySelectorAll('#runs input')[5].click()")
+    assert "6 of 6 runs, 5 of them compared" in text(browser, "#shown")
+    assert "lr=0.4" not in " ".join(browser.execute_script(lines)) and text(browser, "#groups").count("\n") == 5
+    browser.execute_script("find('none').click()")
+    assert text(browser, "#groups").count("\n") == 0
+    browser.execute_script("find('all').click()")
+    assert len(browser.execute_script(lines)) == 2 and browser.get_log("browser") == []
+
+
+def test_equal_costs_are_no_front_and_scores_within_chance_no_mountain(browser, sweep, write_run):
+    opened(browser, write_report([sweep]))
+    note = "return document.getElementById('chart-pareto').closest('figure').innerText"
+    assert "all cost the same, so that there is no front" in browser.execute_script(note)
+    names = "return document.getElementById('chart-pareto').data.map(trace => trace.name)"
+    assert "Pareto front" not in browser.execute_script(names)
+    span = "const [a, b] = document.getElementById('chart-pareto').layout.yaxis.range; return b - a"
+    assert 0.1 < browser.execute_script(span) < 0.2  # scores are 0.12 apart, forty times their error: as they are
+    for i in range(2):  # 0.1 and 0.102 of 100 examples, whose error is 0.03
+        columns = {"test_accuracy": 0.1 + 0.002 * i}
+        folder = write_run(f"t/{i}", f"server_optimizer.lr=0.{i + 1}", columns=columns, summary={"test_examples": 100})
+    opened(browser, write_report([folder.parent]))
+    assert browser.execute_script(span) == pytest.approx(0.3, rel=0.02)
+
+
+def test_curves_are_smoothed_and_axes_logarithmic(browser, write_run):
+    opened(browser, write_report([write_run("a")]))
+    browser.execute_script(
+        "const s = document.querySelector('#axis .smooth'); s.value = 2; s.onchange();"
+        "document.querySelectorAll('#axis [type=checkbox]').forEach(box => box.click())"
+    )
+    losses = browser.execute_script("return document.getElementById('chart-loss').data[0].y")
+    assert losses == pytest.approx([2, 1.5, 5 / 6, 7 / 12, 0.45, 11 / 30])  # of 2, 1, 2/3, 1/2, 0.4, 1/3
+    types = "const l = document.getElementById('chart-loss').layout; return [l.xaxis.type, l.yaxis.type]"
+    assert browser.execute_script(types) == ["log", "log"]
+    batches = "return document.getElementById('chart-noise').data.find(trace => trace.name === 'global batch').y"
+    assert browser.execute_script(batches) == [4, 4, 4, 16, 16, 16]  # a size is no noisy value
+    at = "return document.getElementById('chart-loss').layout.annotations.map(each => [each.text, each.x])"
+    assert browser.execute_script(at) == [["small", 0], ["large", pytest.approx(0.4771, abs=1e-4)]]  # after 3 rounds
+    why = "return document.getElementById('chart-loss').layout.annotations[1].hovertext"
+    assert browser.execute_script(why) == "after round 3: noise scale 9 &gt; 4" and browser.get_log("browser") == []
+
+
+def test_one_run_tells_what_a_target_costs_by_other_batches(browser, write_run):
+    def passing(i):  # half accuracy after 50 rounds; a noise scale of 64 at a batch of 64
+        return noisy(i) | {"test_accuracy": i / 98, "test_loss": 1.0}
+
+    for seed in (0, 1):
+        folder = write_run(f"s/{seed}", "population=100", f"seed={seed}", rounds=100, columns=passing)
+    opened(browser, write_report([folder.parent]))
+    target = "const t = document.getElementById('target'); t.value = 0.5; t.dispatchEvent(new Event('change'))"
+    browser.execute_script(target)
+    told = browser.execute_script("return document.getElementById('chart-to-target').data.at(-1)")
+    assert told["name"] == "told by one run"
+    # At the run's own batch its own 50 rounds; half of each step is noise: 25 rounds and 25 x 64 examples at least.
+    for rounds, examples in zip(told["x"], told["y"], strict=True):
+        batch = examples / rounds
+        assert rounds == pytest.approx(25 + 25 * 64 / batch, rel=0.01)
+    choose(browser, "teller", "1")
+    note = "return document.getElementById('chart-to-target').closest('figure').innerText"
+    assert "as told by run 1 alone" in browser.execute_script(note) and browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
