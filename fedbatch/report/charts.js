@@ -1,4 +1,3 @@
-"use strict";
 // The charts of one run: each takes (run, axis) and returns what to draw, or null where the run has no such numbers.
 
 const curve = (run, axis, column, name, color, more) =>

@@ -1,4 +1,3 @@
-"use strict";
 // Runs beside each other: groups of runs that agree in a key, seeds aggregated, cost against quality.
 
 // What columns are called and where they are shown is told by fedbatch/core/columns.py.

@@ -1,4 +1,3 @@
-"use strict";
 // What one run says of other batches: sentences, two tables, and examples against rounds.
 
 const between = ([low, high]) => `${number(low, 3)} to ${number(high, 3)}`;

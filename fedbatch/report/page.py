@@ -15,7 +15,10 @@ from fedbatch.core.visible import visible
 from fedbatch.report.read import read_runs
 from fedbatch.results.load import run_folders
 
-SCRIPTS = ("draw.js", "charts.js", "compare.js", "target.js", "settings.js", "critical.js", "page.js")
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in ("draw", "state", "charts", "compare", "target", "settings", "critical", "runs", "study", "page")
+)
 
 
 def write_report(paths: Sequence[Path], target: Path | None = None, trust: Sequence[str] = ()) -> Path:

@@ -1,4 +1,3 @@
-"use strict";
 // Settings against results, a point a run: a scatter of any two quantities, a map of two settings, lines through all.
 
 const VIEWS = { scatter: "scatter", map: "heat map", lines: "parallel lines" };

@@ -1,4 +1,3 @@
-"use strict";
 // What a target costs: where each run first reaches it, in rounds, examples, bytes and simulated seconds; and what one of
 // the runs says that other batches would cost.
 

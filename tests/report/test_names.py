@@ -68,7 +68,7 @@ def test_tags_in_names_are_texts_of_a_chart():
     from importlib import resources
 
     script = resources.files("fedbatch.report").joinpath("draw.js").read_text()
-    given = {"name": "<b>&", "x": [1, None], "text": ["<a href='javascript:x'>"], "line": {"color": "<"}}
+    given = {"name": "<b>&", "x": [1, None], "text": ["<a href='javascript:x'>"], "hovertemplate": "%{x}<extra></extra>"}
     layout = {"annotations": [{"text": "<i>", "x": 1}], "xaxis": {"title": {"text": "<u>"}}}
     call = f"\nconsole.log(JSON.stringify([shownTexts([{json.dumps(given)}]), shownTexts({json.dumps(layout)})]))"
     try:
@@ -77,7 +77,7 @@ def test_tags_in_names_are_texts_of_a_chart():
         pytest.skip("no node")
     (trace,), shown = json.loads(done.stdout)
     assert trace["name"] == "&lt;b&gt;&amp;" and trace["text"] == ["&lt;a href='javascript:x'&gt;"]
-    assert trace["x"] == [1, None] and trace["line"] == {"color": "<"}
+    assert trace["x"] == [1, None] and trace["hovertemplate"] == given["hovertemplate"]
     assert shown == {"annotations": [{"text": "&lt;i&gt;", "x": 1}], "xaxis": {"title": {"text": "&lt;u&gt;"}}}
 
 
