@@ -12,8 +12,8 @@ function goalsTable(table, { goals, unit }) {
 
 function costsTable(table, { costs }) {
   fill(table, ["batch", "clients x each", "rounds", "examples", "sent", "seconds"], costs.flatMap(cost =>
-    cost.ways.map(([clients, each, rounds, interval, examples, sent, seconds], i) => row([
-      i ? "" : number(cost.batch) + (cost.own ? " (this run)" : ""), `${number(clients, 3)} x ${number(each, 3)}`,
+    cost.ways.map(([clients, each, rounds, interval, examples, sent, seconds]) => row([
+      number(clients * each, 4) + (cost.own ? " (this run)" : ""), `${number(clients, 3)} x ${number(each, 3)}`,
       estimate(rounds, interval), number(examples, 3), bytes(sent), number(seconds, 3),
     ]))));
 }

@@ -48,9 +48,9 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     for batch in batches:
         own = " (run)" if is_own(found, batch) else ""
-        for i, way in enumerate(ways(found, batch)):
+        for way in ways(found, batch):
             table.add_row(
-                f"{batch:,.0f}{own}" if i == 0 else "",
+                f"{way.batch:,.0f}{own}",
                 f"{way.cohort:,.4g} x {way.client_batch:,.4g}",
                 f"{way.rounds:,.0f} ({_between(way.rounds_interval)})",
                 f"{way.examples:,.0f}",
@@ -63,11 +63,16 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
 def ways(found: Critical, batch: float) -> list[Prediction]:
     """The same batch by more or fewer clients, and by more or fewer examples of each, as far as there are any.
 
-    No client has more examples than the largest. A batch that neither makes is one of more clients than there are.
+    Clients, and examples of each where their number is chosen, are whole, so that a batch is met as closely as they
+    can. No client has more examples than the largest. A batch that neither makes is one of more clients than there are.
     """
-    found_ways = [found.predict(batch)]
-    if not math.isnan(found.drift) and not math.isclose(batch, found.batch, rel_tol=1e-6):
-        found_ways.append(found.predict(batch, cohort=found.cohort))
+    if math.isclose(batch, found.batch, rel_tol=1e-6):
+        return [found.predict(batch)]
+    clients = max(round(batch / found.client_batch), 1)
+    found_ways = [found.predict(clients * found.client_batch, clients)]
+    if not math.isnan(found.drift):
+        cohort, each = max(round(found.cohort), 1), max(round(batch / found.cohort), 1)
+        found_ways.append(found.predict(cohort * each, cohort))
     return [way for way in found_ways if is_possible(found, way)] or found_ways[:1]
 
 

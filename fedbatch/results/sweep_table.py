@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fedbatch.core.scores import in_words, number, score_of
@@ -31,7 +31,7 @@ def sweep_table(folder: Path) -> Table | None:
     for run, own in runs.items():
         lines.setdefault(tuple(own.get(key, "") for key in keys), []).append(run)
     named = in_words(*scores) if len(scores) == 1 else "score"
-    table = Table(*map(visible, keys), "runs", named, "+-", "", "unfinished")
+    table = Table(*(Column(visible(key), overflow="fold") for key in keys), "runs", named, "+-", "", "unfinished")
     means = {line: mean(values) for line, group in lines.items() if (values := [*finished(group)])}
     for line, group in lines.items():
         values = list(finished(group))

@@ -68,7 +68,12 @@ def test_tags_in_names_are_texts_of_a_chart():
     from importlib import resources
 
     script = resources.files("fedbatch.report").joinpath("draw.js").read_text()
-    given = {"name": "<b>&", "x": [1, None], "text": ["<a href='javascript:x'>"], "hovertemplate": "%{x}<extra></extra>"}
+    given = {
+        "name": "<b>&",
+        "x": [1, None],
+        "text": ["<a href='javascript:x'>"],
+        "hovertemplate": "%{x}<extra></extra>",
+    }
     layout = {"annotations": [{"text": "<i>", "x": 1}], "xaxis": {"title": {"text": "<u>"}}}
     call = f"\nconsole.log(JSON.stringify([shownTexts([{json.dumps(given)}]), shownTexts({json.dumps(layout)})]))"
     try:

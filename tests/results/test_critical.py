@@ -330,3 +330,19 @@ def test_no_client_is_given_more_examples_than_the_largest_has():
     assert is_possible(
         SimpleNamespace(**{**vars(found), "client_batch": 20.0}), SimpleNamespace(cohort=1, client_batch=20.0)
     )
+
+
+def test_proposed_clients_and_examples_are_whole(write):
+    from fedbatch.results.critical_table import ways
+
+    def of_ten(i):
+        return {"cohort_size": 10, "global_batch": 60}
+
+    found = critical(write("ten", lambda i: row(i, **of_ten(i)), "population=100", "cohort_size=10"))
+    assert (found.cohort, found.client_batch) == (10, 6)
+    for batch in (15.0, 17.0, 100.0, 250.0):
+        shown = [(way.cohort, way.client_batch) for way in ways(found, batch)]
+        assert all(cohort == int(cohort) and each == int(each) for cohort, each in shown), shown
+        assert all(way.batch == way.cohort * way.client_batch for way in ways(found, batch))
+    assert [(way.cohort, way.client_batch) for way in ways(found, 250.0)] == [(42, 6), (10, 25)]
+    assert [(way.cohort, way.client_batch) for way in ways(found, 60.0)] == [(10, 6)]
