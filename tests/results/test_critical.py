@@ -338,7 +338,7 @@ def test_proposed_clients_and_examples_are_whole(write):
     def of_ten(i):
         return {"cohort_size": 10, "global_batch": 60}
 
-    found = critical(write("ten", lambda i: row(i, **of_ten(i)), "population=100", "cohort_size=10"))
+    found = fedbatch.critical(write("ten", lambda i: row(i, **of_ten(i)), "population=100", "cohort_size=10"))
     assert (found.cohort, found.client_batch) == (10, 6)
     for batch in (15.0, 17.0, 100.0, 250.0):
         shown = [(way.cohort, way.client_batch) for way in ways(found, batch)]
