@@ -3,6 +3,7 @@
 from fedbatch.trackers.mlflow import MLflow
 from fedbatch.trackers.profiler import Profiler
 from fedbatch.trackers.tensorboard import TensorBoard
+from fedbatch.trackers.trackio import Trackio
 from fedbatch.trackers.wandb import WandB
 
-__all__ = ["MLflow", "Profiler", "TensorBoard", "WandB"]
+__all__ = ["MLflow", "Profiler", "TensorBoard", "Trackio", "WandB"]

@@ -125,7 +125,12 @@ NEEDS_MORE_DATA = {
     "dataset/hugging_face_text",
     "partitioner/natural",
 }
-HAS_ITS_OWN_TEST = {"runtime/ray", "tracker/mlflow", "tracker/wandb"}  # tests/runtime, tests/trackers
+HAS_ITS_OWN_TEST = {
+    "runtime/ray",
+    "tracker/mlflow",
+    "tracker/trackio",
+    "tracker/wandb",
+}  # tests/runtime, tests/trackers
 HAS_ITS_OWN_TEST |= {"model/hf_classifier", "model/hf_causal_lm"}  # tests/models/test_hugging_face
 RUNNABLE = [p for p in FILES if f"{p.parent.name}/{p.stem}" not in NEEDS_MORE_DATA | HAS_ITS_OWN_TEST]
 

@@ -121,6 +121,23 @@ def stand_in(monkeypatch):
     return calls
 
 
+def test_trackio_gets_rows_under_their_rounds_and_an_end(make_config, monkeypatch, capsys):
+    calls = []
+    module = types.ModuleType("trackio")
+    module.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+
+    def init(project, name, config, **_):
+        print("uploading")
+        calls.append((project, name, config["rounds"], config["from_round"]))
+        return types.SimpleNamespace(log=lambda values, step: calls.append((values["train_loss"], step)))
+
+    module.init, module.finish = init, lambda: calls.append("finished")
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    rows, _, _ = run(make_config("tracker=trackio", "rounds=2"))
+    assert calls == [("fedbatch", "run", 2, 0), *((row["train_loss"], row["rounds"]) for row in rows), "finished"]
+    assert "uploading" not in capsys.readouterr().out
+
+
 def test_several_at_once(make_config, stand_in):
     config = make_config("tracker=[mlflow,wandb]", "rounds=2")
     rows, _, _ = run(config)
