@@ -68,7 +68,7 @@ def typed(text: str) -> str:
 
 
 def corpora() -> tuple[Dataset, Dataset]:
-    """The company's texts, and those of the phones; a role is a phone, and the last tenth of its words is for the test."""
+    """The company's texts, and those of the phones: a role is a phone, the last tenth of its words is for the test."""
     long = [text for text in roles().values() if len(text) > LEAST_CHARACTERS]
     company, phones = [text.replace("\n", " ") for text in long[::2]], [typed(text) for text in long[1::2]]
     symbols = np.unique(np.frombuffer("".join(company + phones).encode(), np.uint8))
