@@ -143,7 +143,7 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
 
 
 def headline(values: dict[str, Any]) -> str:
-    """One paragraph of a `statement`."""
+    """A `statement` in lines: the bound, what it is of, how it was counted, and what it does not cover."""
     whose = f" ({values['deployment']})" if values.get("deployment") else ""
     bound = f"epsilon {values['epsilon']:.3g} at delta {values['delta']:.2g}, {values['unit']} level{whose}"
     spent = values["epsilon_rdp"] if "filter" in values["accountant"] else values["epsilon"]
@@ -151,12 +151,15 @@ def headline(values: dict[str, Any]) -> str:
         f"q {p['sample_rate']:.3g}, noise {p['noise_multiplier']:.3g}, {p['steps']:,} steps" for p in values["schedule"]
     )
     noise = f"; noise {values['noise']}" if values.get("noise", INDEPENDENT) != INDEPENDENT else ""
-    return (
-        f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}\n"
-        f"  {values['neighbours']}; {values['sampler']}: {phases}{noise}\n"
-        f"  {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases\n"
-        f"  not covered: {'; '.join(values['not_covered'])}"
-    )
+    lines = [
+        f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}",
+        f"  neighbours: {values['neighbours']}",
+        f"  sampling: {values['sampler']}: {phases}{noise}",
+        f"  accountant: {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases",
+        "  not covered:",
+        *(f"  - {reason}" for reason in values["not_covered"]),
+    ]
+    return "\n".join(lines)
 
 
 def _simulated(plan: PrivacyPlan) -> str:

@@ -1,4 +1,4 @@
-"""The table of docs/privacy.md names every value that a private run lets out, field by field."""
+"""The table of docs/privacy_inside.md names every value that a private run lets out, field by field."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from fedbatch.wire.messages import Hosted, PrivateContribution
 from fedbatch.wire.queries import Labelled
 from tests.conftest import run
 
-PAGE = Path(__file__).parents[2] / "docs/privacy.md"
+PAGE = Path(__file__).parents[2] / "docs/privacy_inside.md"
 FIXED = ("controller=fixed", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "rounds=2")
 HELD = ("client_holdout=0.3", "temperature=private", "metrics=calibration")
 QUANTILE = ("privacy.clip_quantile=0.5", "privacy.count_noise=2")

@@ -65,7 +65,7 @@ def test_every_chart_of_a_run_is_drawn(browser, write_run):
     assert sorted(marks) == sorted(f"chart-{name}" for name in CHARTS) and min(marks.values()) > 0
     assert values(browser, "accuracy", "x") == [2, 4, 6] and values(browser, "accuracy", "y") == [0.1, 0.3, 0.5]
     assert "after round 3: noise scale 9 > 4" in text(browser, "#switches")
-    assert "not covered: choosing hyperparameters" in text(browser, "#statement")
+    assert "not covered:\n  - choosing hyperparameters" in text(browser, "#statement")
     assert "a machine" in text(browser, "#made-with")
     shades = browser.execute_script("return document.getElementById('chart-noise').layout.shapes")
     assert [(s["x0"], s["x1"]) for s in shades] == [(3, 6)]  # from the switch to the end

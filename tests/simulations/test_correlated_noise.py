@@ -43,7 +43,7 @@ def test_the_page_quotes_the_study_as_it_is():
         for line in (root / "results" / "correlated_noise.md").read_text().splitlines()
         if "independent |" in line or "correlated |" in line
     ]
-    page = (root / "privacy.md").read_text()
+    page = (root / "correlated_noise.md").read_text()
     for before, after in zip(cells[::2], cells[1::2], strict=True):
         accuracies = [cell[-1].replace("+-", "±") for cell in (before, after)]
         assert f"| {before[1]} | {accuracies[0]} | {accuracies[1]} | {after[3]} |" in page
