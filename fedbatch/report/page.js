@@ -68,12 +68,11 @@ const count = page.runs.length, states = Map.groupBy ? Map.groupBy(page.runs, ru
 document.title = `${page.title}: fedbatch report`;
 document.querySelector("h1").textContent = page.title;
 find("made").textContent = [`${count} run${count > 1 ? "s" : ""}`, ...[...states].map(([name, runs]) => `${runs.length} ${name}`)].join(", ");
-const live = page.again_after && page.runs.some(run => run.status === "running");
-if (live) setTimeout(() => location.reload(), 1000 * page.again_after);  // a browser keeps the place that is read
 const linked = location.hash.slice(1);
 axisSwitch();
 if (count > 1) study();
 choose(page.runs.find(run => encodeURIComponent(run.name) === linked) || page.runs[0]);
+if (page.again_after) goOn(page.again_after);
 
 // Charts have the width of the screen; paper is narrower.
 const relayout = change => document.querySelectorAll(".chart").forEach(area => Plotly.relayout(area, { ...change, "font.color": colour("--ink") }));

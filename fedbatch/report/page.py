@@ -17,7 +17,19 @@ from fedbatch.results.load import run_folders
 
 SCRIPTS = tuple(
     f"{name}.js"
-    for name in ("draw", "state", "charts", "compare", "target", "settings", "critical", "runs", "study", "page")
+    for name in (
+        "draw",
+        "state",
+        "charts",
+        "compare",
+        "target",
+        "settings",
+        "critical",
+        "runs",
+        "study",
+        "live",
+        "page",
+    )
 )
 
 

@@ -5,7 +5,7 @@ const labelOfColumn = name => name.replaceAll("_", " ");
 const columns = [
   { name: "run", value: run => run.name },
   { name: "status", value: run => run.status },
-  ...differing.map(key => ({ name: labelOf(key), value: run => valueOf(run, key) })),
+  ...differing.map(key => ({ name: RESULTS.includes(labelOf(key)) ? `${labelOf(key)} set` : labelOf(key), value: run => valueOf(run, key) })),
   ...RESULTS.filter(name => page.runs.some(run => final(run, name) !== null))
     .map(name => ({ name: labelOfColumn(name), value: run => final(run, name) })),
   ...(page.runs.some(run => run.summary.error) ? [{ name: "error", value: run => run.summary.error }] : []),

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from fedbatch.report.page import write_report
+from fedbatch.report.page import page_of, write_report
 from tests.report.conftest import CALIBRATION, EVERYTHING, PRIVACY
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -237,6 +237,26 @@ def test_one_run_tells_what_a_target_costs_by_other_batches(browser, write_run):
     choose(browser, "teller", "1")
     note = "return document.getElementById('chart-to-target').closest('figure').innerText"
     assert "as told by run 1 alone" in browser.execute_script(note) and browser.get_log("browser") == []
+
+
+def test_a_page_that_is_loaded_again_keeps_what_was_chosen(browser, sweep, tmp_path):
+    live = tmp_path / "live.html"
+    live.write_text(page_of([sweep], tmp_path, again_after=3600))
+    opened(browser, live)
+    choose(browser, "view", "scatter"), choose(browser, "most", 2), choose(browser, "group", "client_batch_size")
+    browser.execute_script("document.querySelector('input[value=examples]').click(); choose(page.runs[3])")
+    browser.execute_script("document.querySelectorAll('#runs input')[5].click()")
+    browser.refresh()
+    kept = "return [find('view').value, find('most').value, find('group').value, chosen.axis, chosen.run.name]"
+    assert browser.execute_script(kept) == ["scatter", "2", "client_batch_size", "examples", "s/2_0"]
+    assert "5 of them compared" in text(browser, "#shown") and browser.get_log("browser") == []
+    assert browser.execute_script("return document.getElementById('chart-settings').data[0].type") == "scatter"
+
+
+def test_every_chart_gives_its_points(browser, write_run):
+    opened(browser, write_report([write_run("a")]))
+    buttons = "return [...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('[data-title*=CSV]').length)"
+    assert set(browser.execute_script(buttons)) == {1}
 
 
 @pytest.mark.parametrize("width", [1280, 390])
