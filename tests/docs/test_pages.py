@@ -63,3 +63,9 @@ def test_lines_of_prose_are_at_most_a_hundred_characters(page):
     prose = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.M | re.S)
     long = [line for line in prose.splitlines() if len(line) > 100 and not line.lstrip().startswith(("|", "!["))]
     assert not long
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+def test_a_page_opens_with_who_needs_it_or_with_its_verdict(page):
+    first = page.read_text().split("\n\n")[1]
+    assert re.search(r"[Tt]his page is for|^For those|^Who needs this|^Read this page|^\*\*", first), first
