@@ -37,7 +37,7 @@ SELECTORS = {
 }
 """Cluster-Margin as in the paper's large pools and as in its small ones."""
 POOL = 20_000
-IMAGES = "simulations.soft_calibration_cells.halves"
+IMAGES = "simulations.pooled_images.first_images"
 
 
 @dataclass(frozen=True)

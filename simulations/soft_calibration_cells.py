@@ -1,9 +1,6 @@
 """What soft_calibration.py compares: data, settings, losses."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-
-from fedbatch.data import Dataset, fashion_mnist
 
 GAMMAS = (1.0, 2.0, 3.0, 5.0)
 SMOOTHINGS = (0.05, 0.1)
@@ -61,24 +58,8 @@ class Setting:
     all_losses: bool = False
 
 
-@lru_cache(maxsize=1)
-def halves(examples: int = 20_000, pool: int = 2) -> Dataset:
-    """The first images of Fashion-MNIST, of which clients hold half out, and all 10,000 test images.
-
-    Args:
-        examples: for training and for what is held out.
-        pool: side of the squares of pixels that become one pixel, by their mean; it divides 28.
-    """
-    whole = fashion_mnist()
-    train_x, test_x = (
-        x.reshape(-1, 1, 28 // pool, pool, 28 // pool, pool).mean(axis=(3, 5))
-        for x in (whole.train_x[:examples], whole.test_x)
-    )
-    return Dataset("fashion_halves", train_x, whole.train_y[:examples], test_x, whole.test_y, 10)
-
-
 COMMON = (
-    *("dataset=digits", "dataset._target_=simulations.soft_calibration_cells.halves", "client_holdout=0.5"),
+    *("dataset=digits", "dataset._target_=simulations.pooled_images.first_images", "client_holdout=0.5"),
     *("controller=fixed", "executor=loop", "evaluate_every_rounds=0", "checkpoint_every_rounds=0", "report=none"),
     *("server_optimizer=sgd", "server_optimizer.momentum=0.9", "population=20", "cohort_size=2"),
     *("learning_rate.rule=constant", "learning_rate.decay=wsd", "learning_rate.decay_share=0.25"),

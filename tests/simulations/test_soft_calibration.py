@@ -1,14 +1,12 @@
 import json
 import shlex
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from fedbatch.config.build import build
 from fedbatch.config.compose import config_json
-from fedbatch.data import Dataset
 
 
 def tried(**numbers):
@@ -70,19 +68,6 @@ def test_the_claim_is_judged_by_intervals_of_both_its_parts(ece, accuracy, expec
     told = markdown(rows)
     assert f"| s1 | {answer} | {100 * (1 - ece):.1f}" in told
     assert f"{ece * 0.21 - 0.11:+.3f}" in told  # ECE beside focal loss
-
-
-def test_images_are_means_of_squares_of_pixels(monkeypatch):
-    from simulations import soft_calibration_cells as cells
-
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(6, 1, 28, 28)).astype(np.float32)
-    monkeypatch.setattr(
-        cells, "fashion_mnist", lambda: Dataset("f", images, np.arange(6), images[:2], np.arange(2), 10)
-    )
-    found = cells.halves.__wrapped__(examples=4, pool=2)
-    assert found.train_x.shape == (4, 1, 14, 14) and found.test_x.shape == (2, 1, 14, 14)
-    assert found.train_x[3, 0, 5, 13] == pytest.approx(images[3, 0, 10:12, 26:28].mean(), rel=1e-5)
 
 
 def test_a_composite_is_its_two_losses_and_focal_loss_takes_the_place_of_cross_entropy():
