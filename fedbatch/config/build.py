@@ -15,6 +15,7 @@ from hydra.utils import get_object, instantiate
 
 from fedbatch.core.errors import ConfigError
 
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 STEPS = ("update|start", "update|step", "update|finish")
 """Client work takes local steps, or makes its update by itself."""
 PROTOCOLS = {
@@ -155,9 +156,18 @@ def check_types(field: str, node: Mapping[str, Any]) -> None:
         return
     for name, value in node.items():
         if name in hints and not fits(value, hints[name].annotation):
-            raise ConfigError(
-                f"{field}.{name} must be {inspect.formatannotation(hints[name].annotation)} (got {value!r})"
-            )
+            raise ConfigError(f"{field}.{name} must be {in_words(hints[name].annotation)} (got {value!r})")
+
+
+def in_words(hint: Any) -> str:
+    """An annotation as people say it.
+
+    >>> in_words(float | None), in_words(int), in_words(tuple[float, float])
+    ('a number or null', 'a whole number', 'tuple[float, float]')
+    """
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(in_words, get_args(hint)))
+    return WORDS.get(hint) or inspect.formatannotation(hint)
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -103,8 +103,8 @@ def private_runs_beside(folder: Path) -> int:
 
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
-    runs = f"{others} private {'run lies' if others == 1 else 'runs lie'}"
-    beside = f" ({runs} beside this one or were overwritten; fedbatch spent adds them up)" if others else ""
+    runs = "1 private run lies beside this one or was" if others == 1 else f"{others} private runs lie beside this one or were"
+    beside = f" ({runs} overwritten; fedbatch spent adds them up)" if others else ""
     reasons = [
         f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
         "extending the run after looking at it",

@@ -133,5 +133,5 @@ def test_overwriting_a_private_run_keeps_what_it_spent(make_config, again):
     kept = sorted(folder.glob("ledger-*.jsonl"))
     assert [path.name for path in kept] == [f"ledger-{number + 1}.jsonl" for number in range(again)]
     assert kept[0].read_bytes() == lines and len(state.ledger.releases) == 1, "another run has another account"
-    words = "1 private run lies" if again == 1 else "2 private runs lie"
-    assert f"({words} beside this one or were overwritten; fedbatch spent" in headline(summary["privacy"])
+    words = "1 private run lies beside this one or was" if again == 1 else "2 private runs lie beside this one or were"
+    assert f"({words} overwritten; fedbatch spent" in headline(summary["privacy"])

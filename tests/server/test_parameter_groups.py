@@ -134,7 +134,7 @@ def test_the_direction_keeps_the_ratio_of_rates():
             {"norms": {"names": ["*norm*"], "lr_factor": -1}},
             r"groups\.norms\.lr_factor must be a number in \[0, 1e\+06",
         ),
-        ({"norms": {"names": ["*norm*"], "momentum": "much"}}, r"groups\.norms: momentum must be float"),
+        ({"norms": {"names": ["*norm*"], "momentum": "much"}}, r"groups\.norms: momentum must be a number"),
         ({"norms": {"names": ["*norm*"], "momentum": -1.0}}, r"groups\.norms: Invalid momentum"),
         ({"norms": {"names": "*norm*"}}, r"groups\.norms\.names must be a list of patterns"),
         ({"norms": {"weight_decay": 0}}, r"groups\.norms\.names must be a list of patterns"),
