@@ -7,15 +7,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
+from fedbatch.config.annotations import fits, in_words
 from fedbatch.core.errors import ConfigError
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 STEPS = ("update|start", "update|step", "update|finish")
 """Client work takes local steps, or makes its update by itself."""
 PROTOCOLS = {
@@ -157,34 +156,3 @@ def check_types(field: str, node: Mapping[str, Any]) -> None:
     for name, value in node.items():
         if name in hints and not fits(value, hints[name].annotation):
             raise ConfigError(f"{field}.{name} must be {in_words(hints[name].annotation)} (got {value!r})")
-
-
-def in_words(hint: Any) -> str:
-    """An annotation as people say it.
-
-    >>> in_words(float | None), in_words(int), in_words(tuple[float, float])
-    ('a number or null', 'a whole number', 'tuple[float, float]')
-    """
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(map(in_words, get_args(hint)))
-    return WORDS.get(hint) or inspect.formatannotation(hint)
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value from YAML may be meant by an annotation; what is not plain is left to the target.
-
-    >>> [fits(value, float | None) for value in (1, 0.5, None, "abc", float("nan"))]
-    [True, True, True, False, False]
-    """
-    kinds, inner = get_origin(hint), get_args(hint)
-    if kinds in (Union, UnionType):
-        return any(fits(value, each) for each in inner)
-    if kinds is tuple and Ellipsis not in inner:
-        whole = isinstance(value, list | tuple) and len(value) == len(inner)
-        return whole and all(map(fits, value, inner))
-    if hint in (int, float):
-        number = isinstance(value, int | hint) and not isinstance(value, bool)
-        return number and value == value
-    if hint in (Any, inspect.Parameter.empty) or not isinstance(hint, type):
-        return True
-    return isinstance(value, hint) if hint in (bool, str, NoneType) else not isinstance(value, str | int | float | None)

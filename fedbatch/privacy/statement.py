@@ -103,7 +103,11 @@ def private_runs_beside(folder: Path) -> int:
 
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
-    runs = "1 private run lies beside this one or was" if others == 1 else f"{others} private runs lie beside this one or were"
+    runs = (
+        "1 private run lies beside this one or was"
+        if others == 1
+        else f"{others} private runs lie beside this one or were"
+    )
     beside = f" ({runs} overwritten; fedbatch spent adds them up)" if others else ""
     reasons = [
         f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
