@@ -15,6 +15,8 @@ def in_words(hint: Any) -> str:
     """
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(map(in_words, get_args(hint)))
+    if get_origin(hint) is list:
+        return "a list"
     return WORDS.get(hint) or inspect.formatannotation(hint)
 
 

@@ -7,14 +7,15 @@ their own arguments. This module imports neither torch nor Flower, so that a wro
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbatch.config import names
+from fedbatch.config.annotations import in_words
 from fedbatch.config.checks import check, did_you_mean
 from fedbatch.core.errors import ConfigError
 
@@ -219,11 +220,21 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), _public(values)))
     except OmegaConfBaseException as error:
-        lines = str(error).splitlines()
-        raise ConfigError(f"{getattr(error, 'full_key', '') or 'config'}: {lines[0]}") from error
+        raise ConfigError(_refusal(str(getattr(error, "full_key", "")), values, error)) from error
     assert isinstance(config, RunConfig)
     check(config)
     return config
+
+
+def _refusal(key: str, values: Mapping[str, Any], error: OmegaConfBaseException) -> str:
+    """What is wrong with the value of a key like ``noise_scale.every``."""
+    value: Any = values
+    hint: Any = RunConfig
+    for name in key.split("."):
+        if not (isinstance(value, Mapping) and name in value and is_dataclass(hint)):
+            return f"{key or 'config'}: {str(error).splitlines()[0]}"
+        value, hint = value[name], get_type_hints(hint)[name]
+    return f"{key} must be {in_words(hint)} (got {'null' if value is None else repr(value)})"
 
 
 @lru_cache(maxsize=4)

@@ -103,14 +103,11 @@ def private_runs_beside(folder: Path) -> int:
 
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
-    runs = (
-        "1 private run lies beside this one or was"
-        if others == 1
-        else f"{others} private runs lie beside this one or were"
-    )
-    beside = f" ({runs} overwritten; fedbatch spent adds them up)" if others else ""
+    runs, were = ("run lies", "was") if others == 1 else ("runs lie", "were")
+    beside = f" ({others} private {runs} beside this one or {were} overwritten; fedbatch spent adds them up)"
     reasons = [
-        f"choosing hyperparameters by earlier runs and trials on the same data, and what those released{beside}",
+        "choosing hyperparameters by earlier runs and trials on the same data, and what those released"
+        + (beside if others else ""),
         "extending the run after looking at it",
         "the test split: its scores are exact, and so is stopping or choosing by them",
         "what was made of the data before the run: standardisation by their exact mean and deviation, lists of "

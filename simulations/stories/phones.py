@@ -9,6 +9,7 @@ or those with a guarantee for each phone. Needs ``pip install "fedbatch[hf,dp]"`
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -51,7 +52,7 @@ def main() -> None:
     trained(company, given.runs / "company", 20 if given.quick else 450).export_folder(str(base))
     runs = {name: adapted(phones, base, 4 if given.quick else 100, way) for name, way in WAYS.items()}
     start = loss_of(fedbatch.models.hf_causal_lm(company.num_classes, path=str(base)), phones)
-    print(f"{len(set(phones.owner))} phones; the company's model as it came: loss {start:.2f} a character")
+    print(f"{owners(phones)} phones; the company's model as it came: loss {start:.2f} a character")
     for name, run in runs.items():
         each = run.summary["parameters"] * 4e-6
         print(f"{name}: loss {run.summary['test_loss']:.2f}, {each:.2f} MB from a phone in a round")
@@ -88,7 +89,7 @@ def sequences(name: str, texts: list[str], symbols: np.ndarray) -> Dataset:
     return Dataset(name, x[:, :-1], x[:, 1:], held[:, :-1], held[:, 1:], len(symbols), np.concatenate(owner))
 
 
-def trained(texts: Dataset, folder: Path, rounds: int) -> torch.nn.Module:
+def trained(texts: Dataset, folder: Path, rounds: int) -> Any:
     """The company's own training, in one place: eight equal clients, all in every round."""
     size = ("partitioner=iid", "population=8", "cohort_size=8", "client_batch_size=16", f"rounds={rounds}")
     config = f"model.config={{{', '.join(f'{key}: {value}' for key, value in (GPT2 | ENDS).items())}}}"
@@ -98,10 +99,20 @@ def trained(texts: Dataset, folder: Path, rounds: int) -> torch.nn.Module:
 
 def adapted(texts: Dataset, base: Path, rounds: int, way: tuple[str, ...]) -> fedbatch.Result:
     """One way to adapt: 64 phones a round with 8 sequences each."""
-    phones = int(texts.owner.max()) + 1
-    size = ("partitioner=natural", f"population={phones}", "cohort_size=64", "client_batch_size=8", f"rounds={rounds}")
+    size = (
+        "partitioner=natural",
+        f"population={owners(texts)}",
+        "cohort_size=64",
+        "client_batch_size=8",
+        f"rounds={rounds}",
+    )
     own = [option.format(base.parent) for option in way]
     return fedbatch.run(*COMMON, *size, f"model.path={base}", "server_optimizer=adam", *own, dataset=texts)
+
+
+def owners(texts: Dataset) -> int:
+    """Whose texts they are: how many."""
+    return len(np.unique(texts.owner))
 
 
 @torch.no_grad()

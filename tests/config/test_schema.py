@@ -18,7 +18,7 @@ def test_json_round_trip(make_config):
     ("change", "message"),
     [
         ({"rounds": 0}, "rounds must be in \\[1, 1e12\\] \\(got 0\\)"),
-        ({"rounds": "many"}, "rounds: Value 'many'"),
+        ({"rounds": "many"}, "rounds must be a whole number"),
         ({"cohort_size": 50}, r"cohort_size \(50\) is larger than population \(20\)"),
         ({"nodes": 50}, r"nodes \(50\) is larger than population"),
         ({"client_batch_size": 0}, "client_batch_size must be in \\[1,"),
