@@ -107,11 +107,13 @@ def adapted(texts: Dataset, base: Path, rounds: int, way: tuple[str, ...]) -> fe
         f"rounds={rounds}",
     )
     own = [option.format(base.parent) for option in way]
-    return fedbatch.run(*COMMON, *size, f"model.path={base}", "server_optimizer=adam", *own, dataset=texts)
+    size = (*clients, f"rounds={rounds}", f"model.path={base}", "server_optimizer=adam")
+    return fedbatch.run(*COMMON, *size, *own, dataset=texts)
 
 
 def owners(texts: Dataset) -> int:
     """Whose texts they are: how many."""
+    assert texts.owner is not None
     return len(np.unique(texts.owner))
 
 
