@@ -99,13 +99,7 @@ def trained(texts: Dataset, folder: Path, rounds: int) -> Any:
 
 def adapted(texts: Dataset, base: Path, rounds: int, way: tuple[str, ...]) -> fedbatch.Result:
     """One way to adapt: 64 phones a round with 8 sequences each."""
-    size = (
-        "partitioner=natural",
-        f"population={owners(texts)}",
-        "cohort_size=64",
-        "client_batch_size=8",
-        f"rounds={rounds}",
-    )
+    clients = ("partitioner=natural", f"population={owners(texts)}", "cohort_size=64", "client_batch_size=8")
     own = [option.format(base.parent) for option in way]
     size = (*clients, f"rounds={rounds}", f"model.path={base}", "server_optimizer=adam")
     return fedbatch.run(*COMMON, *size, *own, dataset=texts)
