@@ -79,6 +79,7 @@ class Ledger:
     accounts: int = 1
     releases: Mapping[LedgerEntry, None] = field(default_factory=dict)
     _steps: Mapping[tuple[float, float], Ints] = field(default_factory=dict, repr=False, compare=False)
+    _of_round: Mapping[int, tuple[LedgerEntry, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, accounts: int, releases: Iterable[LedgerEntry]) -> "Ledger":
@@ -94,11 +95,12 @@ class Ledger:
             return self
         steps = self._steps.get(release.cost, np.zeros(self.accounts, np.int64)).copy()
         steps[slice(None) if release.clients is None else list(release.clients)] += release.steps
-        return Ledger(self.accounts, {**self.releases, release: None}, {**self._steps, release.cost: steps})
+        of_round = {**self._of_round, release.round: (*self._of_round.get(release.round, ()), release)}
+        return Ledger(self.accounts, {**self.releases, release: None}, {**self._steps, release.cost: steps}, of_round)
 
     def attempt(self, release: LedgerEntry) -> LedgerEntry:
         """The release as the attempt that is due: the last one again if nothing about it differs, else the next."""
-        same = (r for r in self.releases if (r.round, r.params) == (release.round, release.params))
+        same = (r for r in self._of_round.get(release.round, ()) if r.params == release.params)
         last = max(same, key=lambda r: r.attempt, default=None)
         if last is None:
             return release
@@ -107,7 +109,7 @@ class Ledger:
 
     def done_before(self, due: LedgerEntry) -> LedgerEntry | None:
         """The last release of the same round and question, at whatever parameters; None if there is none."""
-        same = [r for r in self.releases if r.round == due.round and r.question == due.question]
+        same = [r for r in self._of_round.get(due.round, ()) if r.question == due.question]
         return same[-1] if same else None
 
     def schedules(self) -> list[list[PhaseSpec]]:
