@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         save_figure(rows, study.figure())
 
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     **{"optimizer": pl.String, "batch": pl.Int64, "rounds": pl.Int64, "tokens": pl.Int64, "rate": pl.Float64},
     **{"seed": pl.Int64, "tuning": pl.Boolean, "status": pl.String, "loss": pl.Float64, "seconds": pl.Float64},
     **{"evaluated": pl.List(pl.Int64), "logits": pl.List(pl.List(pl.Float64))},

@@ -39,7 +39,7 @@ def test_the_largest_batch_within_one_per_cent_is_interpolated_on_its_logarithm(
 
 
 def test_the_verdicts_are_those_of_the_intervals():
-    from simulations.large_batch_optimizers_report import claims, differences
+    from simulations.large_batch_optimizers_report import claims, differences, largest_logits
 
     for batch, (mean, low, high) in differences(rows(), "MERIT", "AdamW"):
         step = {8: 0, 32: 1, 128: 2}[batch]
@@ -49,6 +49,7 @@ def test_the_verdicts_are_those_of_the_intervals():
     answers = [answer for _, answer, _ in claims(rows({"AdamW": 90.0, "LAMB": 80.0}))]
     # MERIT's 128 are 16 times 8. Its layers' logits are at most 9 in either evaluation, the others' 80 and 90.
     assert answers == ["holds"] * 5
+    assert largest_logits(rows(), "LAMB", 32).tolist() == [[9.0, 4.0]] * 3  # over training, by layer
     small = [answer for _, answer, _ in claims(rows({"MERIT": 50.0}))]
     assert small[-1] == "does not hold at this scale"
 
