@@ -38,12 +38,14 @@ CLIENT_BATCH = 2
 BETAS = "server_optimizer.betas=[0.9,0.95]"
 MERIT = ("server_optimizer=merit", BETAS, "server_optimizer.weight_decay=0.01")
 LAMB = ("server_optimizer=lamb", BETAS, "server_optimizer.weight_decay=0.01", "server_optimizer.eps=1e-6")
+ADAMW = ("server_optimizer=adamw", BETAS, "server_optimizer.weight_decay=0.1")
 OPTIMIZERS = {
-    "AdamW": (("server_optimizer=adamw", BETAS, "server_optimizer.weight_decay=0.1"), 4e-3),
+    "AdamW": (ADAMW, 4e-3),
     "LAMB": (LAMB, 8e-3),
     "MERIT": (MERIT, 8e-3),
     "MERIT, l2 norm": ((*MERIT, "server_optimizer._target_=simulations.merit_ablations.EuclideanMERIT"), 8e-3),
     "MERIT, weight-wise": ((*MERIT, "server_optimizer._target_=simulations.merit_ablations.WeightwiseMERIT"), 8e-3),
+    "AdamW, beta2 0.99": ((*ADAMW, "server_optimizer.betas=[0.9,0.99]"), 4e-3),
 }
 """Overrides, and the learning rate at the smallest batch from which its walk starts."""
 
@@ -74,12 +76,13 @@ class Form:
 
 
 OWN = (*PLAYS, f"client_batch_size={CLIENT_BATCH}", "report=none", "partitioner.seed=0")
-GRID, ABLATED = (8, 16, 32, 64, 256, 1024), (32, 1024)
+GRID = (8, 16, 32, 64, 256, 1024)
+ABLATED = {name: (32, 1024) for name in OPTIMIZERS if name.startswith("MERIT,")} | {"AdamW, beta2 0.99": (256, 1024)}
 FULL = Form(
     common=(*OWN, "dataset.context=32", "population=793", "model.layers=2", "model.width=32"),
     sequences=32_768,
     context=32,
-    batches={name: ABLATED if "," in name else GRID for name in OPTIMIZERS},
+    batches=dict.fromkeys(("AdamW", "LAMB", "MERIT"), GRID) | ABLATED,
     told=32,
     groups=16,
     seeds=(0, 1, 2),
@@ -96,6 +99,15 @@ QUICK = Form(
     walk=3,
 )
 
+SCHEMA: dict[str, Any] = {
+    **{"optimizer": pl.String, "batch": pl.Int64, "rounds": pl.Int64, "tokens": pl.Int64, "rate": pl.Float64},
+    **{"seed": pl.Int64, "tuning": pl.Boolean, "status": pl.String, "loss": pl.Float64, "seconds": pl.Float64},
+    **{"evaluated": pl.List(pl.Int64), "logits": pl.List(pl.List(pl.Float64))},
+    **{f"trust_ratio_{which}": pl.Float64 for which in ("min", "median", "max")},
+    **{name: pl.Float64 for name in ("told_loss", "told_noise_scale", "told_b_half", "b_half_end")},
+}
+"""Columns of the rows, a run each; ``told_*`` are in sequences."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Tune, run, write the table and the figure."""
@@ -106,16 +118,6 @@ def main(arguments: list[str] | None = None) -> None:
         study.save(rows)
         study.tell(markdown(rows))
         save_figure(rows, study.figure())
-
-
-SCHEMA: dict[str, Any] = {
-    **{"optimizer": pl.String, "batch": pl.Int64, "rounds": pl.Int64, "tokens": pl.Int64, "rate": pl.Float64},
-    **{"seed": pl.Int64, "tuning": pl.Boolean, "status": pl.String, "loss": pl.Float64, "seconds": pl.Float64},
-    **{"evaluated": pl.List(pl.Int64), "logits": pl.List(pl.List(pl.Float64))},
-    **{f"trust_ratio_{which}": pl.Float64 for which in ("min", "median", "max")},
-    **{name: pl.Float64 for name in ("told_loss", "told_noise_scale", "told_b_half", "b_half_end")},
-}
-"""Columns of the rows, a run each; ``told_*`` are in sequences."""
 
 
 def measure(study: Study, form: Form, name: str) -> list[dict[str, Any]]:

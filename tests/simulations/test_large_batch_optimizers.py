@@ -76,7 +76,7 @@ def test_every_run_sees_the_same_tokens_and_its_warm_up_is_a_tenth():
             each = config["cohort_size"] * config["client_batch_size"]
             assert each == batch and config["rounds"] * each == FULL.sequences
             assert config["learning_rate"]["warmup_rounds"] == config["rounds"] // 10
-            assert tuple(config["server_optimizer"]["betas"]) == (0.9, 0.95)
+            assert config["server_optimizer"]["betas"] == [0.9, 0.99 if "0.99" in name else 0.95]
             assert (config["noise_scale"]["groups"] > 0) == (batch == FULL.told)
     assert set(FULL.batches) == set(OPTIMIZERS)
 
