@@ -5,8 +5,8 @@
 
 A GPT on the plays, clients are speaking roles, FedSGD. Every run sees the same number of tokens; warm-up over a tenth
 of them, then cosine decay. The learning rate of every (optimizer, batch) is walked by factors of two, by the mean
-validation loss of two seeds that are not reported. The runs at one batch are also asked group by group, so that they
-tell the critical batch, by `fedbatch critical` and by the gain curve. Finished runs are skipped. Writes
+validation loss of two seeds that are not reported. Runs at one batch tell the critical batch by `fedbatch critical`;
+those of AdamW are asked group by group too, and tell it by the gain curve. Finished runs are skipped. Writes
 docs/results/large_batch_optimizers.parquet and .md, and docs/figures/large_batch_optimizers.png.
 """
 
@@ -40,11 +40,11 @@ MERIT = ("server_optimizer=merit", BETAS, "server_optimizer.weight_decay=0.01")
 LAMB = ("server_optimizer=lamb", BETAS, "server_optimizer.weight_decay=0.01", "server_optimizer.eps=1e-6")
 ADAMW = ("server_optimizer=adamw", BETAS, "server_optimizer.weight_decay=0.1")
 OPTIMIZERS = {
-    "AdamW": (ADAMW, 4e-3),
-    "LAMB": (LAMB, 8e-3),
-    "MERIT": (MERIT, 8e-3),
-    "MERIT, l2 norm": ((*MERIT, "server_optimizer._target_=simulations.merit_ablations.EuclideanMERIT"), 8e-3),
-    "MERIT, weight-wise": ((*MERIT, "server_optimizer._target_=simulations.merit_ablations.WeightwiseMERIT"), 8e-3),
+    "AdamW": (ADAMW, 8e-3),
+    "LAMB": (LAMB, 1.13e-2),
+    "MERIT": (MERIT, 1.13e-2),
+    "MERIT, l2 norm": ((*MERIT, "server_optimizer._target_=simulations.merit_ablations.EuclideanMERIT"), 1.13e-2),
+    "MERIT, weight-wise": ((*MERIT, "server_optimizer._target_=simulations.merit_ablations.WeightwiseMERIT"), 1.13e-2),
     "AdamW, beta2 0.99": ((*ADAMW, "server_optimizer.betas=[0.9,0.99]"), 4e-3),
 }
 """Overrides, and the learning rate at the smallest batch from which its walk starts."""
@@ -60,7 +60,7 @@ class Form:
         context: characters of a sequence.
         batches: global batches by optimizer, in sequences, rising.
         told: the batch whose reported runs tell the critical batch.
-        groups: of the cohort, in the rounds that measure the gain curve.
+        groups: of AdamW's cohort there, in the rounds that measure the gain curve.
         seeds: of the reported runs.
         walk: most rates that are tried.
     """
@@ -76,13 +76,13 @@ class Form:
 
 
 OWN = (*PLAYS, f"client_batch_size={CLIENT_BATCH}", "report=none", "partitioner.seed=0")
-GRID = (8, 16, 32, 64, 256, 1024)
-ABLATED = {name: (32, 1024) for name in OPTIMIZERS if name.startswith("MERIT,")} | {"AdamW, beta2 0.99": (256, 1024)}
+GRID = (8, 32, 64, 256, 1024)
+CHANGED = {"MERIT, l2 norm": (64, 1024), "MERIT, weight-wise": (64, 1024), "AdamW, beta2 0.99": (256,)}
 FULL = Form(
     common=(*OWN, "dataset.context=32", "population=793", "model.layers=2", "model.width=32"),
     sequences=32_768,
     context=32,
-    batches=dict.fromkeys(("AdamW", "LAMB", "MERIT"), GRID) | ABLATED,
+    batches={"AdamW": (8, 16, *GRID[1:]), "LAMB": GRID, "MERIT": GRID} | CHANGED,
     told=32,
     groups=16,
     seeds=(0, 1, 2),
@@ -104,7 +104,7 @@ SCHEMA: dict[str, Any] = {
     **{"seed": pl.Int64, "tuning": pl.Boolean, "status": pl.String, "loss": pl.Float64, "seconds": pl.Float64},
     **{"evaluated": pl.List(pl.Int64), "logits": pl.List(pl.List(pl.Float64))},
     **{f"trust_ratio_{which}": pl.Float64 for which in ("min", "median", "max")},
-    **{name: pl.Float64 for name in ("told_loss", "told_noise_scale", "told_b_half", "b_half_end")},
+    **{name: pl.Float64 for name in ("told_loss", "told_noise_scale", "told_b_half")},
 }
 """Columns of the rows, a run each; ``told_*`` are in sequences."""
 
@@ -147,15 +147,17 @@ def measure(study: Study, form: Form, name: str) -> list[dict[str, Any]]:
 
 
 def overrides(study: Study, form: Form, name: str, batch: int, rate: float, seed: int) -> list[str]:
-    """The command line of a run; reported runs at one batch measure the gain curve besides."""
+    """The command line of a run; reported runs at one batch are evaluated more often, for `fedbatch critical`."""
     rounds = form.sequences // batch
     tells = batch == form.told and seed not in TUNING_SEEDS
+    groups = form.groups if tells and name == "AdamW" else 0
     return [
         *form.common,
         *OPTIMIZERS[name][0],
         *(f"cohort_size={batch // CLIENT_BATCH}", f"rounds={rounds}", f"learning_rate.warmup_rounds={rounds // 10}"),
         *(f"server_optimizer.lr={rate:.4g}", f"seed={seed}", f"device={study.device}"),
-        *((f"noise_scale.groups={form.groups}", "noise_scale.every=4", "training_set_examples=500") if tells else ()),
+        *((f"noise_scale.groups={groups}", "noise_scale.every=4") if groups else ()),
+        *(("training_set_examples=500",) if tells else ()),
         f"evaluate_every_rounds={rounds // (32 if tells else 8)}",
     ]
 
@@ -170,23 +172,21 @@ def of_run_folder(folder: Path) -> dict[str, Any]:
     # The median round, because in the first ones every optimizer's moments are young.
     row |= {column: float(np.median(record[column].to_numpy())) for column in ratios}
     row["seconds"] = final(folder, "measured_seconds")
-    return row | (told(folder, record) if "b_half" in record.columns else {})
+    return row | (told(folder, record) if "training_set_loss" in record.columns else {})
 
 
 def told(folder: Path, record: pl.DataFrame) -> dict[str, float]:
-    """The critical batch up to the run's last loss: by `fedbatch critical`, and by the same sums with B_half.
-
-    Beside them stands B_half at the end. NaN where the record does not say it.
-    """
+    """The critical batch up to the run's last loss: by `fedbatch critical`, and by the same sums with B_half."""
     try:
         said = critical(folder).goals[-1]
-    except ConfigError:
+    except ConfigError:  # its loss does not fall
         return {}
+    row = {"told_loss": said.loss, "told_noise_scale": said.b_crit}
+    if "b_half" not in record.columns:
+        return row
     halves = record["b_half"].fill_null(strategy="backward").fill_null(strategy="forward")
-    batch = float(record["global_batch"][0])
-    share, rest = of_run(halves[: math.ceil(said.steps)].to_numpy(), batch)
-    row = {"told_loss": said.loss, "told_noise_scale": said.b_crit, "b_half_end": halves[-1]}
-    return row | {"told_b_half": float(rest / share) if share else math.inf}
+    least, examples = of_run(halves[: math.ceil(said.steps)].to_numpy(), float(record["global_batch"][0]))
+    return row | {"told_b_half": float(examples / least) if least else math.inf}
 
 
 if __name__ == "__main__":

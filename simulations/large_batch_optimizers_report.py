@@ -146,11 +146,14 @@ def _failed(rows: pl.DataFrame) -> int:
 def _told(reported: pl.DataFrame) -> str:
     lines = []
     for (name, batch), own in reported.drop_nulls("told_loss").group_by("optimizer", "batch", maintain_order=True):
-        columns = (own[column].drop_nans().to_numpy() for column in ("told_noise_scale", "told_b_half", "b_half_end"))
-        seen = [shown(geometric(values[np.isfinite(values) & (values > 0)])) for values in columns]
+        columns = (
+            own[column].cast(pl.Float64).fill_null(0).to_numpy() for column in ("told_noise_scale", "told_b_half")
+        )
+        known = [values[np.isfinite(values) & (values > 0)] for values in columns]
+        seen = [shown(geometric(values)) if len(values) else "-" for values in known]
         lines.append([str(name), str(batch), spread(own["told_loss"]), *seen])
     heads = ["optimizer", "run's batch", "to training loss", "`fedbatch critical`", "same sums with B_half"]
-    return table([*heads, "B_half at the end"], lines)
+    return table(heads, lines)
 
 
 def _ablated(rows: pl.DataFrame) -> str:

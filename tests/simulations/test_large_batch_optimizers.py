@@ -23,7 +23,7 @@ def rows(logits=None):
                 row |= {"evaluated": [5, 10], "logits": [[9.0, 2.0], [3.0, (logits or {}).get(name, 4.0)]]}
                 row |= {f"trust_ratio_{which}": 0.5 for which in ("min", "median", "max")}
                 tells = batch == 32 and seed < 100
-                names = ("told_loss", "told_noise_scale", "told_b_half", "b_half_end")
+                names = ("told_loss", "told_noise_scale", "told_b_half")
                 found.append(row | {told: 20.0 * 2 ** (seed - 1) if tells else None for told in names})
     return pl.DataFrame(found, infer_schema_length=None)
 
@@ -77,7 +77,7 @@ def test_every_run_sees_the_same_tokens_and_its_warm_up_is_a_tenth():
             assert each == batch and config["rounds"] * each == FULL.sequences
             assert config["learning_rate"]["warmup_rounds"] == config["rounds"] // 10
             assert config["server_optimizer"]["betas"] == [0.9, 0.99 if "0.99" in name else 0.95]
-            assert (config["noise_scale"]["groups"] > 0) == (batch == FULL.told)
+            assert (config["noise_scale"]["groups"] > 0) == (batch == FULL.told and name == "AdamW")
     assert set(FULL.batches) == set(OPTIMIZERS)
 
 
@@ -90,6 +90,10 @@ def test_the_quick_form(tmp_path, capsys):
     own = found.filter(~pl.col("tuning"))
     assert own.height == sum(map(len, study.QUICK.batches.values()))
     assert (own["status"] == "finished").all() and (own["loss"] < 4.3).all()  # 82 symbols: 4.4 nats at the start
-    assert own.filter(pl.col("batch") == study.QUICK.told)["told_b_half"].is_finite().all()
+    assert (
+        own.filter((pl.col("batch") == study.QUICK.told) & (pl.col("optimizer") == "AdamW"))["told_b_half"]
+        .is_finite()
+        .all()
+    )
     assert "largest batch within 1 %" in capsys.readouterr().out
     assert (tmp_path / "figures" / "large_batch_optimizers.png").stat().st_size > 10_000
