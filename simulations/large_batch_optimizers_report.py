@@ -51,15 +51,24 @@ def largest_within(batches: Floats, values: Floats, bar: float) -> float:
     return float(batches[last] * (batches[last + 1] / batches[last]) ** share)
 
 
-def kept(rows: pl.DataFrame, name: str) -> Floats:
-    """Largest batch within 1 % of the loss at the smallest, for each seed by its own losses (seeds,)."""
-    batches, values = losses(rows, name)
-    return np.array([largest_within(batches, own, CLOSE * own[0]) for own in values])
+def kept(rows: pl.DataFrame, name: str, than: str | None = None) -> Floats:
+    """Largest batch within 1 % of the loss at the smallest one, for each seed by its own losses (seeds,).
+
+    The loss at the smallest batch is the optimizer's own, or that of another, ``than``; NaN where no batch keeps it.
+    """
+    (batches, values), (_, theirs) = losses(rows, name), losses(rows, than or name)
+    return np.array([largest_within(batches, own, CLOSE * bar[0]) for own, bar in zip(values, theirs, strict=True)])
+
+
+def best(rows: pl.DataFrame) -> str:
+    """The optimizer of the lowest mean loss at the smallest batch."""
+    names = [name for name in ORDER if name in rows["optimizer"].unique()]
+    return min(names, key=lambda name: float(losses(rows, name)[1][:, 0].mean()))
 
 
 def geometric(values: Floats) -> Triple:
-    """Geometric mean and 90 % interval."""
-    mean, low, high = (math.exp(bound) for bound in interval(np.log(values)))
+    """Geometric mean and 90 % interval of what is known."""
+    mean, low, high = (math.exp(bound) for bound in interval(np.log(values[~np.isnan(values)])))
     return mean, low, high
 
 
@@ -119,8 +128,10 @@ def markdown(rows: pl.DataFrame) -> str:
     lines = []
     for name in names:
         cells = [reported.filter((pl.col("optimizer") == name) & (pl.col("batch") == batch)) for batch in batches]
-        lines.append([name, *(spread(cell["loss"]) for cell in cells), shown(geometric(kept(rows, name)))])
+        within = [_largest(kept(rows, name, than)) for than in (name, best(rows))]
+        lines.append([name, *(spread(cell["loss"]) for cell in cells), *within])
     heads = ["loss at batch", *(f"{batch:,}" for batch in batches), "largest batch within 1 %"]
+    heads.append(f"within 1 % of {best(rows)} at {batches[0]}")
     parts = [
         f"Validation loss in nats a character after {rows['tokens'][0]:,} tokens; mean and deviation of "
         f"{reported['seed'].n_unique()} seed(s), 90 % intervals. {_failed(rows)} runs failed.",
@@ -137,6 +148,12 @@ def markdown(rows: pl.DataFrame) -> str:
         _tried(rows.filter("tuning")),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _largest(found: Floats) -> str:
+    missing = int(np.isnan(found).sum())
+    text = shown(geometric(found)) if missing < len(found) else "none"
+    return text if missing in (0, len(found)) else f"{text}; none for {missing} seed(s)"
 
 
 def _failed(rows: pl.DataFrame) -> int:

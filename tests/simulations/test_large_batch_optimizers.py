@@ -29,11 +29,21 @@ def rows(logits=None):
 
 
 def test_the_largest_batch_within_one_per_cent_is_interpolated_on_its_logarithm():
-    from simulations.large_batch_optimizers_report import geometric, kept, largest_within
+    from simulations.large_batch_optimizers_report import best, geometric, kept, largest_within
 
     # 1 % is reached after half a fourfold of AdamW, one of LAMB, and two of MERIT, the end of the grid.
     for name, expected in {"AdamW": 16.0, "LAMB": 32.0, "MERIT": 128.0}.items():
         assert geometric(kept(rows(), name)) == pytest.approx((expected,) * 3, rel=1e-6), name
+
+    def worse(factor):  # AdamW and LAMB stay best at 8
+        return rows().with_columns(
+            loss=pl.when(pl.col("optimizer") == "MERIT").then(factor * pl.col("loss")).otherwise("loss")
+        )
+
+    shifted = worse(1.00746)  # another 0.25 % come after half a fourfold
+    assert best(shifted) == "LAMB"
+    assert geometric(kept(shifted, "MERIT", "LAMB"))[0] == pytest.approx(16.0, rel=0.01)
+    assert np.isnan(kept(worse(1.02), "MERIT", "LAMB")).all()
     falling_then_lost = np.array([2.0, 1.9, np.inf])
     assert largest_within(np.array([1.0, 2.0, 4.0]), falling_then_lost, 2.02) == 2.0
 
