@@ -124,7 +124,7 @@ def measure(study: Study, form: Form, name: str) -> list[dict[str, Any]]:
     """Rows of all runs of an optimizer; the walk at a batch starts where that of the batch before ended.
 
     A walk from below finds the edge of stability. One from above it takes noise for a minimum: with AdamW at 256, a
-    start by the square root of the batch ended at a loss of 2.78, where a sixth of that rate gives 2.49.
+    start by the square root of the batch ended at a loss of 2.78, where a tenth of that rate gives 2.43.
     """
     rows, (_, rate) = [], OPTIMIZERS[name]
     for batch in form.batches[name]:

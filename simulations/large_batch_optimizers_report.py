@@ -215,10 +215,15 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
         if name in rows["optimizer"].unique():
             batches, values = losses(rows, name)
             left.plot(batches * (1.12 + 0.14 * shift), values.mean(axis=0), "D", color=color, ms=6, label=name)
+    known = rows.filter(~pl.col("tuning")).drop_nulls("told_b_half")
+    if known.height:
+        ends = [geometric(known[column].to_numpy())[0] for column in ("told_noise_scale", "told_b_half")]
+        for axes in (left, middle):
+            axes.axvspan(*ends, color="#000000", alpha=0.1, lw=0, label="critical batch, AdamW's runs tell")
     left.set(ylabel="validation loss, nats a character")
     left.set_title("Loss (small dots: seeds)", fontsize=10)
     middle.axhline(100 * (CLOSE - 1), color="#888888", ls="--", lw=1, label="1 %")
-    middle.set(yscale="symlog", ylabel="loss above that of the smallest batch, %", ylim=(-1, 200))
+    middle.set(ylabel="loss above that of the smallest batch, %", ylim=(-1, 200))
     middle.set_yscale("symlog", linthresh=1)
     middle.yaxis.set_major_locator(FixedLocator([-1, 0, 1, 2, 5, 10, 20, 50, 100]))
     middle.yaxis.set_major_formatter("{x:g}")
@@ -240,11 +245,11 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
 def _lines(left: Axes, middle: Axes, rows: pl.DataFrame, name: str) -> None:
     batches, values = losses(rows, name)
     color = COLORS[name]
-    left.plot(batches, values.mean(axis=0), "o-", color=color, label=name)
+    left.plot(batches, values.mean(axis=0), "o-", color=color, ms=5, label=name)
     for own in values:
         left.plot(batches, own, ".", color=color, ms=4, alpha=0.6)
     over = 100 * (values / values[:, :1] - 1)
-    middle.plot(batches, over.mean(axis=0), "o-", color=color, label=name)
+    middle.plot(batches, over.mean(axis=0), "o-", color=color, ms=5, label=name)
     knee, low, high = geometric(kept(rows, name))
     height = 100 * (CLOSE - 1) * (0.8 + 0.2 * list(COLORS).index(name))
     middle.plot(knee, height, "|", color=color, ms=14, mew=2)
