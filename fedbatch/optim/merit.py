@@ -68,25 +68,27 @@ class MERIT(Layerwise):
         ratios = grads[0].new_ones(len(params))
         if adapt:
             pairs = zip(params, directions, strict=True)
-            ratios = torch.stack([_scale(w, d, group["flatten"]) for w, d in pairs])
+            ratios = torch.stack([self._scale(w, d, group["flatten"]) for w, d in pairs])
             torch._foreach_clamp_min_(directions, -1)
             torch._foreach_clamp_max_(directions, 1)
         torch._foreach_add_(params, directions, alpha=-group["lr"])
         return ratios
 
-
-def _scale(w: Tensor, d: Tensor, flatten: bool) -> Tensor:
-    """Multiply d by s in place; the tensor-wise ratio, a scalar."""
-    if w.dim() < 2:
-        ratio = quotient(w.abs().amax(), d.abs().amax())
-        d.mul_(ratio)
+    @staticmethod
+    def _scale(w: Tensor, d: Tensor, flatten: bool) -> Tensor:
+        """Multiply d by s in place; the tensor-wise ratio, a scalar."""
+        if w.dim() < 2:
+            ratio = quotient(w.abs().amax(), d.abs().amax())
+            d.mul_(ratio)
+            return ratio
+        axes = tuple(range(1, w.dim())) if flatten else (1,)
+        sizes = w.abs(), d.abs()
+        rows, columns = ([t.amax(axis, keepdim=True) for t in sizes] for axis in (axes, (0,)))
+        ratio = quotient(rows[0].amax(), rows[1].amax())
+        # A maximum takes over NaN from either side, so that one pass at the end sets zero rows and columns to 1.
+        row, column = (
+            torch.where((above > 0) & (below > 0), above / below, math.nan) for above, below in (rows, columns)
+        )
+        s = torch.maximum(torch.maximum(row, ratio), column)
+        d.mul_(s.nan_to_num_(nan=1.0, posinf=math.inf))
         return ratio
-    axes = tuple(range(1, w.dim())) if flatten else (1,)
-    sizes = w.abs(), d.abs()
-    rows, columns = ([t.amax(axis, keepdim=True) for t in sizes] for axis in (axes, (0,)))
-    ratio = quotient(rows[0].amax(), rows[1].amax())
-    # A maximum takes over NaN from either side, so that one pass at the end sets both zero rows and zero columns to 1.
-    row, column = (torch.where((above > 0) & (below > 0), above / below, math.nan) for above, below in (rows, columns))
-    s = torch.maximum(torch.maximum(row, ratio), column)
-    d.mul_(s.nan_to_num_(nan=1.0, posinf=math.inf))
-    return ratio

@@ -14,6 +14,7 @@ STUDIES = {
     "depth": "width",
     "cluster_margin": "cluster_margin",
     "cartpole": "cartpole",
+    "large_batch_optimizers": "large_batch_optimizers",
 }
 """Name of each study, and of its page."""
 
