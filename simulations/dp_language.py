@@ -51,6 +51,7 @@ class Form:
         seeds: of the reported runs; the largest batch has the first ``dear`` of them but for the first epsilon.
         dear: see ``seeds``.
         walk: most runs of a search for a learning rate.
+        evaluations: of a run.
     """
 
     common: tuple[str, ...]
@@ -62,6 +63,7 @@ class Form:
     seeds: tuple[int, ...]
     dear: int
     walk: int
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ FULL = Form(
     seeds=(0, 1, 2, 3, 4),
     dear=3,
     walk=5,
+    evaluations=20,
 )
 QUICK = Form(
     (*PLAYS, "model.width=8", "+dataset.units=256", "+dataset.test=128", "learning_rate.warmup_rounds=2"),
@@ -112,6 +115,7 @@ QUICK = Form(
     seeds=(0,),
     dear=1,
     walk=1,
+    evaluations=2,
 )
 
 
@@ -180,7 +184,7 @@ def measure(study: Study, form: Form, epsilon: float) -> list[dict[str, Any]]:
 
 def overrides(study: Study, form: Form, setting: Setting, rate: float, seed: int) -> list[str]:
     """The command line of a run."""
-    size, every = setting.batch // CLIENTS, max(1, setting.rounds // 20)
+    size, every = setting.batch // CLIENTS, max(1, setting.rounds // form.evaluations)
     controller: Sequence[str] = ("controller=fixed", f"client_batch_size={size}")
     if setting.rising:
         steps = (f"controller.every_rounds={int(FIRST * setting.rounds)}", "controller.times=2")
