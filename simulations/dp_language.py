@@ -5,8 +5,9 @@
     python -m simulations.dp_language --device cuda    the same grid on a GPU
 
 A BERT of one layer on 4,096 sequences of six characters; the protected unit is a sequence, and the largest batch is all
-of them. AdamW's rate rises for 20 steps and falls linearly to zero. Its height is walked for each batch, epsilon and
-decay with a seed that is not reported. Writes docs/results/dp_language.parquet and .md, and
+of them. AdamW's rate rises for 20 steps and falls linearly to zero. Its height is walked with a seed that is not
+reported: at epsilon 8 for every batch, at epsilon 2 and without privacy for two of four. Rising batches and weight
+decays take the rate of the fixed batch without decay. Writes docs/results/dp_language.parquet and .md, and
 docs/figures/dp_language.png.
 """
 
@@ -48,8 +49,8 @@ class Form:
         batches: rising by equal factors; the last but one is where all but the batch is varied.
         epsilons: the first is where all but epsilon is varied; infinity is without privacy.
         decays: weight decay beside 0.
-        seeds: of the reported runs; the largest batch has the first ``dear`` of them but for the first epsilon.
-        dear: see ``seeds``.
+        seeds: of the reported runs.
+        dear: how many of them the dearest runs have: the largest batch but at the first epsilon, and more steps.
         walk: most runs of a search for a learning rate.
         evaluations: of a run.
     """
@@ -138,7 +139,6 @@ def settings(form: Form, epsilon: float) -> list[Setting]:
         return found
     found.append(rising(found[-2]))
     if epsilon == form.epsilons[0]:
-        found.append(rising(found[len(form.batches) - 1]))
         found += [Setting(batch, epsilon, form.rounds * middle // batch) for batch in (before, largest)]
         found += [Setting(middle, epsilon, form.rounds, decay=decay) for decay in form.decays]
     return found
@@ -164,21 +164,23 @@ def measure(study: Study, form: Form, epsilon: float) -> list[dict[str, Any]]:
         return folder
 
     @cache
-    def rate(setting: Setting) -> float:
-        """Walked from that of the batch below, or of no decay."""
-        if setting.decay:
-            start = rate(replace(setting, decay=0.0))
-        else:
-            place = form.batches.index(setting.batch)
-            start = rate(replace(setting, batch=form.batches[place - 1])) if place else START_RATE
-        runs = min(form.walk, 3) if setting.batch == form.units else form.walk
+    def rate(batch: int) -> float:
+        """Walked from that of the batch below; but at the first epsilon for two batches, which tell the others."""
+        smallest, *between, middle, _ = form.batches
+        walked = form.batches if epsilon == form.epsilons[0] else (smallest, middle)
+        if batch not in walked:
+            return math.sqrt(rate(smallest) * rate(middle)) if batch in between else rate(middle)
+        start = START_RATE if batch == smallest else rate(walked[walked.index(batch) - 1])
+        runs = min(form.walk, 4) if batch == form.units else form.walk
+        setting = Setting(batch, epsilon, form.rounds)
         return tuned(lambda r: -final(run(setting, r, TUNING_SEED), "test_accuracy"), start, runs=runs)
 
     for setting in settings(form, epsilon):
-        height = rate(replace(setting, rounds=form.rounds, rising=False))
-        dear = setting.batch == form.units and (epsilon != form.epsilons[0] or setting.rising)
-        for seed in form.seeds[: form.dear if dear else None]:
-            run(setting, height, seed)
+        dear = setting.batch == form.units and epsilon != form.epsilons[0]
+        dear |= setting.rounds > form.rounds and not setting.rising
+        seeds = form.seeds[: form.dear] if dear else form.seeds
+        for seed in (TUNING_SEED, *seeds) if setting.decay else seeds:
+            run(setting, rate(setting.batch), seed)
     return rows
 
 
