@@ -50,7 +50,8 @@ class Form:
         epsilons: the first is where all but epsilon is varied; infinity is without privacy.
         decays: weight decay beside 0.
         seeds: of the reported runs.
-        dear: how many of them the dearest runs have: the largest batch but at the first epsilon, and more steps.
+        dear: how many of them the dearest runs have: the largest batch but at the first epsilon
+            and fixed, and small ones with more steps.
         walk: most runs of a search for a learning rate.
         evaluations: of a run.
     """
@@ -75,14 +76,14 @@ class Setting:
         batch: sequences of a step, expected; of a rising batch the last.
         epsilon: of the whole run.
         rounds: steps.
-        rising: whether the batch doubles twice on its way.
+        rising: `privacy.noise_schedule` of a batch that doubles twice on its way; empty for a fixed one.
         decay: weight decay of AdamW, times the rate in each step.
     """
 
     batch: int
     epsilon: float
     rounds: int
-    rising: bool = False
+    rising: str = ""
     decay: float = 0.0
 
 
@@ -137,20 +138,24 @@ def settings(form: Form, epsilon: float) -> list[Setting]:
     found = [Setting(batch, epsilon, form.rounds) for batch in form.batches]
     if math.isinf(epsilon):
         return found
-    found.append(rising(found[-2]))
+    fixed = found[-2:] if epsilon == form.epsilons[0] else found[-2:-1]
     if epsilon == form.epsilons[0]:
         found += [Setting(batch, epsilon, form.rounds * middle // batch) for batch in (before, largest)]
         found += [Setting(middle, epsilon, form.rounds, decay=decay) for decay in form.decays]
-    return found
+    return found + [rising(of, noise) for of in fixed for noise in ("constant", "proportional")]
 
 
-def rising(fixed: Setting) -> Setting:
+def rising(fixed: Setting, noise: str) -> Setting:
     """A quarter, half and all of the batch, as in DP-BERT, for as many examples as ``fixed`` sees.
 
-    >>> rising(Setting(1024, 8.0, 400)).rounds
+    Args:
+        fixed: with the last batch.
+        noise: "constant" noise multiplier, or "proportional" to the batch: constant noise of the mean.
+
+    >>> rising(Setting(1024, 8.0, 400), "constant").rounds
     522
     """
-    return replace(fixed, rounds=int(fixed.rounds / (1 - FIRST * (0.75 + 0.5))), rising=True)
+    return replace(fixed, rounds=int(fixed.rounds / (1 - FIRST * (0.75 + 0.5))), rising=noise)
 
 
 def measure(study: Study, form: Form, epsilon: float) -> list[dict[str, Any]]:
@@ -176,7 +181,8 @@ def measure(study: Study, form: Form, epsilon: float) -> list[dict[str, Any]]:
         return tuned(lambda r: -final(run(setting, r, TUNING_SEED), "test_accuracy"), start, runs=runs)
 
     for setting in settings(form, epsilon):
-        dear = setting.batch == form.units and epsilon != form.epsilons[0]
+        whole = setting.batch == form.units
+        dear = whole and (epsilon != form.epsilons[0] or bool(setting.rising))
         dear |= setting.rounds > form.rounds and not setting.rising
         seeds = form.seeds[: form.dear] if dear else form.seeds
         for seed in (TUNING_SEED, *seeds) if setting.decay else seeds:
@@ -194,6 +200,8 @@ def overrides(study: Study, form: Form, setting: Setting, rate: float, seed: int
     private: Sequence[str] = ("privacy=none",)
     if math.isfinite(setting.epsilon):
         private = ("privacy=example_central", f"privacy.target_epsilon={setting.epsilon:g}")
+    if setting.rising == "proportional":
+        private = (*private, "privacy.noise_schedule=proportional")
     return [
         *form.common,
         *private,
@@ -206,7 +214,7 @@ def overrides(study: Study, form: Form, setting: Setting, rate: float, seed: int
 
 def curve(folder: Path, setting: Setting) -> list[dict[str, Any]]:
     """A row for each evaluated round of a run; of one that failed a row without numbers."""
-    told = {"batch": setting.batch, "epsilon": setting.epsilon, "rounds": setting.rounds}
+    told: dict[str, Any] = {"batch": setting.batch, "epsilon": setting.epsilon, "rounds": setting.rounds}
     told |= {"rising": setting.rising, "decay": setting.decay}
     if status(folder) != "finished":
         return [told | dict.fromkeys(("step", "examples", "accuracy", "loss", *GROUPS), math.nan)]

@@ -55,22 +55,22 @@ def _over_examples(axes: Axes, own: pl.DataFrame) -> None:
 
 def _rising(axes: Axes, own: pl.DataFrame) -> None:
     epsilon = own["epsilon"][0]
-    pairs = own.filter(pl.col("rising") & (pl.col("epsilon") == epsilon))["batch"].unique(maintain_order=True)
+    pairs = own.filter((pl.col("rising") != "") & (pl.col("epsilon") == epsilon))["batch"].unique(maintain_order=True)
+    styles = {"": ("--", "fixed at"), "constant": ("-", "rising to"), "proportional": (":", "same noise, rising to")}
     for color, batch in zip(COLORS, pairs, strict=False):
-        for kind, style in ((False, "--"), (True, "-")):
+        for kind, (style, name) in styles.items():
             cell = at(own, batch=batch, epsilon=epsilon, rising=kind)
-            cell = cell.filter(pl.col("rising") | (pl.col("rounds") == steps_of(own)))
+            cell = cell.filter((pl.col("rising") != "") | (pl.col("rounds") == steps_of(own)))
             means = cell.group_by("step").agg(pl.col("accuracy", "examples").mean()).sort("step")
-            label = f"{'rising to' if kind else 'fixed at'} {batch:,}"
             share = means["examples"] / (batch * steps_of(own))
-            axes.plot(share, means["accuracy"], style, color=color, label=label)
+            axes.plot(share, means["accuracy"], style, color=color, label=f"{name} {batch:,}")
     axes.set(xlabel="examples, as a share of all", ylabel="masked characters right, %")
     axes.set_title(f"Rising and fixed batches, epsilon {limit(epsilon)} (means)", fontsize=10)
 
 
 def _lengths(axes: Axes, own: pl.DataFrame) -> None:
     batch = sorted(own["batch"].unique())[-2]
-    cell = own.filter(pl.col("batch") == batch, pl.col("rounds") == steps_of(own), ~pl.col("rising"))
+    cell = own.filter(pl.col("batch") == batch, pl.col("rounds") == steps_of(own), pl.col("rising") == "")
     private = cell.filter(pl.col("epsilon") == own["epsilon"][0]).sort("decay")
     for color, decay in zip(COLORS, private["decay"].unique(maintain_order=True), strict=False):
         means = private.filter(pl.col("decay") == decay).group_by("step").agg(pl.col("stream").mean()).sort("step")

@@ -12,6 +12,8 @@ FAR = 5.0
 """Points of accuracy that a mega-batch has to gain to be far better."""
 CLAIMED = 0.86
 """Share of the fixed batch's examples with which a rising batch has to get as far."""
+KEPT = {"constant": "noise multiplier", "proportional": "noise of the mean"}
+"""What a rising batch keeps constant, by `privacy.noise_schedule`."""
 Floats = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
 
@@ -26,9 +28,9 @@ def ends(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("step") == pl.col("rounds"))
 
 
-def at(rows: pl.DataFrame, **values: float) -> pl.DataFrame:
+def at(rows: pl.DataFrame, **values: float | str) -> pl.DataFrame:
     """Rows with these values: of runs without decay and with a fixed batch, unless told otherwise."""
-    chosen = {"decay": 0.0, "rising": False, **values}
+    chosen = {"decay": 0.0, "rising": "", **values}
     return rows.filter(*(pl.col(name) == value for name, value in chosen.items()))
 
 
@@ -69,14 +71,14 @@ def crossing(examples: Floats, accuracy: Floats, goal: float) -> float:
     return float(np.interp(goal, accuracy[last - 1 : last + 1], examples[last - 1 : last + 1]))
 
 
-def needed(rows: pl.DataFrame, batch: float, epsilon: float) -> pl.DataFrame:
+def needed(rows: pl.DataFrame, batch: float, epsilon: float, noise: str) -> pl.DataFrame:
     """By seed: examples of a rising and of the fixed batch to the fixed one's mean final accuracy.
 
     In units of all examples of a fixed run; NaN where a run does not get there.
     """
     steps = steps_of(rows)
     fixed = at(rows, batch=batch, epsilon=epsilon, rounds=steps)
-    rising = at(rows, batch=batch, epsilon=epsilon, rising=True)
+    rising = at(rows, batch=batch, epsilon=epsilon, rising=noise)
     goal = float(ends(fixed)["accuracy"].mean())  # type: ignore[arg-type]
     found = []
     for (seed,), own in rising.group_by("seed", maintain_order=True):
@@ -167,23 +169,34 @@ def _read(run: pl.DataFrame, examples: float) -> float:
 
 def rising(own: pl.DataFrame) -> tuple[str, str]:
     """Claim 2: examples of rising batches to the accuracy of fixed ones."""
-    lines, claims = [], []
-    cells = own.filter("rising").select("batch", "epsilon").unique(maintain_order=True)
-    for batch, epsilon in cells.iter_rows():
-        found = needed(own, batch, epsilon)
+    lines: list[list[str]] = []
+    claims: dict[str, list[bool | None]] = {}
+    cells = own.filter(pl.col("rising") != "").select("batch", "epsilon", "rising").unique(maintain_order=True)
+    for batch, epsilon, noise in cells.iter_rows():
+        found = needed(own, batch, epsilon, noise)
         bounds = ratio(found)
         saves = above(bounds, CLAIMED)
-        claims.append(None if saves is None else not saves)
+        claims.setdefault(KEPT[noise], []).append(None if saves is None else not saves)
         late = [f"{found[name].is_nan().sum()} of {found.height}" for name in ("rising", "fixed")]
-        both = [ends(at(own, batch=batch, epsilon=epsilon, rising=kind)) for kind in (False, True)]
+        both = [ends(at(own, batch=batch, epsilon=epsilon, rising=kind)) for kind in ("", noise)]
         both[0] = both[0].filter(pl.col("rounds") == steps_of(own))
         accuracies = [spread(cell["accuracy"], ".1f") for cell in both]
         means = [shown(interval(found[name].fill_nan(1.0).to_numpy()), ".2f") for name in ("rising", "fixed")]
-        line = [f"{batch:,}", limit(epsilon), *accuracies, shown(interval(paired(both[1], both[0])))]
+        line = [f"{batch:,}", limit(epsilon), KEPT[noise], *accuracies, shown(interval(paired(both[1], both[0])))]
         lines.append([*line, *means, shown(bounds, ".2f"), *late])
-    heads = ["last batch", "epsilon", "fixed", "rising", "rising less fixed", "examples, rising", "examples, fixed"]
+    heads = [
+        "last batch",
+        "epsilon",
+        "constant",
+        "fixed",
+        "rising",
+        "rising less fixed",
+        "examples, rising",
+        "examples, fixed",
+    ]
     text = table([*heads, "ratio", "rising, never", "fixed, never"], lines)
-    told = f"A rising batch gets as far with {100 * (1 - CLAIMED):.0f} % fewer examples: {verdict(*claims)}."
+    answers = "; ".join(f"with constant {name} {verdict(*claim)}" for name, claim in claims.items())
+    told = f"A rising batch gets as far with {100 * (1 - CLAIMED):.0f} % fewer examples: {answers}."
     title = "Rising batches, of as many examples as fixed ones; examples to the fixed batch's final accuracy, of all:"
     return told, f"{title}\n\n{text}"
 
@@ -191,7 +204,7 @@ def rising(own: pl.DataFrame) -> tuple[str, str]:
 def decays(own: pl.DataFrame, epsilon: float, best: float) -> tuple[str, str]:
     """Claim 3: accuracy and lengths of weights by decay; lengths are of the end over the start."""
     batch, steps = sorted(own["batch"].unique())[-2], steps_of(own)
-    cell = own.filter(pl.col("batch") == batch, pl.col("rounds") == steps, ~pl.col("rising"))
+    cell = own.filter(pl.col("batch") == batch, pl.col("rounds") == steps, pl.col("rising") == "")
     free = ends(cell.filter(pl.col("epsilon").is_infinite()))
     private = ends(cell.filter(pl.col("epsilon") == epsilon)).sort("decay")
     base = private.filter(pl.col("decay") == 0)
