@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from simulations.dp_language_report import at, ends, limit, reported, steps_of
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+KEPT_NOISE = "rising to {}, noise of the mean kept"
 
 
 def save_figure(rows: pl.DataFrame, path: Path) -> None:
@@ -56,14 +57,14 @@ def _over_examples(axes: Axes, own: pl.DataFrame) -> None:
 def _rising(axes: Axes, own: pl.DataFrame) -> None:
     epsilon = own["epsilon"][0]
     pairs = own.filter((pl.col("rising") != "") & (pl.col("epsilon") == epsilon))["batch"].unique(maintain_order=True)
-    styles = {"": ("--", "fixed at"), "constant": ("-", "rising to"), "proportional": (":", "same noise, rising to")}
+    styles = {"": ("--", "fixed at {}"), "constant": ("-", "rising to {}"), "proportional": (":", KEPT_NOISE)}
     for color, batch in zip(COLORS, pairs, strict=False):
-        for kind, (style, name) in styles.items():
+        for kind, (style, label) in styles.items():
             cell = at(own, batch=batch, epsilon=epsilon, rising=kind)
             cell = cell.filter((pl.col("rising") != "") | (pl.col("rounds") == steps_of(own)))
             means = cell.group_by("step").agg(pl.col("accuracy", "examples").mean()).sort("step")
             share = means["examples"] / (batch * steps_of(own))
-            axes.plot(share, means["accuracy"], style, color=color, label=f"{name} {batch:,}")
+            axes.plot(share, means["accuracy"], style, color=color, label=label.format(f"{batch:,}"))
     axes.set(xlabel="examples, as a share of all", ylabel="masked characters right, %")
     axes.set_title(f"Rising and fixed batches, epsilon {limit(epsilon)} (means)", fontsize=10)
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from simulations.dp_language_data import GROUPS
 from simulations.tables import above, interval, spread, table, verdict
 
 FAR = 5.0
@@ -43,6 +44,12 @@ def paired(more: pl.DataFrame, less: pl.DataFrame, column: str = "accuracy") -> 
     """Differences of a column by seed, of seeds that both have; a row each."""
     both = more.join(less, on="seed").sort("seed")
     return (both[column] - both[f"{column}_right"]).to_numpy()
+
+
+def gained(more: pl.DataFrame, less: pl.DataFrame) -> pl.DataFrame:
+    """Differences of accuracy by seed, as the accuracy of that seed."""
+    seeds = more.join(less, on="seed", how="semi").sort("seed")["seed"]
+    return pl.DataFrame({"seed": seeds, "accuracy": paired(more, less)})
 
 
 def shown(bounds: Triple, form: str = ".1f") -> str:
@@ -109,8 +116,9 @@ def markdown(rows: pl.DataFrame) -> str:
     verdicts = "\n".join(f"- {told}" for told, _ in parts)
     head = "Accuracies are per cent of masked characters; intervals are 90 % by Student's t over seeds, paired."
     walked = ends(rows.filter("tuning")).height
+    pairs = equal_rates(rows, first)
     end = f"{ends(own).height} reported runs, and {walked} that chose rates."
-    return "\n\n".join([head, verdicts, *(text for _, text in parts), end]) + "\n"
+    return "\n\n".join([head, verdicts, *(text for _, text in parts), pairs, end]) + "\n"
 
 
 def batches(own: pl.DataFrame) -> tuple[str, str]:
@@ -121,15 +129,18 @@ def batches(own: pl.DataFrame) -> tuple[str, str]:
     for epsilon in own["epsilon"].unique(maintain_order=True):
         cells = [ends(at(own, batch=size, epsilon=epsilon, rounds=steps)) for size in sizes]
         whole, last = interval(paired(cells[-1], cells[0])), interval(paired(cells[-1], cells[-2]))
+        free = [ends(at(own, batch=size, epsilon=math.inf, rounds=steps)) for size in (sizes[-1], sizes[0])]
+        beyond = interval(paired(gained(cells[-1], cells[0]), gained(*free)))
         if math.isfinite(epsilon):
             claims.append(above(whole, FAR))
         rates = ", ".join(f"{cell['rate'][0]:g}" for cell in cells)
         seeds = ", ".join(str(cell.height) for cell in cells)
         accuracies = [spread(cell["accuracy"], ".1f") for cell in cells]
-        lines.append([limit(epsilon), *accuracies, shown(whole), shown(last), rates, seeds])
+        more = shown(beyond) if math.isfinite(epsilon) else ""
+        lines.append([limit(epsilon), *accuracies, shown(whole), more, shown(last), rates, seeds])
     heads = [f"batch {size:,}" for size in sizes]
-    gains = [f"{sizes[0]:,} to {sizes[-1]:,}", f"{sizes[-2]:,} to {sizes[-1]:,}"]
-    text = table(["epsilon", *heads, *gains, "rates", "seeds"], lines)
+    gain = [f"{sizes[0]:,} to {sizes[-1]:,}", "less that without privacy", f"{sizes[-2]:,} to {sizes[-1]:,}"]
+    text = table(["epsilon", *heads, *gain, "rates", "seeds"], lines)
     told = f"At equal epsilon and steps the whole population is {FAR:g} points better than a {sizes[-1] // sizes[0]}th"
     title = f"Batches at equal epsilon and {steps} steps:"
     return f"{told}: {verdict(*claims)}.", f"{title}\n\n{text}\n{equal_examples(own)}"
@@ -212,15 +223,12 @@ def decays(own: pl.DataFrame, epsilon: float, best: float) -> tuple[str, str]:
     for name, group in (("none", free), (limit(epsilon), private)):
         for (decay,), runs in group.group_by("decay", maintain_order=True):
             gain = shown(interval(paired(runs, base))) if decay else ""
-            lengths = [spread(runs[part], ".1f") for part in ("stream", "norms", "rest")]
+            lengths = [spread(runs[part], ".1f") for part in GROUPS]
             line = [name, f"{decay:g}", f"{runs['rate'][0]:g}", spread(runs["accuracy"], ".1f"), gain]
             lines.append([*line, spread(runs["loss"], ".2f"), *lengths, str(runs.height)])
     told = f"Some weight decay gains accuracy: {verdict(gains(private, best))} (decay {best:g}, by another seed). "
-    means = private.group_by("decay").agg(pl.col("stream").mean()).sort("decay")
-    short = means.filter(pl.col("stream") <= float(free["stream"].mean()))["decay"]  # type: ignore[arg-type]
-    large = float(short[0]) if len(short) else math.inf
-    told += f"One so large that weights are as short as without noise does: {verdict(gains(private, large))}"
-    told += f" (decay {large:g})." if len(short) else " (none of them is)."
+    large = max(private["decay"])
+    told += f"The largest one does: {verdict(gains(private, large))} (decay {large:g})."
     heads = ["epsilon", "decay", "rate", "accuracy", "less that of 0", "loss"]
     text = table([*heads, "length: stream", "norms", "rest", "seeds"], lines)
     return told, f"Weight decay at a batch of {batch:,}:\n\n{text}"
@@ -230,3 +238,14 @@ def gains(private: pl.DataFrame, decay: float) -> bool | None:
     """Whether runs with a decay are more accurate than those without; None where it cannot be told."""
     without = private.filter(pl.col("decay") == 0)
     return above(interval(paired(private.filter(pl.col("decay") == decay), without)), 0.0)
+
+
+def equal_rates(rows: pl.DataFrame, epsilon: float) -> str:
+    """Lengths with and without noise at equal rates, of the runs that chose rates."""
+    tried = ends(rows).filter(pl.col("tuning") & (pl.col("decay") == 0))
+    private, free = tried.filter(pl.col("epsilon") == epsilon), tried.filter(pl.col("epsilon").is_infinite())
+    both = private.join(free, on=("batch", "rate")).sort("batch", "rate")
+    parts = [f"{part}{side}" for part in GROUPS for side in ("", "_right")]
+    lines = [[f"{run['batch']:,}", f"{run['rate']:g}", *(f"{run[p]:.1f}" for p in parts)] for run in both.to_dicts()]
+    heads = [f"{part}, {kind}" for part in GROUPS for kind in (f"epsilon {limit(epsilon)}", "none")]
+    return f"Lengths at equal rates, one seed:\n\n{table(['batch', 'rate', *heads], lines)}"

@@ -23,7 +23,7 @@ def run(batch, epsilon=8.0, rounds=STEPS, rising="", decay=0.0, seed=0, slope=0.
         yield told | {"step": float(step), "examples": float(batch * step), "accuracy": slope * step / 100}
 
 
-def rows(saved=0.2, gain=3.0, short=5.0, seeds=range(3)):
+def rows(saved=0.2, gain=3.0, seeds=range(3)):
     """Four times the batch gains 8 points, rising batches save ``saved`` of the examples, decay gains ``gain``."""
     found = []
     for seed in seeds:
@@ -34,8 +34,9 @@ def rows(saved=0.2, gain=3.0, short=5.0, seeds=range(3)):
                 found += run(batch, epsilon, seed=seed, slope=(0.05 + 0.02 * place) * jitter, length=length)
         rising = run(1024, rounds=STEPS, rising="constant", seed=seed, slope=0.09 * jitter / (1 - saved))
         found += [*rising, *run(256, rounds=1600, seed=seed, slope=0.02)]
-        found += run(1024, decay=0.3, seed=seed, slope=0.09 * jitter + gain / STEPS, length=short)
-    return pl.DataFrame([*found, *run(1024, decay=0.3, seed=100, tuning=True)])
+        found += run(1024, decay=0.3, seed=seed, slope=0.09 * jitter + gain / STEPS, length=5.0)
+    walked = [row for e, length in ((8.0, 7.0), (math.inf, 3.0)) for row in run(64, e, tuning=True, length=length)]
+    return pl.DataFrame([*found, *run(1024, decay=0.3, seed=100, tuning=True), *walked])
 
 
 def test_scaling_what_is_added_to_the_stream_changes_nothing():
@@ -103,9 +104,10 @@ def test_verdicts_follow_the_rows():
     assert found["rising"].to_numpy() == pytest.approx([0.8, 0.8, 0.8], rel=0.01)
     text = markdown(told)
     assert "points better than a 64th: holds" in text and "| 8 | 20.0 +- 0.0 | 28.0 +- 0.0 |" in text
+    assert "| 24.0 (24.0 to 24.1) | 0.0 (0.0 to 0.0) | 8.0" in text  # as much as without privacy
+    assert "| 64 | 0.01 | 7.0 | 3.0 | 1.0 | 1.0 | 2.0 | 2.0 |" in text
     assert "14 % fewer examples: with constant noise multiplier holds" in text
     assert "gains accuracy: holds (decay 0.3" in text and "does: holds (decay 0.3)" in text
-    assert "does: cannot be told (none of them is)" in markdown(rows(short=5.1))
     never = rows(saved=-0.2, gain=-3.0)
     text = markdown(never)
     assert "14 % fewer examples: with constant noise multiplier does not hold" in text
