@@ -6,7 +6,7 @@
 
 A BERT of one layer on 4,096 sequences of six characters; the protected unit is a sequence, and the largest batch is all
 of them. AdamW's rate rises for 20 steps and falls linearly to zero. Its height is walked with a seed that is not
-reported: at epsilon 8 and without privacy for every batch, at epsilon 2 for two of four. Rising batches and weight
+reported, for every batch; at epsilon 2, that of the second is between those beside it. Rising batches and weight
 decays take the rate of the fixed batch without decay. Writes docs/results/dp_language.parquet and .md, and
 docs/figures/dp_language.png.
 """
@@ -136,12 +136,11 @@ def settings(form: Form, epsilon: float) -> list[Setting]:
     """Those of one epsilon: batches at equal steps; at the first, equal examples, rising batches and decays as well."""
     *_, before, middle, largest = form.batches
     found = [Setting(batch, epsilon, form.rounds) for batch in form.batches]
-    if math.isinf(epsilon):
+    if epsilon != form.epsilons[0]:
         return found
-    fixed = found[-2:] if epsilon == form.epsilons[0] else found[-2:-1]
-    if epsilon == form.epsilons[0]:
-        found += [Setting(batch, epsilon, form.rounds * middle // batch) for batch in (before, largest)]
-        found += [Setting(middle, epsilon, form.rounds, decay=decay) for decay in form.decays]
+    found += [Setting(batch, epsilon, form.rounds * middle // batch) for batch in (before, largest)]
+    found += [Setting(middle, epsilon, form.rounds, decay=decay) for decay in form.decays]
+    fixed = [Setting(batch, epsilon, form.rounds) for batch in (middle, largest)]
     return found + [rising(of, noise) for of in fixed for noise in ("constant", "proportional")]
 
 
@@ -170,12 +169,11 @@ def measure(study: Study, form: Form, epsilon: float) -> list[dict[str, Any]]:
 
     @cache
     def rate(batch: int) -> float:
-        """Walked from that of the batch below; at the other finite epsilons for two batches, which tell the others."""
-        smallest, *between, middle, _ = form.batches
-        walked = form.batches if epsilon in (form.epsilons[0], math.inf) else (smallest, middle)
+        """Walked from that of the batch below; at other finite epsilons the second is left out."""
+        walked = [of for of in form.batches if of != form.batches[1] or epsilon in (form.epsilons[0], math.inf)]
         if batch not in walked:
-            return math.sqrt(rate(smallest) * rate(middle)) if batch in between else rate(middle)
-        start = START_RATE if batch == smallest else rate(walked[walked.index(batch) - 1])
+            return math.sqrt(rate(form.batches[0]) * rate(form.batches[2]))
+        start = START_RATE if batch == form.batches[0] else rate(walked[walked.index(batch) - 1])
         runs = min(form.walk, 4) if batch == form.units else form.walk
         setting = Setting(batch, epsilon, form.rounds)
         return tuned(lambda r: -final(run(setting, r, TUNING_SEED), "test_accuracy"), start, runs=runs)

@@ -132,7 +132,7 @@ def batches(own: pl.DataFrame) -> tuple[str, str]:
         free = [ends(at(own, batch=size, epsilon=math.inf, rounds=steps)) for size in (sizes[-1], sizes[0])]
         beyond = interval(paired(gained(cells[-1], cells[0]), gained(*free)))
         if math.isfinite(epsilon):
-            claims.append(above(whole, FAR))
+            claims.append(f"at epsilon {limit(epsilon)} {verdict(above(whole, FAR))}")
         rates = ", ".join(f"{cell['rate'][0]:g}" for cell in cells)
         seeds = ", ".join(str(cell.height) for cell in cells)
         accuracies = [spread(cell["accuracy"], ".1f") for cell in cells]
@@ -143,7 +143,7 @@ def batches(own: pl.DataFrame) -> tuple[str, str]:
     text = table(["epsilon", *heads, *gain, "rates", "seeds"], lines)
     told = f"At equal epsilon and steps the whole population is {FAR:g} points better than a {sizes[-1] // sizes[0]}th"
     title = f"Batches at equal epsilon and {steps} steps:"
-    return f"{told}: {verdict(*claims)}.", f"{title}\n\n{text}\n{equal_examples(own)}"
+    return f"{told}: {'; '.join(claims)}.", f"{title}\n\n{text}\n{equal_examples(own)}"
 
 
 def equal_examples(own: pl.DataFrame) -> str:

@@ -103,7 +103,7 @@ def test_verdicts_follow_the_rows():
     found = needed(told.with_columns(accuracy=100 * pl.col("accuracy")), 1024, 8.0, "constant")
     assert found["rising"].to_numpy() == pytest.approx([0.8, 0.8, 0.8], rel=0.01)
     text = markdown(told)
-    assert "points better than a 64th: holds" in text and "| 8 | 20.0 +- 0.0 | 28.0 +- 0.0 |" in text
+    assert "points better than a 64th: at epsilon 8 holds" in text and "| 8 | 20.0 +- 0.0 | 28.0 +- 0.0 |" in text
     assert "| 24.0 (24.0 to 24.1) | 0.0 (0.0 to 0.0) | 8.0" in text  # as much as without privacy
     assert "| 64 | 0.01 | 7.0 | 3.0 | 1.0 | 1.0 | 2.0 | 2.0 |" in text
     assert "14 % fewer examples: with constant noise multiplier holds" in text
