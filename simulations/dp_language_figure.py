@@ -22,17 +22,17 @@ def save_figure(rows: pl.DataFrame, path: Path) -> None:
     _over_examples(over, own)
     _rising(schedule, own)
     _lengths(norms, own)
-    for axes in (upper, over, schedule, norms):
+    for axes, columns in ((upper, 1), (over, 1), (schedule, 1), (norms, 3)):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, ncols=columns)
     figure.savefig(path, dpi=120)
 
 
 def _by_batch(axes: Axes, own: pl.DataFrame) -> None:
     runs = ends(at(own, rounds=steps_of(own)))
     sizes = sorted(runs["batch"].unique())
-    for color, epsilon in zip(COLORS, runs["epsilon"].unique(maintain_order=True), strict=False):
+    for color, epsilon in zip(COLORS, sorted(runs["epsilon"].unique(), reverse=True), strict=False):
         cell = runs.filter(pl.col("epsilon") == epsilon)
         means = cell.group_by("batch").agg(pl.col("accuracy").mean()).sort("batch")
         label = "no privacy" if math.isinf(epsilon) else f"epsilon {epsilon:g}"
@@ -75,10 +75,8 @@ def _lengths(axes: Axes, own: pl.DataFrame) -> None:
     private = cell.filter(pl.col("epsilon") == own["epsilon"][0]).sort("decay")
     for color, decay in zip(COLORS, private["decay"].unique(maintain_order=True), strict=False):
         means = private.filter(pl.col("decay") == decay).group_by("step").agg(pl.col("stream").mean()).sort("step")
-        axes.plot(
-            means["step"], means["stream"], color=color, label=f"epsilon {limit(own['epsilon'][0])}, decay {decay:g}"
-        )
+        axes.plot(means["step"], means["stream"], color=color, label=f"decay {decay:g}")
     free = cell.filter(pl.col("epsilon").is_infinite()).group_by("step").agg(pl.col("stream").mean()).sort("step")
-    axes.plot(free["step"], free["stream"], "--", color="black", label="no privacy, decay 0")
-    axes.set(xlabel="step", ylabel="length")
-    axes.set_title(f"Weights added to the stream that norms divide by, batch {batch:,}", fontsize=10)
+    axes.plot(free["step"], free["stream"], "--", color="black", label="no privacy, own rate")
+    axes.set(xlabel="step", ylabel="length", ylim=(0, 1.35 * float(private["stream"].max())))  # type: ignore[arg-type]
+    axes.set_title(f"Weights that norms divide by, epsilon {limit(own['epsilon'][0])}, batch {batch:,}", fontsize=10)

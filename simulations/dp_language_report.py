@@ -118,7 +118,7 @@ def markdown(rows: pl.DataFrame) -> str:
     walked = ends(rows.filter("tuning")).height
     pairs = equal_rates(rows, first)
     end = f"{ends(own).height} reported runs, and {walked} that chose rates."
-    return "\n\n".join([head, verdicts, *(text for _, text in parts), pairs, end]) + "\n"
+    return "\n\n".join([head, verdicts, *(text.strip() for _, text in parts), pairs.strip(), end]) + "\n"
 
 
 def batches(own: pl.DataFrame) -> tuple[str, str]:

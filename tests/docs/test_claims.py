@@ -14,6 +14,7 @@ STUDIES = {
     "depth": "width",
     "cluster_margin": "cluster_margin",
     "cartpole": "cartpole",
+    "dp_language": "dp_language",
 }
 """Name of each study, and of its page."""
 
