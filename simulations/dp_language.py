@@ -1,6 +1,6 @@
 """Three claims of DP-BERT on a small masked language model: mega-batches, a rising batch, weight decay.
 
-    python -m simulations.dp_language                  an hour of one core; resumable
+    python -m simulations.dp_language                  fifty minutes of CPU time; resumable
     python -m simulations.dp_language --quick          tiny, under a minute
     python -m simulations.dp_language --device cuda    the same grid on a GPU
 
