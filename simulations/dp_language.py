@@ -1,37 +1,41 @@
-"""Mega-batches for a private masked language model: what a larger global batch buys at one epsilon (after DP-BERT).
+"""Three claims of DP-BERT on a small masked language model: mega-batches, a rising batch, weight decay.
 
-    python -m simulations.dp_language             about twenty minutes on one core
-    python -m simulations.dp_language --quick     tiny, under a minute
+    python -m simulations.dp_language                  fifty minutes of CPU time; resumable
+    python -m simulations.dp_language --quick          tiny, under a minute
+    python -m simulations.dp_language --device cuda    the same grid on a GPU
 
-A small BERT on the plays in sequences of eight characters; the protected unit is a sequence, the mechanism one
-distributed noise over 64 clients. AdamW; its learning rate is tuned twice, at the largest batch with the larger epsilon
-and without privacy, by the accuracy of a seed that is not reported. Finished runs are
-skipped. Writes docs/results/dp_language.parquet and .md, and docs/figures/dp_language.png.
+A BERT of one layer on 4,096 sequences of six characters; the protected unit is a sequence, and the largest batch is all
+of them. AdamW's rate rises for 20 steps and falls linearly to zero. Its height is walked with a seed that is not
+reported, for every batch; at epsilon 2, that of the second is between those beside it. Rising batches and weight
+decays take the rate of the fixed batch without decay. Writes docs/results/dp_language.parquet and .md, and
+docs/figures/dp_language.png.
 """
 
 import math
 import os
-import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the fedbatch command does
 
 import polars as pl
-from matplotlib.figure import Figure
 
-from fedbatch.server.checkpoint import load_latest
-from simulations.study import command
+from simulations.dp_language_data import GROUPS, NORMS
+from simulations.dp_language_figure import save_figure
+from simulations.dp_language_report import markdown
+from simulations.study import Study, command
 from simulations.study_runs import final, run_once, status
-from simulations.tables import spread, table
 from simulations.tuning import tuned
 
 SUMMARY = __doc__.splitlines()[0]
-CLIENTS = 64
+CLIENTS = 4
 TUNING_SEED = 100
-START_RATE = 0.008
-COLORS = ("#0072B2", "#D55E00", "#009E73")
+START_RATE = 0.016
+FIRST = 0.1875
+"""Share of the rounds in which a rising batch is a quarter of the last one; for as many more it is half of it."""
 
 
 @dataclass(frozen=True)
@@ -40,173 +44,184 @@ class Form:
 
     Attributes:
         common: overrides of all runs.
+        units: sequences in all, and the largest batch.
         rounds: T.
-        client_batches: expected batches of a client; the middle one is where all but the batch is varied.
-        epsilons: rising; infinity is the run without privacy.
-        decays: weight decay of AdamW.
+        batches: rising by equal factors; the last but one is where all but the batch is varied.
+        epsilons: the first is where all but epsilon is varied; infinity is without privacy.
+        decays: weight decay beside 0.
         seeds: of the reported runs.
-        walk: most runs of the search for a learning rate.
+        dear: how many of them the dearest runs have: the largest batch but at the first epsilon
+            and fixed, and small ones with more steps.
+        walk: most runs of a search for a learning rate.
+        evaluations: of a run.
     """
 
     common: tuple[str, ...]
+    units: int
     rounds: int
-    client_batches: tuple[int, int, int]
+    batches: tuple[int, ...]
     epsilons: tuple[float, ...]
     decays: tuple[float, ...]
     seeds: tuple[int, ...]
+    dear: int
     walk: int
-
-
-PLAYS = (
-    *("dataset=shakespeare_roles", "dataset.task=masked", "dataset.min_sequences=64", "dataset.test_fraction=0.02"),
-    *("dataset.context=8", "partitioner=iid", f"population={CLIENTS}", f"cohort_size={CLIENTS}", "sampling=all"),
-    *("model=bert", "model.heads=2", "executor=fused", "checkpoint_every_rounds=0", "evaluate_every_rounds=0"),
-    *("server_optimizer=adamw", "server_optimizer.betas=[0.9,0.99]", "learning_rate.rule=constant"),
-)
-FULL = Form(
-    common=(*PLAYS, "model.layers=2", "model.width=48"),
-    rounds=200,
-    client_batches=(2, 8, 32),
-    epsilons=(1.0, 8.0, math.inf),
-    decays=(0.0, 0.1, 1.0),
-    seeds=(0, 1),
-    walk=9,
-)
-QUICK = Form(
-    common=(*PLAYS, "model.layers=1", "model.width=8"),
-    rounds=4,
-    client_batches=(2, 4, 8),
-    epsilons=(8.0, math.inf),
-    decays=(0.0,),
-    seeds=(0,),
-    walk=1,
-)
+    evaluations: int
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One point: what is compared (``part``), under which name, with which overrides."""
+class Setting:
+    """What a run is of, but for its rate and seed.
 
-    part: str
-    name: str
+    Attributes:
+        batch: sequences of a step, expected; of a rising batch the last.
+        epsilon: of the whole run.
+        rounds: steps.
+        rising: `privacy.noise_schedule` of a batch that doubles twice on its way; empty for a fixed one.
+        decay: weight decay of AdamW, times the rate in each step.
+    """
+
+    batch: int
     epsilon: float
-    overrides: tuple[str, ...]
+    rounds: int
+    rising: str = ""
+    decay: float = 0.0
+
+
+PLAYS = (
+    *("dataset=shakespeare_roles", "dataset._target_=simulations.dp_language_data.sequences", "~dataset.task"),
+    *("~dataset.test_fraction", "~dataset.min_sequences", "~dataset.mask_fraction", "dataset.context=6"),
+    *("partitioner=iid", f"population={CLIENTS}", f"cohort_size={CLIENTS}", "sampling=all", "executor=fused"),
+    *("model=bert", "model.layers=1", "model.heads=2", "report=none"),
+    *("server_optimizer=adamw", "server_optimizer.betas=[0.9,0.99]", "learning_rate.rule=constant"),
+    *("learning_rate.decay=linear", "+tracker.norms._target_=simulations.dp_language_data.Norms"),
+)
+FULL = Form(
+    (*PLAYS, "model.width=32", "+dataset.units=4096", "+dataset.test=4096", "learning_rate.warmup_rounds=20"),
+    units=4096,
+    rounds=400,
+    batches=(64, 256, 1024, 4096),
+    epsilons=(8.0, math.inf, 2.0),
+    decays=(0.03, 0.1, 0.3, 1.0),
+    seeds=(0, 1, 2, 3, 4),
+    dear=3,
+    walk=7,
+    evaluations=20,
+)
+QUICK = Form(
+    (*PLAYS, "model.width=8", "+dataset.units=256", "+dataset.test=128", "learning_rate.warmup_rounds=2"),
+    units=256,
+    rounds=8,
+    batches=(16, 64, 256),
+    epsilons=(8.0, math.inf),
+    decays=(0.3,),
+    seeds=(0,),
+    dear=1,
+    walk=1,
+    evaluations=2,
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Tune, run, write the table and the figure."""
-    with command("dp_language", SUMMARY, "a tiny model, four rounds, one seed", arguments) as study:
-        rows = pl.DataFrame(measure(QUICK if study.quick else FULL, study.runs))
+    """Tune, run, write the tables and the figure."""
+    with command("dp_language", SUMMARY, "a tiny model, eight steps, one seed", arguments, True, True) as study:
+        form = QUICK if study.quick else FULL
+        cells = [partial(measure, study, form, epsilon) for epsilon in form.epsilons]
+        rows = pl.DataFrame(study.rows(cells), infer_schema_length=None)
         study.save(rows)
         study.tell(markdown(rows))
         save_figure(rows, study.figure())
 
 
-def cells(form: Form) -> list[Cell]:
-    """Batch and epsilon, a schedule of equal examples, weight decay."""
-    _, middle, _ = form.client_batches
-    epsilon = form.epsilons[-2]
-    found = [
-        Cell("batch", f"{CLIENTS * b:,}", e, (fixed(b), *private(e)))
-        for e in form.epsilons
-        for b in form.client_batches
-    ]
-    rising = (
-        *("controller=schedule", f"client_batch_size={middle // 2}", f"controller.starts.large={form.rounds // 2}"),
-        *(
-            f"controller.phases.large.{size}"
-            for size in (f"cohort_size={CLIENTS}", f"client_batch_size={middle * 3 // 2}")
-        ),
-        "privacy.noise_schedule=proportional",
-    )
-    found.append(
-        Cell("schedule", f"{CLIENTS * middle // 2:,}, then three times", epsilon, (*private(epsilon), *rising))
-    )
-    for decay in form.decays:
-        name = f"weight decay {decay:g}"
-        found.append(
-            Cell("decay", name, epsilon, (fixed(middle), *private(epsilon), f"server_optimizer.weight_decay={decay:g}"))
-        )
-    return found
+def settings(form: Form, epsilon: float) -> list[Setting]:
+    """Those of one epsilon: batches at equal steps; at the first, equal examples, rising batches and decays as well."""
+    *_, before, middle, largest = form.batches
+    found = [Setting(batch, epsilon, form.rounds) for batch in form.batches]
+    if epsilon != form.epsilons[0]:
+        return found
+    found += [Setting(batch, epsilon, form.rounds * middle // batch) for batch in (before, largest)]
+    found += [Setting(middle, epsilon, form.rounds, decay=decay) for decay in form.decays]
+    fixed = [Setting(batch, epsilon, form.rounds) for batch in (middle, largest)]
+    return found + [rising(of, noise) for of in fixed for noise in ("constant", "proportional")]
 
 
-def fixed(client_batch: int) -> str:
-    """Override of a batch that stays."""
-    return f"client_batch_size={client_batch}"
+def rising(fixed: Setting, noise: str) -> Setting:
+    """A quarter, half and all of the batch, as in DP-BERT, for as many examples as ``fixed`` sees.
+
+    Args:
+        fixed: with the last batch.
+        noise: "constant" noise multiplier, or "proportional" to the batch: constant noise of the mean.
+
+    >>> rising(Setting(1024, 8.0, 400), "constant").rounds
+    522
+    """
+    return replace(fixed, rounds=int(fixed.rounds / (1 - FIRST * (0.75 + 0.5))), rising=noise)
 
 
-def private(epsilon: float) -> tuple[str, ...]:
-    """Overrides of the mechanism, or of a run without."""
-    if math.isinf(epsilon):
-        return ("privacy=none",)
-    return ("privacy=example_distributed", f"privacy.target_epsilon={epsilon:g}", f"privacy.min_clients={CLIENTS}")
+def measure(study: Study, form: Form, epsilon: float) -> list[dict[str, Any]]:
+    """Rows of all settings of one epsilon, a row for each evaluated round of each run."""
+    rows: list[dict[str, Any]] = []
 
+    def run(setting: Setting, rate: float, seed: int) -> Path:
+        folder = run_once(study.runs, overrides(study, form, setting, rate, seed))
+        tuning = seed == TUNING_SEED
+        rows.extend({**read, "rate": rate, "seed": seed, "tuning": tuning} for read in curve(folder, setting))
+        return folder
 
-def measure(form: Form, runs: Path) -> list[dict[str, Any]]:
-    """Rows of all cells and seeds, at two learning rates."""
+    @cache
+    def rate(batch: int) -> float:
+        """Walked from that of the batch below; at other finite epsilons the second is left out."""
+        walked = [of for of in form.batches if of != form.batches[1] or epsilon in (form.epsilons[0], math.inf)]
+        if batch not in walked:
+            return math.sqrt(rate(form.batches[0]) * rate(form.batches[2]))
+        start = START_RATE if batch == form.batches[0] else rate(walked[walked.index(batch) - 1])
+        runs = min(form.walk, 4) if batch == form.units else form.walk
+        setting = Setting(batch, epsilon, form.rounds)
+        return tuned(lambda r: -final(run(setting, r, TUNING_SEED), "test_accuracy"), start, runs=runs)
 
-    def run(options: tuple[str, ...], rate: float, seed: int) -> Path:
-        controller = () if any(o.startswith("controller=") for o in options) else ("controller=fixed",)
-        numbers = (f"rounds={form.rounds}", f"seed={seed}", f"server_optimizer.lr={rate:g}")
-        return run_once(runs, [*form.common, *controller, *options, *numbers])
-
-    def best(epsilon: float) -> float:
-        largest = (fixed(form.client_batches[-1]), *private(epsilon))
-        return tuned(lambda r: -final(run(largest, r, TUNING_SEED), "test_accuracy"), START_RATE, runs=form.walk)
-
-    rates = {True: best(form.epsilons[-2]), False: best(math.inf)}  # with and without privacy
-    rows = []
-    for cell in cells(form):
-        rate = rates[math.isfinite(cell.epsilon)]
-        for seed in form.seeds:
-            folder = run(cell.overrides, rate, seed)
-            row = {"part": cell.part, "name": cell.name, "epsilon": cell.epsilon, "seed": seed, "rate": rate}
-            row |= {"accuracy": final(folder, "test_accuracy"), "loss": final(folder, "test_loss")}
-            row |= {"examples": final(folder, "examples"), "weight_norm": weight_norm(folder)}
-            rows.append(row)
-            print(
-                f"{cell.part} {cell.name}, epsilon {cell.epsilon:g}: {row['accuracy']:.3f}", file=sys.stderr, flush=True
-            )
+    for setting in settings(form, epsilon):
+        whole = setting.batch == form.units
+        dear = whole and (epsilon != form.epsilons[0] or bool(setting.rising))
+        dear |= setting.rounds > form.rounds and not setting.rising
+        seeds = form.seeds[: form.dear] if dear else form.seeds
+        for seed in (TUNING_SEED, *seeds) if setting.decay else seeds:
+            run(setting, rate(setting.batch), seed)
     return rows
 
 
-def weight_norm(folder: Path) -> float:
-    """Length of all parameters at the end, NaN for a run that failed."""
-    return (
-        float(load_latest(folder / "checkpoints").params.double().norm()) if status(folder) == "finished" else math.nan
-    )
+def overrides(study: Study, form: Form, setting: Setting, rate: float, seed: int) -> list[str]:
+    """The command line of a run."""
+    size, every = setting.batch // CLIENTS, max(1, setting.rounds // form.evaluations)
+    controller: Sequence[str] = ("controller=fixed", f"client_batch_size={size}")
+    if setting.rising:
+        steps = (f"controller.every_rounds={int(FIRST * setting.rounds)}", "controller.times=2")
+        controller = ("controller=doubling", "controller.double=batch", f"client_batch_size={size // 4}", *steps)
+    private: Sequence[str] = ("privacy=none",)
+    if math.isfinite(setting.epsilon):
+        private = ("privacy=example_central", f"privacy.target_epsilon={setting.epsilon:g}")
+    if setting.rising == "proportional":
+        private = (*private, "privacy.noise_schedule=proportional")
+    return [
+        *form.common,
+        *private,
+        *controller,
+        *(f"rounds={setting.rounds}", f"evaluate_every_rounds={every}", f"checkpoint_every_rounds={every}"),
+        *(f"server_optimizer.lr={rate:g}", f"server_optimizer.weight_decay={setting.decay:g}"),
+        *(f"seed={seed}", f"device={study.device}"),
+    ]
 
 
-def markdown(rows: pl.DataFrame) -> str:
-    """Mean and standard deviation over seeds of every cell."""
-    lines = []
-    for (part, name, epsilon), cell in rows.group_by("part", "name", "epsilon", maintain_order=True):
-        means = [spread(cell[c], form) for c, form in (("loss", ".3f"), ("examples", ",.0f"), ("weight_norm", ".1f"))]
-        limit = str(epsilon) if epsilon != math.inf else "none"
-        start = [str(part), str(name), limit, spread(100 * cell["accuracy"], ".1f")]
-        lines.append([*start, *means, f"{cell['rate'][0]:g}", str(cell.height)])
-    columns = ("masked accuracy %", "loss", "examples", "weight norm", "lr", "seeds")
-    return table(["part", "", "epsilon", *columns], lines)
-
-
-def save_figure(rows: pl.DataFrame, path: Path) -> None:
-    """Accuracy against batch, a line for each epsilon."""
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    rows = rows.filter(pl.col("part") == "batch").with_columns(batch=pl.col("name").str.replace(",", "").cast(int))
-    for color, (epsilon,) in zip(COLORS, rows.select("epsilon").unique(maintain_order=True).iter_rows(), strict=False):
-        accuracy = 100 * pl.col("accuracy")
-        mean, spread = accuracy.mean().alias("mean"), accuracy.std().fill_null(0).alias("std")
-        points = rows.filter(pl.col("epsilon") == epsilon).group_by("batch").agg(mean, spread).sort("batch")
-        label = "no privacy" if math.isinf(epsilon) else f"epsilon {epsilon:g}"
-        axes.errorbar(points["batch"], points["mean"], points["std"], color=color, label=label, marker="o", capsize=3)
-    axes.set(xscale="log", xlabel="global batch (sequences)", ylabel="masked characters right %")
-    batches = sorted(rows["batch"].unique())
-    axes.set_xticks(batches, [f"{batch:,}" for batch in batches])
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+def curve(folder: Path, setting: Setting) -> list[dict[str, Any]]:
+    """A row for each evaluated round of a run; of one that failed a row without numbers."""
+    told: dict[str, Any] = {"batch": setting.batch, "epsilon": setting.epsilon, "rounds": setting.rounds}
+    told |= {"rising": setting.rising, "decay": setting.decay}
+    if status(folder) != "finished":
+        return [told | dict.fromkeys(("step", "examples", "accuracy", "loss", *GROUPS), math.nan)]
+    rows = pl.read_parquet(folder / "rounds.parquet").filter(pl.col("test_accuracy").is_finite())
+    rows = rows.with_columns(step=pl.col("round") + 1)
+    rows = rows.join(pl.read_parquet(folder / NORMS), left_on="step", right_on="round", how="left")
+    names = {"test_accuracy": "accuracy", "test_loss": "loss"}
+    chosen = rows.select("step", "examples", *(pl.col(old).alias(new) for old, new in names.items()), *GROUPS)
+    return [told | row for row in chosen.cast(pl.Float64).iter_rows(named=True)]
 
 
 if __name__ == "__main__":

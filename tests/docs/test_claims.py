@@ -15,6 +15,7 @@ STUDIES = {
     "cluster_margin": "cluster_margin",
     "cartpole": "cartpole",
     "large_batch_optimizers": "large_batch_optimizers",
+    "dp_language": "dp_language",
 }
 """Name of each study, and of its page."""
 
