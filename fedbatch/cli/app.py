@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fedbatch
 from fedbatch.cli.commands import COMMANDS, run_command, without_trust
+from fedbatch.cli.unbroken import Unbroken
 from fedbatch.config.compose import config_dir, groups, refuse_unknown_choices
 from fedbatch.config.explain import dashed, empty_choices, explain, wrong_folder
 from fedbatch.config.schema import RunConfig, parse
@@ -41,6 +42,7 @@ def main() -> None:
     # OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach the handlers below
+    sys.stdout = Unbroken(sys.stdout)
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("fedbatch").setLevel(logging.INFO)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # says in four lines what is told in one

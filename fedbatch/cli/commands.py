@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fedbatch.config.compose import search_also
 from fedbatch.core.errors import ConfigError, RunFailedError
 from fedbatch.core.visible import visible
 
@@ -17,7 +18,13 @@ def run_command(name: str, *arguments: str) -> int:
         print(inspect.getdoc(COMMANDS[name]))
         return 0
     try:
-        COMMANDS[name](*without_trust(arguments))
+        left, trusted = without_trust(arguments)
+        if name in COMPOSING:
+            left, folder = without_config_dir(left)
+            if folder:
+                search_also(folder)
+                left += ["--folder", folder] if name in WRITING and not {"--folder"} & set(left) else []
+        COMMANDS[name](left, trusted)
     except PermissionError as error:
         print(f"fedbatch: {name}: {visible(error.filename)}: {error.strerror}", file=sys.stderr)
         return 1
@@ -47,6 +54,20 @@ def without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             raise ConfigError("--trust: give the name of a module, e.g. --trust my_loss")
         trusted += name.split(",")
     return left, trusted
+
+
+def without_config_dir(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """The arguments that are left, and the folder of ``--config-dir FOLDER``, Hydra's name for it; "" without."""
+    left, folder = list[str](), ""
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config-dir", "-cd"):
+            folder = next(words, "")
+        elif word.startswith("--config-dir="):
+            folder = word.partition("=")[2]
+        else:
+            left.append(word)
+    return left, folder
 
 
 def without_best(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -222,6 +243,8 @@ def new(folders: list[str], _: list[str]) -> None:
     print("  python -m pytest -q")
 
 
+COMPOSING, WRITING = ("audit", "plan", "advise", "doctor"), ("plan", "advise")
+"""Commands that take overrides of a run; and those that write a config, beside the parts that it names."""
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], None]] = {
     "status": status,
     "spent": spent,

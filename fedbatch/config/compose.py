@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from fedbatch.config.checks import did_you_mean
@@ -21,6 +24,22 @@ def config_dir() -> str:
     """Folder of the YAML files: inside an installed package, or beside it in a checkout."""
     installed, checkout = _PACKAGE / "conf", _PACKAGE.parent / "conf"
     return str(installed if installed.is_dir() else checkout)
+
+
+def search_also(folder: str) -> None:
+    """Let every config that this process composes choose from the YAML files in ``folder`` too, as --config-dir does.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir: {folder} is not a folder; name the one that holds GROUP/NAME.yaml")
+
+    class Own(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            search_path.append(folder, f"file://{Path(folder).resolve()}")
+
+    Plugins.instance().register(Own)
 
 
 def config_json(run_config: Mapping[str, Any]) -> str:

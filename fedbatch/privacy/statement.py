@@ -11,6 +11,11 @@ from fedbatch.privacy.lattice import FAILURE
 from fedbatch.privacy.ledger import FILE, Ledger
 from fedbatch.privacy.plan import PrivacyPlan, default_delta
 
+SEED = "whoever knows the seed"
+FROM_THE_SEED = (
+    "noise follows from the seed, which is right for a study alone: whoever knows it can take the noise away; "
+    "set privacy.secret_file for data of real people"
+)
 INDEPENDENT = "independent over rounds"
 ROUNDED = (
     f"rounding of floating-point sums before they become integers, of the noise's probabilities to 53 bits, and, with "
@@ -37,9 +42,8 @@ def opening(plan: PrivacyPlan, phases: Iterable[Phase], rounds: int) -> str:
         f" (enough for all {rounds:,} rounds in the costliest phase, for phases are not known yet)" if adaptive else ""
     )
     bound = f"epsilon {calibration.epsilon:.3g} at delta {plan.delta:.2g}"
-    return (
-        f"privacy: {bound}, {plan.mechanism.unit} level{_simulated(plan)}, in {rounds:,} rounds{why}; {'; '.join(each)}"
-    )
+    whole = f"{bound}, {plan.mechanism.unit} level{_simulated(plan)}, in {rounds:,} rounds{why}; {'; '.join(each)}"
+    return f"privacy: {whole}" + (f"\n  {FROM_THE_SEED}" if plan.mechanism.secret_file is None else "")
 
 
 def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, Any]:
@@ -103,21 +107,14 @@ def private_runs_beside(folder: Path) -> int:
 
 
 def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
+    """What the guarantee says nothing of: first what can be mended, or is as large as the data themselves."""
     runs, were = ("run lies", "was") if others == 1 else ("runs lie", "were")
     beside = f" ({others} private {runs} beside this one or {were} overwritten; fedbatch spent adds them up)"
-    reasons = [
-        "choosing hyperparameters by earlier runs and trials on the same data, and what those released"
-        + (beside if others else ""),
-        "extending the run after looking at it",
-        "the test split: its scores are exact, and so is stopping or choosing by them",
-        "what was made of the data before the run: standardisation by their exact mean and deviation, lists of "
-        "classes, words and columns, and the length of the longest sequence",
-        "which examples clients hold out",
-        "rounding of floating-point sums and noise" if plan.mechanism.lattice is None else ROUNDED,
-        "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "
-        "round was done again, and the number of examples a client has",
-    ]
-    units, unit = plan.terms.units, plan.mechanism.unit
+    units, unit, reasons = plan.terms.units, plan.mechanism.unit, list[str]()
+    if plan.mechanism.secret_file is None:
+        reasons.append(
+            f"{SEED}, or sees two runs with one seed: sampling and noise follow from it (set privacy.secret_file)"
+        )
     if plan.mechanism.clips_examples:
         reasons.append(
             "all that one client has: what it reveals of n examples together grows with n (group privacy), and clients "
@@ -127,20 +124,28 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         reasons.append(
             f"a failure of the guarantee itself with probability delta = {plan.delta:.2g}, large for {units:,} {unit}s"
         )
-    if plan.mechanism.secret_file is None:
-        reasons.append(
-            "whoever knows the seed, or sees two runs with one seed: sampling and noise follow from it "
-            "(set privacy.secret_file)"
-        )
-    if plan.mechanism.generator != "chacha20":
-        reasons.append("attacks on the generator, which is not cryptographic (set privacy.generator=chacha20)")
     if plan.mechanism.shares_noise:
         reasons.append(
             "a server that does not follow the protocol, as one that hands out keys of its own; nodes that lie"
             if plan.mechanism.masks
             else "a server that sees single replies"
         )
-    return reasons
+    if plan.mechanism.generator != "chacha20":
+        reasons.append("attacks on the generator, which is not cryptographic (set privacy.generator=chacha20)")
+    return [
+        *reasons,
+        "the examples of the test split: nothing protects them, their scores are exact, and so is stopping or choosing "
+        "by them",
+        "choosing hyperparameters by earlier runs and trials on the same data, and what those released"
+        + (beside if others else ""),
+        "extending the run after looking at it",
+        "what was made of the data before the run: standardisation by their exact mean and deviation, lists of "
+        "classes, words and columns, and the length of the longest sequence (give numbers that are not from the data)",
+        "which examples clients hold out",
+        "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "
+        "round was done again, and the number of examples a client has",
+        "rounding of floating-point sums and noise" if plan.mechanism.lattice is None else ROUNDED,
+    ]
 
 
 def headline(values: dict[str, Any]) -> str:
@@ -154,6 +159,7 @@ def headline(values: dict[str, Any]) -> str:
     noise = f"; noise {values['noise']}" if values.get("noise", INDEPENDENT) != INDEPENDENT else ""
     lines = [
         f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}",
+        *([f"  {FROM_THE_SEED}"] if any(reason.startswith(SEED) for reason in values["not_covered"]) else []),
         f"  neighbours: {values['neighbours']}",
         f"  sampling: {values['sampler']}: {phases}{noise}",
         f"  accountant: {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases",

@@ -1,6 +1,7 @@
 """What pages name is there: scripts, modules, config choices; and no page is a stub."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,11 @@ def test_lines_are_at_most_a_hundred_characters(page):
 def test_a_page_opens_with_who_needs_it_or_with_its_verdict(page):
     first = page.read_text().split("\n\n")[1]
     assert re.search(r"[Tt]his page is for|^For those|^Who needs this|^Read this page|^\*\*", first), first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_comment_cuts_a_command_that_goes_on(page):
+    """A backslash at the end of a line joins the next one, and a comment there swallows what follows."""
+    lines = page.read_text().splitlines()
+    assert not [after for line, after in pairwise(lines) if line.endswith("\\") and after.lstrip().startswith("#")]
+    assert not [line for line in lines if re.search(r"\s#.*\\$", line)]
