@@ -63,12 +63,12 @@ function smoothed(values, count) {
   });
 }
 
-// Marks at 1, 2 and 5 times powers of ten, in full.
+// Marks at 1, 2 and 5 times powers of ten, in full; at all of 1 to 9 where that would be too few.
 function logAxis(values) {
-  const positive = values.filter(v => v > 0 && v < OPEN);
+  const positive = values.filter(v => v > 0 && v < OPEN), near = Math.max(...positive) < 8 * Math.min(...positive);
   const from = Math.floor(Math.log10(Math.min(...positive))), to = Math.ceil(Math.log10(Math.max(...positive)));
   const powers = Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  const marks = powers.flatMap(p => (to - from > 3 ? [1] : [1, 2, 5]).map(d => Number(`${d}e${p}`)));
+  const marks = powers.flatMap(p => (to - from > 3 ? [1] : near ? [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9] : [1, 2, 5]).map(d => Number(`${d}e${p}`)));
   return { type: "log", tickvals: marks, ticktext: marks.map(v => number(v)) };
 }
 
@@ -82,8 +82,7 @@ function scaled({ data, layout, ...rest }, { logX, logY }) {
     if (!wanted || !values.length || (layout[name] || {}).type === "log") continue;
     const least = values.reduce((a, b) => Math.min(a, b));
     traces = traces.map(trace => ({ ...trace, [axis]: trace[axis].map(v => v > 0 ? v : trace.fill ? least : null) }));
-    const decade = values.reduce((a, b) => Math.max(a, b)) >= 10 * least;  // else Plotly's own marks are closer
-    changed[name] = { title: (layout[name] || {}).title, ...(decade ? logAxis(values) : { type: "log" }) };
+    changed[name] = { title: (layout[name] || {}).title, ...logAxis(values) };
     if (axis === "x") changed.annotations = (layout.annotations || []).map(each => ({ ...each, x: Math.log10(each.x) }));
   }
   return { ...rest, data: traces, layout: changed };

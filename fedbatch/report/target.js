@@ -26,7 +26,7 @@ function costsToTarget(table, note, groups, score, target) {
   const runs = groups.flatMap(group => group.runs);
   const known = runs.filter(run => costOf(run, score, target, "rounds") !== null);
   note.textContent = `${labelOfScore(score)} ${SCORES[score] === "lower" ? "at most" : "at least"} ${number(target)}: reached by ${known.length} of ${runs.length} runs. `
-    + "Mean and standard deviation of the runs that reached it.";
+    + "Mean and standard deviation of the runs that reached it, in steps of the rounds that were evaluated.";
   fill(table, ["group", "reached", ...PRICES.map(price => AXES[price])], groups.map(group => {
     const costs = PRICES.map(price => group.runs.map(run => costOf(run, score, target, price)));
     const reached = costs[0].filter(cost => cost !== null).length;
@@ -69,7 +69,7 @@ function targetChart(groups, teller, score, target) {
     });
   }
   const axis = (name, text) => ({ ...logAxis(data.flatMap(trace => trace[name])), title: { text } });
-  const doubts = teller && teller.critical.doubts.length ? ", which has doubts about it: see below" : "";
+  const doubts = teller && teller.critical.doubts.length ? `; not to be trusted as it is: ${teller.critical.doubts[0]}` : "";
   return {
     id: "to-target", title: "Examples against rounds to the target", data,
     note: teller ? `marks: mean and standard deviation of groups; line: other batches as told by run ${teller.name} alone, each at its best rate${doubts}` : "mean and standard deviation of groups",

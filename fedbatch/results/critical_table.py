@@ -84,13 +84,14 @@ def is_possible(found: Critical, way: Prediction) -> bool:
 
 def points_table(found: Critical, points: Sequence[Point]) -> Table:
     """Rounds that runs of each batch needed at the best of their settings, and what the first run says."""
-    table = Table(title="measured / predicted rounds, best of the runs of each batch", title_justify="left")
+    title = "measured / predicted rounds; measured: mean over seeds, at the best of the settings"
+    table = Table(title=title, title_justify="left")
     for name in ("batch", "clients", "runs", *(f"loss {goal.loss:.4g}" for goal in found.goals)):
         table.add_column(name, justify="right")
     for point in points:
         pairs = zip(point.rounds, point.predicted, strict=True)
         cells = (
-            f"{'never' if math.isnan(was) else f'{was:,.0f}'} / {'-' if math.isnan(told) else f'{told:,.0f}'}"
+            f"{'not by all' if math.isnan(was) else f'{was:,.0f}'} / {'-' if math.isnan(told) else f'{told:,.0f}'}"
             for was, told in pairs
         )
         table.add_row(f"{point.batch:,.0f}", f"{point.cohort:,.0f}", str(point.runs), *cells)
@@ -104,7 +105,7 @@ def sentences(found: Critical) -> Iterator[str]:
     if math.isfinite(goal.b_crit) and goal.b_crit > 0:
         yield (
             f"At {goal.b_crit:,.0f} {found.unit} a round, both rounds and examples are twice their least (B_crit, "
-            f"{_between(goal.b_crit_interval)})."
+            f"{_between(goal.b_crit_interval)}): a smaller batch saves examples, a larger one rounds."
         )
     other = found.predict(_telling(found))
     what = f"A batch of {other.batch:,.0f}" if found.unit == "examples" else f"A cohort of {other.cohort:,.0f} clients"
@@ -114,8 +115,12 @@ def sentences(found: Critical) -> Iterator[str]:
         yield f"{what} needs about {rounds:.1f} x fewer rounds than {own} for {examples:.1f} x the examples."
     else:
         yield f"{what} needs about {1 / rounds:.1f} x the rounds of {own} for {1 / examples:.1f} x fewer examples."
+    if found.unit == "examples":
+        root = math.sqrt(other.batch / found.batch)
+        yield f"Its learning rate: that of the run times {rounds:.2g} with SGD, times {root:.2g} with Adam and its kin."
     if found.is_fixed:
-        yield "The run's own batch is an input: that its line is right says nothing for the others."
+        yield "The line of the run's own batch is what the run took; only the other lines are predictions."
+    yield "Brackets are 90 % intervals by this run alone. Another seed, and the error of the law, come on top."
 
 
 def agreement(found: Critical, points: Sequence[Point]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The table at the end of a sweep: runs by what sets them apart, and those that have not finished."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -31,7 +31,8 @@ def sweep_table(folder: Path) -> Table | None:
     for run, own in runs.items():
         lines.setdefault(tuple(own.get(key, "") for key in keys), []).append(run)
     named = in_words(*scores) if len(scores) == 1 else "score"
-    table = Table(*(Column(visible(key), overflow="fold") for key in keys), "runs", named, "+-", "", "unfinished")
+    heads = (Column(visible(name), overflow="fold") for name in short(keys))
+    table = Table(*heads, "runs", named, "+-", "", "unfinished")
     means = {line: mean(values) for line, group in lines.items() if (values := [*finished(group)])}
     for line, group in lines.items():
         values = list(finished(group))
@@ -40,11 +41,21 @@ def sweep_table(folder: Path) -> Table | None:
             str(len(group)),
             number(means[line]) if values else "",
             number(stdev(values)) if len(values) > 1 else "",
-            "best" if len(scores) == 1 and len(means) > 1 and line == best(means, next(iter(runs))) else "",
+            "best mean" if len(scores) == 1 and len(means) > 1 and line == best(means, next(iter(runs))) else "",
             str(len(group) - len(values)) if len(values) < len(group) else "",
         )
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
+
+
+def short(keys: Sequence[str]) -> list[str]:
+    """The last word of each dotted key, where that tells them apart.
+
+    >>> short(["server_optimizer.lr", "seed"]), short(["a.lr", "b.lr"])
+    (['lr', 'seed'], ['a.lr', 'b.lr'])
+    """
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return last if len(set(last)) == len(last) else list(keys)
 
 
 def finished(runs: Iterable[Path]) -> Iterator[float]:

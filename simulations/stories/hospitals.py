@@ -1,4 +1,4 @@
-"""Hospitals with tables of patients train together: what does it cost that no patient can be recognised?
+"""Hospitals with tables of patients train together: what does it cost to protect each patient?
 
     python -m simulations.stories.hospitals
 

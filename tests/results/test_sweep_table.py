@@ -35,7 +35,7 @@ def test_the_table_has_a_line_for_each_choice_but_the_seed(tmp_path):
     made(tmp_path / "7", {"controller": "goodput", "seed": "2"}, status="failed", error="diverged [red]x")
     assert shown(tmp_path) == [
         ["fixed", "3", f"{mean(scores['fixed']):.3f}", f"{stdev(scores['fixed']):.3f}", "", ""],
-        ["goodput", "3", f"{mean(scores['goodput']):.3f}", f"{stdev(scores['goodput']):.3f}", "best", "1"],
+        ["goodput", "3", f"{mean(scores['goodput']):.3f}", f"{stdev(scores['goodput']):.3f}", "best mean", "1"],
     ]
     (line,) = unfinished_lines(tmp_path)
     assert line == f"{tmp_path / '7'} (controller=goodput seed=2): diverged [red]x"
@@ -45,7 +45,7 @@ def test_where_lower_is_better_the_lower_mean_is_best_and_scores_of_two_kinds_ha
     for name, value in (("a", 3.0), ("b", 2.0)):
         summary = {"score": "test_mse", "score_better": "lower", "test_mse": value}
         made(tmp_path / name, {"model": name}, **summary)
-    assert [line[-2] for line in shown(tmp_path)] == ["", "best"]
+    assert [line[-2] for line in shown(tmp_path)] == ["", "best mean"]
     made(tmp_path / "c", {"model": "c"}, test_accuracy=0.5)
     assert [line[-2] for line in shown(tmp_path)] == ["", "", ""]
 
