@@ -77,6 +77,14 @@ def notes(plan: Plan) -> Iterator[str]:
 
     for caveat in plan.caveats:
         yield f"Note: {caveat}."
+    least = largest.mean_noise / plan.clip_norm
+    if least >= 1:
+        other = "" if plan.unit == "example" else ", or protect examples (privacy=example_central)"
+        yield (
+            f"Warning: {plan.units:,} {plan.unit}s are too few for epsilon {plan.target_epsilon:g}: even with all of "
+            f"them the noise of each coordinate of the mean is {least:.2g} clip norms, and no update is longer than one. "
+            f"Take more {plan.unit}s, a larger epsilon or fewer rounds{other}."
+        )
 
 
 def _sampling(plan: Plan) -> str:

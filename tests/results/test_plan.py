@@ -158,3 +158,15 @@ def test_many_batches_are_thinned_to_those_that_are_named(quick):
     many = fedbatch.plan("privacy=example_local", *TINY, "population=2", "cohort_size=1", "client_batch_size=400")
     assert len(many.here) >= 6 and len(shown(many)) <= 10
     assert {many.configured, many.choice, many.largest} <= set(shown(many))
+
+
+def test_too_few_units_are_said_and_enough_are_not(quick):
+    from fedbatch.results.plan_table import notes
+
+    few = fedbatch.plan("privacy=client_central", "privacy.target_epsilon=1", "population=6", "rounds=200")
+    assert few.largest.mean_noise >= few.clip_norm
+    (said,) = [line for line in notes(few) if line.startswith("Warning: ")]
+    assert said.startswith("Warning: 6 clients are too few for epsilon 1: even with all of them")
+    assert said.endswith("or protect examples (privacy=example_central).")
+    many = fedbatch.plan("privacy=client_central", "privacy.target_epsilon=8")
+    assert not [line for line in notes(many) if line.startswith("Warning: ")]
