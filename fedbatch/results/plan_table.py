@@ -82,8 +82,8 @@ def notes(plan: Plan) -> Iterator[str]:
         other = "" if plan.unit == "example" else ", or protect examples (privacy=example_central)"
         yield (
             f"Warning: {plan.units:,} {plan.unit}s are too few for epsilon {plan.target_epsilon:g}: even with all of "
-            f"them the noise of each coordinate of the mean is {least:.2g} clip norms, and no update is longer than one. "
-            f"Take more {plan.unit}s, a larger epsilon or fewer rounds{other}."
+            f"them the noise of each coordinate of the mean is {least:.2g} clip norms, and no update is longer "
+            f"than one. Take more {plan.unit}s, a larger epsilon or fewer rounds{other}."
         )
 
 
