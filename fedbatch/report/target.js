@@ -69,7 +69,7 @@ function targetChart(groups, teller, score, target) {
     });
   }
   const axis = (name, text) => ({ ...logAxis(data.flatMap(trace => trace[name])), title: { text } });
-  const doubts = teller && teller.critical.doubts.length ? `; not to be trusted as it is: ${teller.critical.doubts[0]}` : "";
+  const doubts = teller && teller.critical.doubts.length ? `; not to be trusted as it is, by what the run says to its lowest loss: ${teller.critical.doubts[0]}` : "";
   return {
     id: "to-target", title: "Examples against rounds to the target", data,
     note: teller ? `marks: mean and standard deviation of groups; line: other batches as told by run ${teller.name} alone, each at its best rate${doubts}` : "mean and standard deviation of groups",

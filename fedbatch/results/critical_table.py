@@ -51,7 +51,7 @@ def costs_table(found: Critical, batches: Sequence[float]) -> Table:
         for way in ways(found, batch):
             table.add_row(
                 f"{way.batch:,.0f}{own}",
-                f"{way.cohort:,.4g} x {way.client_batch:,.4g}",
+                f"{way.cohort:,.4g} x {way.client_batch:,.4g}{'' if is_possible(found, way) else ', not there'}",
                 f"{way.rounds:,.0f} ({_between(way.rounds_interval)})",
                 f"{way.examples:,.0f}",
                 size(way.bytes),
@@ -117,7 +117,10 @@ def sentences(found: Critical) -> Iterator[str]:
         yield f"{what} needs about {1 / rounds:.1f} x the rounds of {own} for {1 / examples:.1f} x fewer examples."
     if found.unit == "examples":
         root = math.sqrt(other.batch / found.batch)
-        yield f"Its learning rate: that of the run times {rounds:.2g} with SGD, times {root:.2g} with Adam and its kin."
+        yield (
+            f"Its learning rate: what suits {found.batch:,.0f}, times {rounds:.2g} with SGD or {root:.2g} with Adam and "
+            "its kin."
+        )
     if found.is_fixed:
         yield "The line of the run's own batch is what the run took; only the other lines are predictions."
     yield "Brackets are 90 % intervals by this run alone. Another seed, and the error of the law, come on top."
