@@ -96,7 +96,8 @@ def _as_calibrated(privacy: Node, plan: PrivacyPlan, honest: int) -> Node:
     fixed = plan.calibration.order is None
     noise = {"noise_multiplier": plan.calibration.first_noise, "delta": plan.delta, "secret_file": None}
     target = {"target_epsilon": None} if fixed else {}  # an adaptive schedule has the budget for its claim
-    shares = {"min_clients": honest, "colluders": 0} if plan.mechanism.shares_noise else {}
+    shares: Node = {"min_clients": honest, "colluders": 0} if plan.mechanism.shares_noise else {}
+    shares |= {"secure_aggregation": "simulated"} if plan.mechanism.masks else {}  # masks cancel: the sum is the same
     bands = {"bands": plan.terms.bands} if "bands" in privacy else {}
     widest = {"bits": 48} if plan.mechanism.lattice else {}  # other sums must not wrap around where the run's do not
     return privacy | noise | target | shares | bands | widest

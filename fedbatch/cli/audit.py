@@ -39,7 +39,10 @@ def lines(found: Found) -> list[str]:
     if audited.refuted:
         said.append("The claim is refuted: this run is less private than it says. Please report it.")
     else:
-        said.append("Nothing was found against the claim. An audit can refute a guarantee; it cannot prove one.")
+        said.append(
+            "Nothing was found against the claim. An audit can refute a guarantee; it cannot prove one. Its attacker "
+            "does not know the seed, so that it says nothing of a run without privacy.secret_file."
+        )
     return said + ([_of_control(audited, control)] if control else [])
 
 

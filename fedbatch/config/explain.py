@@ -123,6 +123,8 @@ def explain(error: BaseException) -> str:
     if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
         group, choice = match.groups()
         choices = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+        if group == "dataset" and Path(choice).exists():
+            return f"{group}={choice} is a file: write dataset=hugging_face dataset.source={choice} (docs/data.md)"
         listed = f"choose from {', '.join(choices)}" if choices else f"there is no group {group!r}"
         return f"{group}={choice} does not exist; {listed}{did_you_mean(choice, choices)}"
     return text.strip().splitlines()[0]

@@ -87,7 +87,7 @@ class ExampleDistributed(ExampleLocal):
         """From whom, which depends on whether there is secure aggregation."""
         if self.masks:
             return (
-                "those who see models, and a server that is honest but curious, with up to privacy.colluders clients "
+                f"those who see models, and a server that is honest but curious, with up to {self.colluders} clients "
                 "on its side and no more than half of the nodes: it sees masked sums"
             )
         return (

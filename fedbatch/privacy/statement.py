@@ -130,6 +130,11 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
             if plan.mechanism.masks
             else "a server that sees single replies"
         )
+    if plan.mechanism.shares_noise and not plan.mechanism.colluders:
+        reasons.append(
+            "a client that takes part and looks at the models: it can take its own share of the noise away (set "
+            "privacy.colluders to as many as may put theirs together)"
+        )
     if plan.mechanism.generator != "chacha20":
         reasons.append("attacks on the generator, which is not cryptographic (set privacy.generator=chacha20)")
     return [
@@ -140,7 +145,7 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
         + (beside if others else ""),
         "extending the run after looking at it",
         "what was made of the data before the run: standardisation by their exact mean and deviation, lists of "
-        "classes, words and columns, and the length of the longest sequence (give numbers that are not from the data)",
+        "classes, words and columns, and the length of the longest sequence (dataset=arrays takes inputs as they are)",
         "which examples clients hold out",
         "the length of the run in rounds and whole seconds, which executor ran it, that it or a node failed or that a "
         "round was done again, and the number of examples a client has",

@@ -1,5 +1,9 @@
 // One run, and the start of the page.
 
+// Noise that follows from the seed protects nobody who knows it, and the seed stands on the page.
+const fromTheSeed = privacy => (privacy.not_covered || []).some(reason => reason.startsWith("whoever knows the seed"))
+  ? "; a study: the noise follows from the seed" : "";
+
 function headline(run) {
   const s = run.summary, unit = s.noise_scale_unit || "", known = value => value !== undefined && value !== null;
   const entries = [
@@ -8,7 +12,7 @@ function headline(run) {
     [labelOfScore(scoreOf(run)), final(run, scoreOf(run)), byTheTest(run)],
     ["test loss", final(run, "test_loss")],
     ["noise scale", s.noise_scale, known(s.noise_scale) ? `${number(s.noise_scale_low)} to ${number(s.noise_scale_high)} ${unit}` : ""],
-    ["epsilon", s.epsilon, s.privacy && `delta ${number(s.privacy.delta)}, ${s.privacy.unit} level`],
+    ["epsilon", s.epsilon, s.privacy && `delta ${number(s.privacy.delta)}, ${s.privacy.unit} level${fromTheSeed(s.privacy)}`],
     ["examples", final(run, "examples")],
     ["from clients", known(s.bytes_up) ? bytes(s.bytes_up) : null, known(s.bytes_down) ? `${bytes(s.bytes_down)} to them` : ""],
     ["simulated seconds", s.simulated_seconds],

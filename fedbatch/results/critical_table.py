@@ -118,8 +118,8 @@ def sentences(found: Critical) -> Iterator[str]:
     if found.unit == "examples":
         root = math.sqrt(other.batch / found.batch)
         yield (
-            f"Its learning rate: what suits {found.batch:,.0f}, times {rounds:.2g} with SGD or {root:.2g} with Adam and "
-            "its kin."
+            f"Its learning rate: what suits {found.batch:,.0f}, times {rounds:.2g} with SGD or {root:.2g} with Adam "
+            "and its kin."
         )
     if found.is_fixed:
         yield "The line of the run's own batch is what the run took; only the other lines are predictions."

@@ -114,6 +114,8 @@ def _change(row: Row, other: Row) -> str:
 def conclusion(plan: Plan) -> str:
     """The choice and its reason, in one sentence."""
     row, now = plan.choice, plan.configured
+    if plan.largest.mean_noise >= plan.clip_norm:
+        return "No batch is proposed: all are too noisy, as the warning says."
     each = "all their examples" if row.client_batch_size is None else f"{row.client_batch_size:,} examples each"
     size_ = f"{row.cohort_size:,} clients with {each}"
     what = f"noise multiplier {row.noise_multiplier:.3g} and noise of the mean {row.mean_noise:.3g}"
