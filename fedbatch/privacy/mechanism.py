@@ -109,6 +109,11 @@ class Mechanism:
             raise ConfigError("privacy: clip_quantile must be in (0, 1) and clip_rate > 0")
 
     @property
+    def known_shares(self) -> int | None:
+        """Shares of the noise that may be known to others; None where noise is not shared."""
+        return None
+
+    @property
     def masks(self) -> bool:
         """Whether nodes mask their sums, so that the server opens the sum of all alone, and never that of others."""
         return False

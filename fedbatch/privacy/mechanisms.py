@@ -96,6 +96,11 @@ class ExampleDistributed(ExampleLocal):
         )
 
     @property
+    def known_shares(self) -> int:
+        """``colluders``."""
+        return self.colluders
+
+    @property
     def masks(self) -> bool:
         """As ``secure_aggregation`` says."""
         return self.secure_aggregation == "masked"

@@ -130,7 +130,7 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
             if plan.mechanism.masks
             else "a server that sees single replies"
         )
-    if plan.mechanism.shares_noise and not plan.mechanism.colluders:
+    if plan.mechanism.known_shares == 0:
         reasons.append(
             "a client that takes part and looks at the models: it can take its own share of the noise away (set "
             "privacy.colluders to as many as may put theirs together)"

@@ -90,6 +90,14 @@ def test_the_seed_and_the_generator_are_named_where_they_matter(make_config, tmp
     _, summary, _ = run(make_config("privacy=client_central", *FIXED, *secret, "rounds=1"))
     words = headline(summary["privacy"])
     assert ("whoever knows the seed" in words) == ("not cryptographic" in words) == (not own)
+    assert (words.splitlines()[1].startswith("  noise follows from the seed")) == (not own), "the second line"
+
+
+def test_a_client_that_knows_its_own_share_is_named_unless_it_is_counted(make_config):
+    shared = ("privacy=example_distributed", *FIXED, "rounds=1", "cohort_size=20", "privacy.min_clients=10")
+    for colluders, named in ((0, True), (2, False)):
+        _, summary, _ = run(make_config(*shared, f"privacy.colluders={colluders}", folder=str(colluders)))
+        assert ("take its own share of the noise away" in headline(summary["privacy"])) == named
 
 
 @pytest.mark.parametrize("end", [RuntimeError("power cut"), KeyboardInterrupt()])
