@@ -17,4 +17,5 @@ def test_the_probe_says_what_the_page_shows(tmp_path, monkeypatch, capsys):
     block = re.search(r"```console\n(.*?)```", PAGE.read_text(), re.S)[1]
     command, *shown = [line for line in block.splitlines() if not line.startswith("probe: ")][:-1]
     assert run_command(*shlex.split(command)[2:]) == 0
-    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown
+    told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("probe: ")]
+    assert " ".join(told).split() == " ".join(shown).split(), "long lines are folded there"

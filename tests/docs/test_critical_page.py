@@ -22,8 +22,6 @@ def test_one_run_says_what_the_page_shows(tmp_path, monkeypatch):
             [sys.executable, "-m", "fedbatch.cli.app", *words], cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    told = [line.rstrip() for line in done.stdout.splitlines()]
-    shown = block.split(commands[-1])[1].splitlines()[1:]
-    assert shown == told
+    assert block.split(commands[-1])[1].split() == done.stdout.split(), "long lines are folded there"
     monkeypatch.chdir(tmp_path)
     exec(re.search(r"```python\n(.*?)```", code, re.S)[1], {})
