@@ -57,7 +57,11 @@ def without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def without_config_dir(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """The arguments that are left, and the folder of ``--config-dir FOLDER``, Hydra's name for it; "" without."""
+    """The arguments that are left, and the folder of ``--config-dir FOLDER``, Hydra's name for it; "" without.
+
+    Raises:
+        ConfigError: a --config-name, for these commands compose the usual config.
+    """
     left, folder = list[str](), ""
     words = iter(arguments)
     for word in words:
@@ -65,6 +69,8 @@ def without_config_dir(arguments: Sequence[str]) -> tuple[list[str], str]:
             folder = next(words, "")
         elif word.startswith("--config-dir="):
             folder = word.partition("=")[2]
+        elif word.startswith(("--config-name", "-cn")):
+            raise ConfigError(f"{word}: give the overrides that the file's comment has in its place, as for a run")
         else:
             left.append(word)
     return left, folder

@@ -33,3 +33,5 @@ def test_a_model_of_ones_own_is_planned_and_the_plan_runs(tmp_path):
     assert code == 2 and "model=small does not exist; choose from " in told
     code, told = said(tmp_path, "doctor", "--config-dir=nowhere", "model=small")
     assert code == 2 and told.startswith("fedbatch: doctor: --config-dir: nowhere is not a folder")
+    code, told = said(tmp_path, "audit", "--config-dir=mine", "--config-name=plan")
+    assert code == 2 and "--config-name=plan: give the overrides that the file's comment has" in told
