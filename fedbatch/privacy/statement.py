@@ -11,7 +11,6 @@ from fedbatch.privacy.lattice import FAILURE
 from fedbatch.privacy.ledger import FILE, Ledger
 from fedbatch.privacy.plan import PrivacyPlan, default_delta
 
-SEED = "whoever knows the seed"
 FROM_THE_SEED = (
     "noise follows from the seed, which is right for a study alone: whoever knows it can take the noise away; "
     "set privacy.secret_file for data of real people"
@@ -69,6 +68,7 @@ def statement(plan: PrivacyPlan, ledger: Ledger, others: int = 0) -> dict[str, A
         "deployment": _simulated(plan).strip(" ()"),
         "sampler": f"Poisson, each {mechanism.unit} on its own{_groups(plan)}",
         "noise": _noise(plan),
+        "follows_seed": plan.mechanism.secret_file is None,
         "schedule": [{"sample_rate": q, "noise_multiplier": sigma, "steps": steps} for q, sigma, steps in schedules[0]],
         "accountant": accounting.tightest(schedules, plan.delta, calibration.accountant)
         if calibration.order is None
@@ -113,7 +113,8 @@ def _not_covered(plan: PrivacyPlan, others: int) -> list[str]:
     units, unit, reasons = plan.terms.units, plan.mechanism.unit, list[str]()
     if plan.mechanism.secret_file is None:
         reasons.append(
-            f"{SEED}, or sees two runs with one seed: sampling and noise follow from it (set privacy.secret_file)"
+            "whoever knows the seed, or sees two runs with one seed: sampling and noise follow from it "
+            "(set privacy.secret_file)"
         )
     if plan.mechanism.clips_examples:
         reasons.append(
@@ -164,7 +165,7 @@ def headline(values: dict[str, Any]) -> str:
     noise = f"; noise {values['noise']}" if values.get("noise", INDEPENDENT) != INDEPENDENT else ""
     lines = [
         f"privacy: {bound}{_left(spent, values['planned_epsilon'])}, against {values['protects_against']}",
-        *([f"  {FROM_THE_SEED}"] if any(reason.startswith(SEED) for reason in values["not_covered"]) else []),
+        *([f"  {FROM_THE_SEED}"] if values.get("follows_seed") else []),
         f"  neighbours: {values['neighbours']}",
         f"  sampling: {values['sampler']}: {phases}{noise}",
         f"  accountant: {values['accountant']}, {values['accountant_version']}, {values['releases']:,} releases",

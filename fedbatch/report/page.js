@@ -1,8 +1,7 @@
 // One run, and the start of the page.
 
 // Noise that follows from the seed protects nobody who knows it, and the seed stands on the page.
-const fromTheSeed = privacy => (privacy.not_covered || []).some(reason => reason.startsWith("whoever knows the seed"))
-  ? "; a study: the noise follows from the seed" : "";
+const fromTheSeed = privacy => privacy.follows_seed ? "; a study: the noise follows from the seed" : "";
 
 function headline(run) {
   const s = run.summary, unit = s.noise_scale_unit || "", known = value => value !== undefined && value !== null;

@@ -58,7 +58,12 @@ CHARTS = "accuracy loss noise rate clients epsilon calibration reliability ratio
 
 
 def test_every_chart_of_a_run_is_drawn(browser, write_run):
-    said = {"calibration": CALIBRATION, "privacy": PRIVACY, "epsilon": 2.0, "machine": {"system": "a machine"}}
+    said = {
+        "calibration": CALIBRATION,
+        "privacy": PRIVACY | {"follows_seed": True},
+        "epsilon": 2.0,
+        "machine": {"system": "a machine"},
+    }
     folder = write_run("all", columns=EVERYTHING, summary=said)
     assert opened(browser, write_report([folder])) == []
     marks = drawn(browser)
@@ -66,6 +71,7 @@ def test_every_chart_of_a_run_is_drawn(browser, write_run):
     assert values(browser, "accuracy", "x") == [2, 4, 6] and values(browser, "accuracy", "y") == [0.1, 0.3, 0.5]
     assert "after round 3: noise scale 9 > 4" in text(browser, "#switches")
     assert "not covered:\n  - choosing hyperparameters" in text(browser, "#statement")
+    assert "a study: the noise follows from the seed" in text(browser, "#headline")
     assert "a machine" in text(browser, "#made-with")
     shades = browser.execute_script("return document.getElementById('chart-noise').layout.shapes")
     assert [(s["x0"], s["x1"]) for s in shades] == [(3, 6)]  # from the switch to the end
