@@ -38,6 +38,10 @@ TASK = ("dataset=digits", "model.width=4", "rounds=7")
             "privacy.min_clients=5",
             "privacy.colluders=1",
         ),
+        (
+            *("privacy=example_distributed", "population=20", "cohort_size=10", "privacy.min_clients=5", "nodes=3"),
+            *("privacy.secure_aggregation=masked", "privacy.quantum=0.001"),
+        ),
     ],
     ids=str,
 )
